@@ -1,0 +1,1 @@
+"""The jobs. Each is a script for spark-submit or Python, and a command of `ember`."""

@@ -1,0 +1,62 @@
+"""Embed a corpus of images or texts: Parquet in, Parquet out, every row accounted for."""
+
+import sys
+from collections.abc import Sequence
+
+from ember import embedding, gpu, job, models, tables
+from ember.accounting import Account
+from ember.config import EmbedConfig
+from ember.job import Run
+from ember.publish import Output
+
+
+def embed(run: Run[EmbedConfig]) -> None:
+    config, spark = run.config, run.spark
+    with run.phase("check"):
+        corpus = tables.read_corpus(spark, config.input)
+        gpu.check(spark)
+        model = models.resolve(
+            config.model,
+            config.input.modality,
+            config.limits.max_pixels,
+            gpu=gpu.scheduled(spark),
+        )
+        identity = embedding.identity(corpus, model)
+        output = Output(spark, config.output.path, config.output.mode, identity)
+        output.check()
+    if run.dry_run:
+        device = embedding.try_model(spark, model, corpus.paths)
+        run.say(f"configuration, input and {model.name} on {device} are fine; nothing was written")
+        return
+
+    with output.attempt():
+        with run.phase("plan"):
+            todo, reused = output.resume(corpus.rows, corpus.id)
+            todo, total = embedding.spread(todo, model.modality, config.limits.rows_per_task)
+        account = Account(spark)
+        with run.phase("embed"), account.progress(total):
+            output.write(embedding.embed_corpus(todo, corpus.paths, model, account.reports))
+
+        with run.phase("count"):
+            counts = output.counts(expected=reused + total)
+            output.refuse_failures(counts, config.limits.max_failed_fraction)
+            dimension = tables.dimension(output.staged())
+        output.publish(
+            run.manifest(
+                model=model.describe(),
+                dimension=dimension,
+                input_files=tables.files(corpus.rows),
+                counts={**counts, "reused": reused, "embedded": total},
+                rows_per_second=run.rate(total, "embed"),
+                **account.summary(),
+            )
+        )
+    run.say(f"{counts['rows']} rows {counts['status']}, {reused} of them reused, in {output.path}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return job.main("embed", EmbedConfig, embed, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

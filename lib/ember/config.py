@@ -1,0 +1,238 @@
+"""Typed configuration: YAML and --set in, checked objects out, errors that name the key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ember.errors import InvalidConfig
+
+__all__ = [
+    "Config",
+    "EmbedConfig",
+    "EmbeddingsConfig",
+    "InputConfig",
+    "JoinConfig",
+    "LimitsConfig",
+    "ModelConfig",
+    "OutputConfig",
+    "SearchConfig",
+    "load",
+    "parse",
+]
+
+Paths = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1)]
+ConfigT = TypeVar("ConfigT", bound="Config")
+
+
+class Config(BaseModel):
+    """The base of every configuration object: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class InputConfig(Config):
+    """A corpus. `unique_ids: true` has the run refuse an input with a repeated id."""
+
+    path: Paths
+    id: Name
+    content: Name = "content"
+    modality: Literal["image", "text"]
+    unique_ids: bool = False
+
+
+class ModelConfig(Config):
+    """A model and what is taken from it. `layer: null` is avg_pool for images, mean for texts."""
+
+    name: Name
+    weights: Name = "imagenet"
+    revision: Name | None = None
+    layer: Literal["avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None = None
+    runtime: Literal["auto", "tensorflow", "torch", "openvino"] = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=65536)] = "auto"
+    normalize: bool = False
+
+
+class OutputConfig(Config):
+    """Where the table goes, and what happens when one is there."""
+
+    path: Name
+    mode: Literal["fail", "overwrite", "resume"] = "fail"
+
+
+class LimitsConfig(Config):
+    """`rows_per_task` bounds the work that a killed task loses; auto: 1,000 images, 2,000 texts."""
+
+    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_pixels: Annotated[int, Field(ge=1)] = 89_478_485
+    rows_per_task: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+
+
+class EmbedConfig(Config):
+    """Configuration of the `embed` job."""
+
+    input: InputConfig
+    model: ModelConfig
+    output: OutputConfig
+    limits: LimitsConfig = LimitsConfig()
+
+
+class EmbeddingsConfig(Config):
+    """A table of embeddings, as `embed` writes it."""
+
+    path: Paths
+    id: Name
+    embedding: Name = "embedding"
+
+
+class NewOutputConfig(Config):
+    """Where a table goes that is made in one piece."""
+
+    path: Name
+    mode: Literal["fail", "overwrite"] = "fail"
+
+
+class RejectsConfig(Config):
+    """How many rows may have vectors that cannot be compared."""
+
+    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+
+class SearchConfig(Config):
+    """Configuration of the `search` job. `corpus: null` searches the queries in themselves."""
+
+    queries: EmbeddingsConfig
+    corpus: EmbeddingsConfig | None = None
+    k: Annotated[int, Field(ge=1)] = 10
+    metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
+    exclude_self: bool = False
+    output: NewOutputConfig
+    limits: RejectsConfig = RejectsConfig()
+
+
+class JoinConfig(Config):
+    """Configuration of the `join` job. `right: null` joins the left table with itself."""
+
+    left: EmbeddingsConfig
+    right: EmbeddingsConfig | None = None
+    threshold: float
+    metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
+    output: NewOutputConfig
+    limits: RejectsConfig = RejectsConfig()
+
+
+def load(kind: type[ConfigT], file: str | None, overrides: Sequence[str]) -> ConfigT:
+    """Read `file` (YAML; None: nothing), apply `dotted.key=value` overrides, and check.
+
+    Raises InvalidConfig with every problem found, one a line.
+    """
+    return parse(kind, _override(_read(file), overrides), file or "--set")
+
+
+def parse(kind: type[ConfigT], values: dict[str, Any], source: str) -> ConfigT:
+    """Check `values` against `kind`. `source` says in an error where they came from.
+
+    Raises InvalidConfig with every problem found, one a line.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = dict.fromkeys(_explain(kind, problem) for problem in error.errors())
+        raise InvalidConfig(f"{source}: " + "\n".join(problems)) from None
+
+
+def _read(file: str | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        values = yaml.safe_load(Path(file).read_text("utf-8"))
+    except FileNotFoundError:
+        raise InvalidConfig(f"there is no configuration file {file}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"cannot read the configuration file {file}: {error}") from None
+    except yaml.YAMLError as error:
+        raise InvalidConfig(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InvalidConfig(f"{file} must hold keys and values, not a {type(values).__name__}")
+    return values
+
+
+def _override(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not all(key.split(".")):
+            raise InvalidConfig(f"--set {override}: write it as dotted.key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        *parents, last = key.split(".")
+        place = values
+        for parent in parents:
+            inner = place.setdefault(parent, {})
+            if inner is None:  # an empty section in the file
+                inner = place[parent] = {}
+            if not isinstance(inner, dict):
+                raise InvalidConfig(f"--set {override}: {parent} is a value, not a section")
+            place = inner
+        place[last] = value
+    return values
+
+
+def _explain(kind: type[Config], problem: Any) -> str:
+    """One sentence for one finding of pydantic."""
+    loc = problem["loc"]
+    fields = _fields_at(kind, loc[:-1])
+    # Beyond the last field's name, loc names branches of a union and positions in a list.
+    key = ".".join(str(part) for part in loc[: _depth(kind, loc)]) or "the configuration"
+    if problem["type"] == "extra_forbidden":
+        known = ", ".join(fields)
+        near = get_close_matches(str(loc[-1]), fields, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return f"unknown key {'.'.join(map(str, loc))}{hint}; known keys here: {known}"
+    if problem["type"] == "missing":
+        return f"{key} is missing; give it in the file or with --set {key}=..."
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{key}: {message}, not {problem['input']!r}"
+
+
+def _depth(kind: type[Config], loc: Sequence[Any]) -> int:
+    """How many leading parts of `loc` are names of fields."""
+    depth = 0
+    for depth, part in enumerate(loc, 1):
+        fields = _fields_at(kind, loc[: depth - 1])
+        if part not in fields and fields:
+            return depth
+        if not fields:
+            return depth - 1
+    return depth
+
+
+def _fields_at(kind: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    """The known keys of the section that `loc` leads to; none where it is not a section."""
+    current: type[BaseModel] = kind
+    for part in loc:
+        field = current.model_fields.get(str(part))
+        section = _section(field.annotation) if field else None
+        if section is None:
+            return []
+        current = section
+    return list(current.model_fields)
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    candidates = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None

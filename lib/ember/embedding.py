@@ -1,0 +1,157 @@
+"""Embedding a DataFrame: rows to the workers as Arrow batches, vectors back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import pyarrow as pa
+from pyspark import Accumulator, TaskContext
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
+
+from ember import gpu, models
+from ember.config import LimitsConfig, ModelConfig, parse
+from ember.engine import worker
+from ember.engine.spec import Modality, ModelSpec
+from ember.engine.stats import TaskStats
+from ember.models import ModelFiles
+from ember.tables import Corpus, column, select_corpus
+
+__all__ = ["embed", "embed_corpus", "identity", "spread", "task_resources", "try_model"]
+
+_ROWS_PER_TASK = {"image": 1000, "text": 2000}
+# A GPU does in a second what a core does in a minute.
+_GPU_FACTOR = 16
+_TASKS_PER_CORE = 4
+
+
+def embed(
+    df: DataFrame,
+    model: str,
+    *,
+    id: str,
+    content: str = "content",
+    modality: Modality = "image",
+    **options: Any,
+) -> DataFrame:
+    """Embed every row of `df`.
+
+    df: an id column of any atomic type, and a content column: encoded image bytes (binary), paths
+        or URIs of images (string), or text (string, or binary in UTF-8).
+    model: `keras:<name>` or `hf:<hub id or folder>`.
+    options: the other keys of the configuration's `model` section (weights, layer, precision, …),
+        and `max_pixels`.
+
+    Returns one row for each row of `df`: the id, `embedding` array<float>, `status` ("ok" or
+    "error"), `error` (null, or a short reason). Lazy: the rows are embedded when the result is
+    written or counted.
+
+    Raises InvalidInput for columns or a model that cannot be used, InvalidConfig for options that
+    do not exist or do not go together.
+    """
+    limits = {"max_pixels": options.pop("max_pixels")} if "max_pixels" in options else {}
+    config = parse(ModelConfig, {"name": model, **options}, "embed")
+    max_pixels = parse(LimitsConfig, limits, "embed").max_pixels
+    corpus = select_corpus(df, id, content, modality)
+    spark = df.sparkSession
+    gpu.check(spark)
+    spec = models.resolve(config, modality, max_pixels, gpu=gpu.scheduled(spark))
+    return embed_corpus(corpus.rows, corpus.paths, spec)
+
+
+def embed_corpus(
+    rows: DataFrame,
+    paths: bool,
+    spec: ModelSpec,
+    reports: Accumulator[dict[str, Any]] | None = None,
+) -> DataFrame:
+    """Embed rows (id, content) with a resolved model; see `embed` for the result.
+
+    paths: the content names files. reports: receives the stats of each task.
+    """
+    files = models.distribute(rows.sparkSession, spec)
+    key = rows.schema[0]
+    schema = StructType(
+        [
+            StructField("id", key.dataType, key.nullable),
+            StructField("embedding", ArrayType(FloatType())),
+            StructField("status", StringType()),
+            StructField("error", StringType()),
+        ]
+    )
+    # Under plain names meanwhile: mapInArrow takes no column with a dot or a backtick in its name.
+    plain = rows.toDF("id", "content")
+    embedded = plain.mapInArrow(_embedder(files, paths, reports), schema)
+    return embedded.toDF(key.name, "embedding", "status", "error")
+
+
+def identity(corpus: Corpus, spec: ModelSpec) -> dict[str, str]:
+    """What the rows of the output depend on beside the input's rows; see `publish.Output`."""
+    return {
+        "job": "embed",
+        "id": f"{corpus.id} {corpus.id_type.simpleString()}",
+        "model": spec.fingerprint,
+    }
+
+
+def spread(
+    rows: DataFrame, modality: Modality, rows_per_task: int | Literal["auto"]
+) -> tuple[DataFrame, int]:
+    """Rows (id, content) in partitions that keep all cores busy and lose little when killed.
+
+    Also returns how many rows there are.
+
+    Left as it is when its partitions are small and even enough; else shuffled by id and size of
+    the content, which does not depend on how the input was partitioned and spreads repeated ids.
+    """
+    session = rows.sparkSession
+    bound = _ROWS_PER_TASK[modality] if rows_per_task == "auto" else rows_per_task
+    if rows_per_task == "auto" and gpu.scheduled(session):
+        bound *= _GPU_FACTOR
+    cores = session.sparkContext.defaultParallelism
+    parts = rows.groupBy(F.spark_partition_id()).count().agg(F.sum("count"), F.max("count"))
+    total, largest = parts.collect()[0]
+    if not total:
+        return rows, 0
+    tasks = max(-(-total // bound), min(total, _TASKS_PER_CORE * cores))
+    if largest <= min(bound, -(-2 * total // tasks)):
+        return rows, total
+    key, content = (column(rows, name) for name in rows.columns)
+    return rows.repartition(tasks, key, F.length(content)), total
+
+
+def try_model(spark: SparkSession, spec: ModelSpec, paths: bool) -> str:
+    """Load the model in a task and return the device it runs on. Raises what loading raises."""
+    files = models.distribute(spark, spec)
+
+    def load(_: Iterable[Any]) -> Iterator[str]:
+        address, threads = task_resources()
+        yield worker.load(files.on_worker(), address=address, threads=threads, paths=paths).device
+
+    return str(spark.sparkContext.parallelize([0], 1).mapPartitions(load).first())
+
+
+def task_resources() -> tuple[str | None, int]:
+    """The GPU address (None for the CPU) and the number of CPU threads of the running task."""
+    context = TaskContext.get()
+    return gpu.assigned(), max(1, context.cpus()) if context else 1
+
+
+def _embedder(
+    files: ModelFiles, paths: bool, reports: Accumulator[dict[str, Any]] | None
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """The function that Spark runs in a worker for each partition."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        address, threads = task_resources()
+        stats = TaskStats()
+        yield from worker.embed_batches(
+            batches, files.on_worker(), address=address, threads=threads, paths=paths, stats=stats
+        )
+        context = TaskContext.get()
+        if reports is not None and context is not None and stats.rows:
+            reports.add(stats.report(context.partitionId(), worker.record()))
+
+    return run

@@ -1,0 +1,59 @@
+"""What a task did: rows, truncated texts, model loads, seconds by phase. Merges are idempotent.
+
+A retried task reports again under the same key, and a process under its own, so that merging the
+reports of all attempts in any order counts each row and each load once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from time import time
+from typing import Any
+
+__all__ = ["TaskStats", "WorkerRecord", "merge", "process_name"]
+
+
+@cache
+def process_name() -> str:
+    """Names this process among all that a cluster ever ran: host, process id, time of first use."""
+    return f"{socket.gethostname()}:{os.getpid()}:{int(time() * 1000)}"
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """A worker process after a task: how often it loaded a model, how long that took, where."""
+
+    loads: int
+    load_seconds: float
+    device: str
+
+
+@dataclass
+class TaskStats:
+    """Counts and seconds of one task, filled by the worker."""
+
+    rows: int = 0
+    truncated: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def timed(self, phase: str, seconds: float) -> None:
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
+    def report(self, task: int, worker: WorkerRecord | None) -> dict[str, Any]:
+        """This task's report, under the number of its partition and the name of its process."""
+        record = {"rows": self.rows, "truncated": self.truncated, "seconds": self.seconds}
+        workers = {process_name(): worker} if worker else {}
+        return {"tasks": {task: record}, "workers": workers}
+
+
+def merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+    """Both reports as one; for a process seen twice the record with more loads stands."""
+    workers: dict[str, WorkerRecord] = dict(left.get("workers", {}))
+    for name, record in right.get("workers", {}).items():
+        if name not in workers or record.loads >= workers[name].loads:
+            workers[name] = record
+    return {"tasks": {**left.get("tasks", {}), **right.get("tasks", {})}, "workers": workers}

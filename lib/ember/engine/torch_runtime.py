@@ -1,0 +1,254 @@
+"""Transformers models in torch: image models through their own processor, text encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ember.engine.device import Device, require_cuda
+from ember.engine.images import decode
+from ember.engine.rows import RowError, read_uri, to_text
+from ember.engine.spec import ModelSpec
+from ember.errors import InvalidInput
+
+__all__ = ["TorchImageEncoder", "TorchTextEncoder", "max_tokens", "pool_image", "pool_text"]
+
+Matrix = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int64]
+
+
+def pool_image(output: Any, layer: str) -> Any:
+    """Image features of a transformers output: (n, d).
+
+    `avg_pool`: the mean over the last feature map (n, d, h, w), or over the tokens (n, t, d).
+    `cls`: the first token; None where there are no tokens. `pooler`: the model's own pooler.
+    """
+    hidden = output.last_hidden_state
+    if layer == "pooler":
+        return output.pooler_output.flatten(1)
+    if layer == "cls":
+        return hidden[:, 0] if hidden.ndim == 3 else None
+    return hidden.mean(dim=(2, 3)) if hidden.ndim == 4 else hidden.mean(dim=1)
+
+
+def pool_text(output: Any, mask: Any, layer: str) -> Any:
+    """Text features of a transformers output: (n, d).
+
+    `mean`: the mean over the tokens that `mask` (n, t) marks with 1. `cls`: the first token.
+    `pooler`: the model's own pooler.
+    """
+    hidden = output.last_hidden_state
+    if layer == "pooler":
+        return output.pooler_output
+    if layer == "cls":
+        return hidden[:, 0]
+    # In float32: bfloat16 cannot count beyond 256 tokens, float16 sums may overflow.
+    weights = mask.unsqueeze(-1).float()
+    return (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def max_tokens(tokenizer: Any, config: Any) -> int:
+    """The longest input the model takes, in tokens, special tokens included.
+
+    The smaller of what the tokenizer states and the number of position embeddings; RoBERTa and
+    its kin spend the positions up to the padding id on padding.
+    """
+    limits = []
+    if tokenizer.model_max_length < 1_000_000:  # larger stands for "not stated"
+        limits.append(tokenizer.model_max_length)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and positions > 0:
+        shifted = "roberta" in config.model_type or config.model_type in {"camembert", "mpnet"}
+        reserved = (config.pad_token_id or 0) + 1 if shifted else 0
+        limits.append(positions - reserved)
+    return min(limits, default=512)
+
+
+class _TorchEncoder:
+    """What image and text encoders share: loading, device, precision, memory errors."""
+
+    def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
+        import torch
+        import transformers
+
+        if device == "cuda":
+            require_cuda(torch.cuda.is_available(), "torch")
+        torch.set_num_threads(threads)
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        self.spec = spec
+        self.torch_device = torch.device(device)
+        self.device = torch.cuda.get_device_name(0) if device == "cuda" else "cpu"
+        self._torch = torch
+        self.model = self._load(transformers)
+
+    def _load(self, transformers: Any) -> Any:
+        from safetensors import SafetensorError
+
+        torch, spec = self._torch, self.spec
+        try:
+            model, info = transformers.AutoModel.from_pretrained(
+                spec.path,
+                dtype=getattr(torch, spec.precision),
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise self._unusable(error) from None
+        # Transformers fills what the folder lacks with random numbers; only a pooler that is not
+        # asked for may be missing.
+        needs_pooler = spec.layer == "pooler"
+        missing = [
+            key for key in info["missing_keys"] if needs_pooler or not key.startswith("pooler")
+        ]
+        if missing:
+            raise InvalidInput(
+                f"{spec.name} lacks the weights {', '.join(sorted(missing)[:3])}"
+                f"{' …' if len(missing) > 3 else ''} that layer {spec.layer!r} needs"
+            )
+        model = model.eval().requires_grad_(False)
+        return model.to(self.torch_device)
+
+    def _auto(self, kind: Any) -> Any:
+        """The processor or tokenizer of the model's folder."""
+        try:
+            return kind.from_pretrained(self.spec.path, local_files_only=True)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: Exception) -> InvalidInput:
+        return InvalidInput(
+            f"{self.spec.name} cannot be loaded: {' '.join(str(error).split())[:300]}"
+        )
+
+    def _pooled(self, pool: Callable[[], Any]) -> Matrix:
+        try:
+            features = pool()
+        except (AttributeError, IndexError, TypeError):
+            features = None
+        if features is None:
+            raise InvalidInput(f"{self.spec.name} has no layer {self.spec.layer!r}")
+        vectors: Matrix = features.float().cpu().numpy()
+        return vectors
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, self._torch.OutOfMemoryError | MemoryError)
+
+
+class TorchImageEncoder(_TorchEncoder):
+    """Image rows to vectors through AutoImageProcessor and AutoModel. See `batching.Encoder`."""
+
+    chunk_rows = 8
+    truncated = 0
+
+    def __init__(self, spec: ModelSpec, device: Device, threads: int, *, paths: bool) -> None:
+        super().__init__(spec, device, threads)
+        from transformers import AutoImageProcessor
+
+        self.paths = paths
+        self.processor = self._auto(AutoImageProcessor)
+        self.batch_size = spec.batch_size or (128 if device == "cuda" else 16)
+        self.batch_cost = self.window_rows = self.batch_size
+        # Convolutions run up to a third faster on it; for other models it changes nothing.
+        self.model = self.model.to(memory_format=self._torch.channels_last)
+
+    def prepare(self, raws: Sequence[bytes | None]) -> list[tuple[Any, int] | RowError]:
+        """The processor's pixel values (3, h, w) float32 of each row."""
+        return [self._prepare(raw) for raw in raws]
+
+    def _prepare(self, raw: bytes | None) -> tuple[Any, int] | RowError:
+        try:
+            data = read_uri(raw) if self.paths else raw
+            image = decode(data, self.spec.max_pixels)
+            self._check_shape(*image.size)
+        except RowError as error:
+            return error
+        return self.processor(image, return_tensors="np")["pixel_values"][0], 1
+
+    def _check_shape(self, width: int, height: int) -> None:
+        """A strip of 1 × 9,000 pixels, scaled until its short side fits, would take gigabytes."""
+        scaled = 512 * 512 * max(width, height) // min(width, height)
+        if scaled > self.spec.max_pixels:
+            raise RowError("too many pixels", f"{width}x{height} is too long a strip to scale")
+
+    def run(self, items: Sequence[Any]) -> Matrix:
+        """Vectors (n, d) float32 of pixel values n × (3, h, w)."""
+        torch = self._torch
+        pixels = torch.from_numpy(np.stack(items)).to(
+            self.torch_device, self.model.dtype, memory_format=torch.channels_last
+        )
+        with torch.inference_mode():
+            output = self.model(pixel_values=pixels)
+            return self._pooled(lambda: pool_image(output, self.spec.layer))
+
+
+class TorchTextEncoder(_TorchEncoder):
+    """Text rows to vectors through AutoTokenizer and AutoModel. See `batching.Encoder`.
+
+    A row's cost is its number of tokens, so that batches hold texts of similar length and as many
+    as an average batch's worth of tokens allows.
+    """
+
+    chunk_rows = 256
+    truncated = 0
+
+    def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
+        super().__init__(spec, device, threads)
+        from transformers import AutoTokenizer
+
+        self._counting = Lock()
+        self.tokenizer = self._auto(AutoTokenizer)
+        # Without its files transformers makes an empty tokenizer, which knows no word.
+        if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
+            raise InvalidInput(f"{spec.name} cannot be loaded: the folder holds no tokenizer")
+        self.max_tokens = max_tokens(self.tokenizer, self.model.config)
+        self.batch_size = spec.batch_size or (256 if device == "cuda" else 32)
+        self.batch_cost = self.batch_size * min(self.max_tokens, 128)
+        self.window_rows = 32 * self.batch_size
+        # The first call sets the truncation, which other threads must not see half done.
+        self._tokenize(["warm-up"])
+        self.truncated = 0
+
+    def prepare(self, raws: Sequence[bytes | None]) -> list[tuple[Tokens, int] | RowError]:
+        """Token ids (t,) int64 of each row, truncated at the model's length, counted."""
+        outcomes: list[Any] = []
+        for raw in raws:
+            try:
+                outcomes.append(to_text(raw))
+            except RowError as error:
+                outcomes.append(error)
+        texts = [outcome for outcome in outcomes if isinstance(outcome, str)]
+        tokens = iter(self._tokenize(texts) if texts else [])
+        return [next(tokens) if isinstance(each, str) else each for each in outcomes]
+
+    def _tokenize(self, texts: list[str]) -> list[tuple[Tokens, int]]:
+        encoded = self.tokenizer(
+            texts, truncation=True, max_length=self.max_tokens, return_attention_mask=False
+        )
+        cut = sum(1 for each in encoded.encodings or () if each.overflowing)
+        with self._counting:  # threads tokenise side by side
+            self.truncated += cut
+        return [(np.asarray(ids, np.int64), len(ids)) for ids in encoded["input_ids"]]
+
+    def run(self, items: Sequence[Tokens]) -> Matrix:
+        """Vectors (n, d) float32 of token ids n × (t,), padded here to the longest."""
+        torch = self._torch
+        shape = (len(items), max(len(ids) for ids in items))
+        ids = np.full(shape, self.tokenizer.pad_token_id or 0, np.int64)
+        mask = np.zeros(shape, np.int64)
+        for row, each in enumerate(items):
+            ids[row, : len(each)] = each
+            mask[row, : len(each)] = 1
+        inputs = {
+            "input_ids": torch.from_numpy(ids).to(self.torch_device),
+            "attention_mask": torch.from_numpy(mask).to(self.torch_device),
+        }
+        with torch.inference_mode():
+            output = self.model(**inputs)
+            return self._pooled(
+                lambda: pool_text(output, inputs["attention_mask"], self.spec.layer)
+            )

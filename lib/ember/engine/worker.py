@@ -1,0 +1,150 @@
+"""The worker: Arrow record batches in, Arrow record batches out, one model load per process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from time import perf_counter
+
+import numpy as np
+import pyarrow as pa
+
+from ember.engine.batching import Encoder, Slot, encode
+from ember.engine.device import claim
+from ember.engine.rows import raw_values
+from ember.engine.spec import ModelSpec
+from ember.engine.stats import TaskStats, WorkerRecord
+from ember.errors import InvalidInput
+
+__all__ = ["embed_batches", "load", "record", "vectors_to_arrow"]
+
+# Rows of an output batch. Small, so that rows travel on while others are still being embedded.
+_SLOT_ROWS = 512
+
+# Models of this process by fingerprint. Never evicted: a worker serves one job, so it holds one
+# model, or a few where a notebook embeds with several; the process ends with its executor.
+_loaded: dict[tuple[str, int | None, bool], Encoder] = {}
+_record = WorkerRecord(loads=0, load_seconds=0.0, device="")
+
+
+def record() -> WorkerRecord:
+    """How often this process loaded a model, how long that took, and on which device it runs."""
+    return _record
+
+
+def load(spec: ModelSpec, *, address: str | None, threads: int, paths: bool) -> Encoder:
+    """The model of `spec`, loaded on the first call of this process and kept.
+
+    address: the GPU that Spark assigned, None for the CPU; bound on the first call.
+    threads: for the model's own computation on a CPU.
+    paths: the content is the path of a file rather than its bytes.
+
+    Raises InvalidInput when the files do not make the model that the spec describes, and
+    DeviceMissing when the GPU is not usable.
+    """
+    global _record
+    key = (spec.fingerprint, spec.batch_size, paths)
+    if key not in _loaded:
+        start = perf_counter()
+        encoder = _build(spec, address, threads, paths)
+        _loaded[key] = encoder
+        _record = WorkerRecord(
+            loads=_record.loads + 1,
+            load_seconds=_record.load_seconds + perf_counter() - start,
+            device=encoder.device,
+        )
+    return _loaded[key]
+
+
+def _build(spec: ModelSpec, address: str | None, threads: int, paths: bool) -> Encoder:
+    device = claim(address)
+    # Read by the tokenisers' thread pool when it starts.
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if spec.runtime == "tensorflow":
+        from ember.engine.keras_runtime import KerasImageEncoder
+
+        return KerasImageEncoder(spec, device, threads, paths=paths)
+    if spec.runtime == "openvino":
+        from ember.engine.openvino_runtime import OpenvinoImageEncoder
+
+        return OpenvinoImageEncoder(spec, device, threads, paths=paths)
+    if spec.runtime == "torch":
+        from ember.engine.torch_runtime import TorchImageEncoder, TorchTextEncoder
+
+        if spec.modality == "text":
+            return TorchTextEncoder(spec, device, threads)
+        return TorchImageEncoder(spec, device, threads, paths=paths)
+    raise InvalidInput(f"runtime {spec.runtime} cannot run {spec.name}")
+
+
+def embed_batches(
+    batches: Iterable[pa.RecordBatch],
+    spec: ModelSpec,
+    *,
+    address: str | None = None,
+    threads: int = 1,
+    paths: bool = False,
+    stats: TaskStats | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Embed every row of a stream of batches; with `spec.normalize`, to unit length.
+
+    batches: columns (id of any type, content string or binary), any names, any sizes.
+    Yields batches (id, embedding list<float>, status string, error string), rows in the order of
+    the input: `status` is "ok" with a vector, or "error" with a null vector and a reason.
+    Filled in on the way: `stats`.
+    """
+    stats = stats or TaskStats()
+    filled = (batch for batch in batches if batch.num_rows)
+    first = next(filled, None)
+    if first is None:
+        return  # no row, no model
+    start = perf_counter()
+    encoder = load(spec, address=address, threads=threads, paths=paths)
+    stats.timed("load", perf_counter() - start)
+    truncated_before = encoder.truncated
+    slots = _slots(chain([first], filled))
+    for slot in encode(slots, encoder, threads=max(1, threads), timed=stats.timed):
+        stats.rows += len(slot.raws)
+        yield _output(slot, spec.normalize)
+    stats.truncated = encoder.truncated - truncated_before
+
+
+def _slots(batches: Iterable[pa.RecordBatch]) -> Iterator[Slot]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, _SLOT_ROWS):
+            part = batch.slice(start, _SLOT_ROWS)
+            yield Slot(raw_values(part.column(1)), part.select([0]))
+
+
+def _output(slot: Slot, normalize: bool) -> pa.RecordBatch:
+    rows = len(slot.raws)
+    if normalize and slot.vectors is not None:
+        lengths = np.linalg.norm(slot.vectors, axis=1, keepdims=True)
+        slot.vectors /= np.where(lengths > 0, lengths, 1)
+    errors = pa.array([slot.errors.get(row) for row in range(rows)], pa.string())
+    status = pa.array(["error" if row in slot.errors else "ok" for row in range(rows)], pa.string())
+    failed = np.zeros(rows, bool)
+    failed[list(slot.errors)] = True
+    ids: pa.RecordBatch = slot.tag
+    embeddings = vectors_to_arrow(slot.vectors, failed)
+    return pa.RecordBatch.from_arrays(
+        [ids.column(0), embeddings, status, errors],
+        names=[ids.schema.names[0], "embedding", "status", "error"],
+    )
+
+
+def vectors_to_arrow(vectors: np.ndarray | None, failed: np.ndarray) -> pa.Array:
+    """A matrix (n, d) float32 as list<float> without going through Python lists.
+
+    failed: (n,) bool, the rows that become null. vectors may be None when all of them failed.
+    """
+    if vectors is None:
+        return pa.nulls(len(failed), pa.list_(pa.float32()))
+    kept = vectors if not failed.any() else vectors[~failed]
+    lengths = np.where(failed, 0, vectors.shape[1])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(kept.reshape(-1)), mask=pa.array(failed)
+    )

@@ -1,0 +1,185 @@
+"""What every job shares: arguments, logging, the session, the manifest, the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import platform
+import re
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from time import perf_counter
+from typing import Any, Generic, TypeVar
+
+from pyspark.sql import SparkSession
+
+from ember import config, errors
+from ember.errors import EmberError, InvalidInput
+from ember.session import spark_session
+
+__all__ = ["Run", "main"]
+
+_log = logging.getLogger("ember.job")
+# How Spark says, in one of many exceptions, that a Parquet file is damaged.
+_UNREADABLE = re.compile(
+    r".*(FAILED_READ_FILE|CANNOT_READ_FILE_FOOTER|is not a Parquet file|Could not read footer).*"
+)
+_PACKAGES = (
+    *("ember-spark", "pyspark", "pyarrow", "numpy", "pillow", "tensorflow", "keras", "torch"),
+    *("transformers", "tokenizers"),
+)
+ConfigT = TypeVar("ConfigT", bound=config.Config)
+
+
+@dataclass
+class Run(Generic[ConfigT]):
+    """One run of a job: what it was asked to do, and what it notes for the manifest."""
+
+    job: str
+    config: ConfigT
+    run_id: str
+    dry_run: bool
+    spark: SparkSession
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a part of the run for the manifest."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            spent = self.seconds.get(name, 0.0) + perf_counter() - start
+            self.seconds[name] = round(spent, 3)
+
+    def rate(self, rows: int, phase: str) -> float:
+        """Rows per second of a phase."""
+        return round(rows / max(self.seconds[phase], 1e-3), 2)
+
+    def say(self, message: str) -> None:
+        """The run's last word, on stdout."""
+        print(f"ember {self.job}: {message} (run {self.run_id})")
+
+    def manifest(self, **facts: Any) -> dict[str, Any]:
+        """What every manifest says, and the facts of this job."""
+        finished = datetime.now(UTC)
+        return {
+            "run_id": self.run_id,
+            "job": self.job,
+            "started": self.started.isoformat(timespec="seconds"),
+            "finished": finished.isoformat(timespec="seconds"),
+            "config": self.config.model_dump(mode="json"),
+            **facts,
+            "seconds": self.seconds,
+            "spark": {
+                "master": self.spark.sparkContext.master,
+                "application": self.spark.sparkContext.applicationId,
+            },
+            "versions": _versions(),
+        }
+
+
+def main(
+    job: str,
+    kind: type[ConfigT],
+    body: Callable[[Run[ConfigT]], None],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run a job from its command line and return its exit code (see ember.errors).
+
+    Whatever fails becomes one message on stderr; the traceback is logged at debug level, which
+    the environment variable EMBER_LOG_LEVEL=DEBUG shows.
+    """
+    given = _parser(job, kind).parse_args(arguments)
+    run_id = given.run_id or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    _start_logging(run_id)
+    try:
+        settings = config.load(kind, given.config, given.set)
+        with spark_session(f"ember {job} {run_id}") as spark:
+            body(Run(job, settings, run_id, given.dry_run, spark))
+    except KeyboardInterrupt:
+        print(f"ember {job}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        _log.debug("the run failed", exc_info=True)
+        explained = _explain(error)
+        print(f"ember {job}: {explained}", file=sys.stderr)
+        return explained.exit_code
+    return 0
+
+
+def _parser(job: str, kind: type[ConfigT]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        f"ember {job}", description=kind.__doc__, epilog=f"See conf/{job}*.yaml for examples."
+    )
+    parser.add_argument("--config", metavar="FILE", help="configuration, in YAML")
+    parser.add_argument(
+        *("--set",),
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override one dotted key of the configuration; may be repeated",
+    )
+    parser.add_argument("--run-id", metavar="ID", help="names the run in logs and manifest")
+    parser.add_argument(
+        *("--dry-run",),
+        action="store_true",
+        help="check configuration, input, model and device; write nothing",
+    )
+    return parser
+
+
+def _start_logging(run_id: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        logging.Formatter(f"%(asctime)s %(levelname)s [{run_id}] %(message)s", "%H:%M:%S")
+    )
+    logger = logging.getLogger("ember")
+    logger.handlers = [handler]
+    logger.propagate = False
+    level = os.environ.get("EMBER_LOG_LEVEL", "INFO").upper()
+    logger.setLevel(level if level in logging.getLevelNamesMapping() else "INFO")
+
+
+def _explain(error: Exception) -> EmberError:
+    """The error of the tree that `error` is, or that Spark carried from a worker."""
+    if isinstance(error, EmberError):
+        return error
+    text = str(error)
+    if carried := errors.find_in_text(text):
+        return carried
+    if unreadable := _UNREADABLE.search(text):
+        return InvalidInput(f"an input file cannot be read: {unreadable[0].strip()[:500]}")
+    return EmberError(
+        f"failed unexpectedly: {type(error).__name__}: {_cause(text)} (set EMBER_LOG_LEVEL=DEBUG "
+        "for the traceback)"
+    )
+
+
+def _cause(text: str) -> str:
+    """The line that says what went wrong: the last one of a worker's traceback, else the first."""
+    lines = text.strip().splitlines() or ["no message"]
+    traceback = next((n for n, line in enumerate(lines) if line.startswith("Traceback")), None)
+    if traceback is not None:
+        raised = [
+            line for line in lines[traceback + 1 :] if re.match(r"[A-Za-z_][\w.]*(: |$)", line)
+        ]
+        lines = raised[:1] or lines
+    return lines[0][:500]
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

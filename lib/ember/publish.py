@@ -1,0 +1,254 @@
+"""Publishing: staged beside the output, whole or not at all, and taken up again after a kill.
+
+A run writes into a hidden folder beside its output:
+
+    .NAME.staging/identity.json      what the rows depend on; a resumed run must agree
+    .NAME.staging/1/kept/            rows taken over from earlier runs (complete with _SUCCESS)
+    .NAME.staging/1/new/             rows of this run, a file for each finished task
+    .NAME.staging/2/…                the next attempt, after a kill
+
+A task's file appears in `new` by one rename when the task commits (the file output committer's
+algorithm 2), so what a killed run had finished is found by the next one. The attempt with the
+highest number whose `kept` is complete, together with the `new` of the later ones, holds all that
+was done; older attempts can go. Publishing moves `kept` into `new`, writes the manifest there and
+puts the folder in the place of the output.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from ember.errors import EmberError, InvalidInput, TooManyFailures
+from ember.storage import Storage
+from ember.tables import column
+
+__all__ = ["MANIFEST", "Counts", "Output"]
+
+MANIFEST = "_manifest.json"
+_log = logging.getLogger(__name__)
+
+Counts = dict[str, Any]
+
+
+class Output:
+    """One run's way to one published table.
+
+    identity: what the rows depend on (model, columns); compared when a run is resumed.
+    """
+
+    def __init__(
+        self, spark: SparkSession, path: str, mode: str, identity: Mapping[str, Any]
+    ) -> None:
+        self._spark = spark
+        self._storage = Storage(spark)
+        self._mode = mode
+        self._identity = dict(identity)
+        self.path = self._storage.qualify(path)
+        name = self._storage.name(self.path)
+        self._staging = self._storage.sibling(self.path, f".{name}.staging")
+        self.failures = self._storage.sibling(self.path, f"{name}.failures")
+        self.rejected = self._storage.sibling(self.path, f"{name}.rejected")
+        self._attempt = ""
+
+    def check(self) -> None:
+        """Raise InvalidInput when the mode does not allow a run here. Writes nothing."""
+        if self._mode == "fail" and self._storage.exists(self.path):
+            raise InvalidInput(
+                f"{self.path} exists; set output.mode to overwrite (replace it) or resume (keep "
+                "the rows that are done), or give another output.path"
+            )
+        if self._mode == "resume":
+            for path, found in self._identities():
+                self._compare(path, found)
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Make room for this attempt; leave no trace of one that fails before it has any row.
+
+        Work left by a killed run goes unless it is resumed.
+        """
+        self._begin()
+        try:
+            yield
+        except Exception:
+            if not self._has_data(self._new) and not self._has_data(self._kept):
+                self._storage.delete(self._attempt)
+                if not self._attempts():
+                    self._storage.delete(self._staging)
+            raise
+
+    def _begin(self) -> None:
+        self._storage.recover(self.path)
+        self.check()
+        if self._mode != "resume" and self._storage.exists(self._staging):
+            _log.warning("discarding the unpublished rows of an earlier run at %s", self._staging)
+            self._storage.delete(self._staging)
+        numbers = self._attempts()
+        self._attempt = f"{self._staging}/{max(numbers, default=0) + 1}"
+        self._storage.write_text(f"{self._staging}/identity.json", json.dumps(self._identity))
+        if not (self._mode == "resume" and self._sources(numbers)):
+            self._storage.write_text(f"{self._kept}/_SUCCESS", "")
+
+    def resume(self, rows: DataFrame, id: str) -> tuple[DataFrame, int]:
+        """The rows still to do, and how many were done before and are kept.
+
+        A row counts as done when its status is ok and its id occurs once here and once among the
+        rows done: with repeated ids nobody can tell which of them it was.
+        """
+        numbers = [
+            number for number in self._attempts() if not self._attempt.endswith(f"/{number}")
+        ]
+        sources = self._sources(numbers)
+        if self._mode != "resume" or not sources:
+            return rows, 0
+        done = self._read(sources).filter(F.col("status") == "ok")
+        key = column(rows, id)
+        here = rows.select(key.alias("_id")).groupBy("_id").count().filter("count = 1")
+        there = done.select(column(done, id).alias("_id")).groupBy("_id").count()
+        once = there.filter("count = 1").select(F.col("_id").alias("_done"))
+        usable = here.join(once, F.col("_id").eqNullSafe(F.col("_done"))).select("_id")
+        kept = done.join(usable, column(done, id).eqNullSafe(F.col("_id")), "left_semi")
+        kept.write.mode("overwrite").parquet(self._kept)
+        for number in numbers:  # all they hold is in `kept` now
+            self._storage.delete(f"{self._staging}/{number}")
+        ids = self._spark.read.parquet(self._kept).select(F.col(f"`{id}`").alias("_id"))
+        todo = rows.join(ids, column(rows, id).eqNullSafe(F.col("_id")), "left_anti")
+        return todo, ids.count()
+
+    def write(self, table: DataFrame) -> None:
+        """Stage the rows of this attempt; each task's rows are safe as soon as it ends."""
+        writer = table.write.option("mapreduce.fileoutputcommitter.algorithm.version", "2")
+        writer.mode("append").parquet(self._new)
+
+    def staged(self) -> DataFrame:
+        """All rows that would be published: those kept and those of this attempt."""
+        return self._read([self._kept, self._new])
+
+    @property
+    def scratch(self) -> str:
+        """A folder for what this attempt makes on the way; it goes when the run is published."""
+        return f"{self._attempt}/scratch"
+
+    def count(self) -> int:
+        """How many rows would be published."""
+        return self._read([self._new]).count()
+
+    def counts(self, expected: int) -> Counts:
+        """Rows by status, and failed rows by reason (what stands before the colon).
+
+        Raises EmberError when they are not `expected` rows in all: better no table than one that
+        lacks rows.
+        """
+        reason = F.substring_index("error", ":", 1).alias("reason")
+        rows = self.staged().groupBy("status", reason).count().collect()
+        status: dict[str, int] = {}
+        for row in rows:
+            status[row["status"]] = status.get(row["status"], 0) + row["count"]
+        reasons = {row["reason"]: row["count"] for row in rows if row["status"] == "error"}
+        total = sum(status.values())
+        if total != expected:
+            raise EmberError(
+                f"{expected} rows were to be written and {total} are there; nothing was published. "
+                "Did the input change during the run?"
+            )
+        return {
+            "rows": total,
+            "status": dict(sorted(status.items())),
+            "reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        }
+
+    def refuse_failures(self, counts: Counts, max_failed_fraction: float) -> None:
+        """Keep the failed rows beside the output and raise TooManyFailures when over the ceiling.
+
+        The rows that were done stay staged, so that a resumed run need not repeat them.
+        """
+        failed, rows = counts["status"].get("error", 0), counts["rows"]
+        if failed <= max_failed_fraction * rows:
+            return
+        table = self.staged().filter(F.col("status") == "error").drop("embedding")
+        table.coalesce(1).write.mode("overwrite").parquet(self.failures)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts["reasons"].items())
+        raise TooManyFailures(
+            f"{failed} of {rows} rows failed ({reasons}), more than limits.max_failed_fraction = "
+            f"{max_failed_fraction:g}; nothing was published. Look at {self.failures}; then mend "
+            "the input or raise the limit, and run again with output.mode=resume to keep the rest"
+        )
+
+    def publish(self, manifest: Mapping[str, Any]) -> None:
+        """Put the staged rows and the manifest in the place of the output."""
+        for file in self._storage.files(self._kept):
+            if not self._storage.name(file).startswith(("_", ".")):
+                self._storage.rename(file, f"{self._new}/{self._storage.name(file)}")
+        text = json.dumps({**manifest, "identity": self._identity}, indent=2, ensure_ascii=False)
+        self._storage.write_text(f"{self._new}/{MANIFEST}", text + "\n")
+        if self._mode == "fail" and self._storage.exists(self.path):
+            raise InvalidInput(f"{self.path} was made by another run meanwhile; it is left alone")
+        self._storage.publish(self._new, self.path)
+        self._storage.delete(self._staging)
+        self._storage.delete(self.failures)
+
+    @property
+    def _kept(self) -> str:
+        return f"{self._attempt}/kept"
+
+    @property
+    def _new(self) -> str:
+        return f"{self._attempt}/new"
+
+    def _attempts(self) -> list[int]:
+        names = (self._storage.name(folder) for folder in self._storage.folders(self._staging))
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def _sources(self, numbers: list[int]) -> list[str]:
+        """The folders that hold the rows done before, each row in one of them."""
+        based = [
+            number
+            for number in numbers
+            if self._storage.exists(f"{self._staging}/{number}/kept/_SUCCESS")
+        ]
+        if based:
+            later = [number for number in numbers if number >= based[-1]]
+            folders = [f"{self._staging}/{number}/new" for number in later]
+            folders.append(f"{self._staging}/{based[-1]}/kept")
+        else:
+            folders = [f"{self._staging}/{number}/new" for number in numbers] + [self.path]
+        return [folder for folder in folders if self._has_data(folder)]
+
+    def _has_data(self, folder: str) -> bool:
+        return any(file.endswith(".parquet") for file in self._storage.files(folder))
+
+    def _read(self, folders: list[str]) -> DataFrame:
+        return self._spark.read.parquet(*(each for each in folders if self._has_data(each)))
+
+    def _identities(self) -> list[tuple[str, dict[str, Any]]]:
+        """What earlier work here depended on: the killed run's, the published table's."""
+        found = []
+        staged = f"{self._staging}/identity.json"
+        if self._storage.exists(staged):
+            found.append((self._staging, json.loads(self._storage.read_text(staged))))
+        if self._storage.exists(self.path):
+            manifest = f"{self.path}/{MANIFEST}"
+            if not self._storage.exists(manifest):
+                raise InvalidInput(
+                    f"{self.path} has no {MANIFEST}, so it cannot be resumed; set output.mode to "
+                    "overwrite, or give another output.path"
+                )
+            published = json.loads(self._storage.read_text(manifest))
+            found.append((self.path, published.get("identity", {})))
+        return found
+
+    def _compare(self, path: str, found: Mapping[str, Any]) -> None:
+        differing = [key for key, value in self._identity.items() if found.get(key) != value]
+        if differing:
+            shown = "; ".join(f"{key} was {found.get(key)}" for key in differing)
+            raise InvalidInput(
+                f"the rows at {path} were made with other settings ({shown}); set output.mode to "
+                "overwrite, or give another output.path"
+            )

@@ -1,0 +1,91 @@
+"""The Spark session: taken as it is, or started with good settings for one machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyspark import SparkConf, SparkContext
+from pyspark.sql import SparkSession
+
+__all__ = ["local_settings", "spark_session"]
+
+
+@contextmanager
+def spark_session(name: str) -> Iterator[SparkSession]:
+    """The session that is there, or one that is started here and stopped at the end.
+
+    Under spark-submit nothing is set: its arguments and properties files decide. Started by plain
+    Python, it runs on local[*] with what `local_settings` adds to the user's defaults.
+    """
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        yield active
+        return
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # set for processes that spark-submit starts
+    settings = {} if submitted else local_settings(_user_defaults())
+    if _master(submitted, settings).startswith("local"):
+        # Workers must run in the interpreter that has ember, not in whichever python3 comes first.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        # Otherwise Spark looks up the host's name, which a laptop often cannot resolve.
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    builder = SparkSession.builder if submitted else SparkSession.builder.appName(name)
+    session = builder.config(map={**settings}).getOrCreate()
+    try:
+        if not submitted:
+            session.sparkContext.setLogLevel("ERROR")
+        yield session
+    finally:
+        session.stop()
+
+
+def _master(submitted: bool, settings: dict[str, str]) -> str:
+    """Where the session will run; "" where the user's defaults decide."""
+    if submitted:
+        SparkContext._ensure_initialized()  # connects to the JVM that spark-submit started
+        return SparkConf().get("spark.master", "") or ""
+    return settings.get("spark.master", "")
+
+
+def local_settings(defaults: dict[str, str]) -> dict[str, str]:
+    """Settings for a session on this machine, less those that `defaults` has.
+
+    A task that fails is tried four times, as on a cluster, so that one killed worker does not end
+    the run. The driver's memory holds the data of all tasks here: a quarter of the machine's,
+    between 1 and 8 GiB.
+    """
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**30
+    settings = {
+        "spark.master": "local[*, 4]",
+        "spark.driver.memory": f"{min(8, max(1, total // 4))}g",
+        # The work is done in Python workers; the second compiler would take their cores.
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        # With few cores the default of 200 shuffle partitions is mostly overhead.
+        "spark.sql.shuffle.partitions": str(4 * (os.cpu_count() or 1)),
+    }
+    return {key: value for key, value in settings.items() if key not in defaults}
+
+
+def _user_defaults() -> dict[str, str]:
+    """Keys of the properties file that Spark reads by itself, and of PYSPARK_SUBMIT_ARGS."""
+    home = Path(os.environ.get("SPARK_HOME", ""), "conf")
+    defaults = {}
+    file = Path(os.environ.get("SPARK_CONF_DIR", home)) / "spark-defaults.conf"
+    if file.is_file():
+        for line in file.read_text("utf-8").splitlines():
+            parts = line.replace("=", " ", 1).split(maxsplit=1)
+            if len(parts) == 2 and not parts[0].startswith("#"):
+                defaults[parts[0]] = parts[1].strip()
+    arguments = os.environ.get("PYSPARK_SUBMIT_ARGS", "").split()
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key.startswith("spark."):
+            defaults[key] = value
+    if "--master" in arguments:
+        defaults["spark.master"] = arguments[arguments.index("--master") + 1]
+    return defaults

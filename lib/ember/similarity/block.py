@@ -1,0 +1,204 @@
+"""A block: some thousand rows, packed once, compared many times.
+
+A block is a handful of numpy arrays, so it can be written to a file and memory-mapped by every
+worker of a node (``Block.save``, ``Block.load``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ember.similarity import bounds
+from ember.similarity.projection import Basis, fit_basis
+from ember.similarity.threads import default_threads, run_tiles, tensor
+
+CHUNK_ROWS = 2048
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+_ARRAYS = ("ids", "rows", "norms", "prefix", "tails", "lengths", "pivot")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows ready for comparison.
+
+    Attributes:
+        basis: shared by all blocks that are compared with this one.
+        ids: (n,) int64, unique over the table; ties are broken by them, ascending.
+        rows: (n, d) float32, as given.
+        norms: (n,) float64, Euclidean norms of the rows.
+        prefix: (n, m) float32, leading rotated coordinates of a / |a|, a or a - c (see bounds.py).
+        tails: (n, widths) float32, max(|v|^2 - |p|^2, 0) for each prefix width of the basis.
+        lengths: (n,) float64, |v|^2.
+        pivot: (n,) int32, the nearest pivot of the basis.
+    """
+
+    basis: Basis
+    ids: Int64
+    rows: Float32
+    norms: Float64
+    prefix: Float32
+    tails: Float32
+    lengths: Float64
+    pivot: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def metric(self) -> str:
+        return self.basis.metric
+
+    def take(self, positions: Int64 | slice) -> Block:
+        """The block of some of the rows, in the order of ``positions``."""
+        return Block(
+            self.basis, self.ids[positions], self.rows[positions], self.norms[positions],
+            self.prefix[positions], self.tails[positions], self.lengths[positions],
+            self.pivot[positions],
+        )  # fmt: skip
+
+    def save(self, folder: str | Path) -> None:
+        """Write the arrays, not the basis, as .npy files into ``folder``, which is made."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(self, name))
+        np.save(folder / "basis_key.npy", np.int64(self.basis.key))
+
+    @classmethod
+    def load(cls, folder: str | Path, basis: Basis) -> Block:
+        """Memory-map what ``save`` wrote; processes of one machine share the pages.
+
+        Raises:
+            ValueError: the block was packed with another basis.
+        """
+        folder = Path(folder)
+        key = int(np.load(folder / "basis_key.npy"))
+        if key != basis.key:
+            raise ValueError(f"block {folder} was packed with another basis; pack it with this one")
+        # Mode "c": torch wants memory that it may write to, and never does.
+        return cls(basis, *(np.load(folder / f"{name}.npy", mmap_mode="c") for name in _ARRAYS))
+
+
+def prepare(
+    matrix: Float32,
+    metric: str,
+    basis: Basis | None = None,
+    *,
+    ids: Int64 | None = None,
+    threads: int | None = None,
+) -> Block:
+    """Pack rows into a block.
+
+    Args:
+        matrix: (n, d) float32 without NaN or infinity; for cosine without zero rows (vectors.py
+            sorts such rows out and says why).
+        metric: cosine, inner_product or euclidean.
+        basis: of all the blocks that will meet this one; fitted on ``matrix`` where it is None.
+        ids: (n,) int64, unique; 0..n-1 where it is None.
+        threads: default: OMP_NUM_THREADS, else what torch uses.
+
+    Raises:
+        ValueError: shapes or dtype do not fit, a basis for another metric, values not finite, zero
+            rows for cosine, or norms above ``bounds.MAX_NORM``.
+    """
+    if matrix.ndim != 2 or matrix.dtype != np.float32:
+        raise ValueError(
+            f"expected a float32 matrix (rows, dimensions), got {matrix.dtype} {matrix.shape}"
+        )
+    matrix = np.ascontiguousarray(matrix)
+    if basis is None:
+        basis = fit_basis(matrix, metric)
+    n, d = matrix.shape
+    if basis.metric != metric:
+        raise ValueError(
+            f"the basis is for {basis.metric}, the block for {metric}; fit another one"
+        )
+    if d != basis.dimension:
+        raise ValueError(f"wrong length: {d} instead of {basis.dimension}")
+    ids = np.arange(n, dtype=np.int64) if ids is None else np.asarray(ids, np.int64)
+    if ids.shape != (n,):
+        raise ValueError(f"{n} rows but ids of shape {ids.shape}; give one id for each row")
+
+    starts = range(0, max(n, 1), CHUNK_ROWS)
+    parts = run_tiles(
+        lambda start: _pack_rows(matrix[start : start + CHUNK_ROWS], basis),
+        starts,
+        threads or default_threads(),
+    )
+    return Block(basis, ids, matrix, *(np.concatenate(x) for x in zip(*parts, strict=True)))
+
+
+def _pack_rows(
+    rows: Float32, basis: Basis
+) -> tuple[Float64, Float32, Float32, Float64, NDArray[np.int32]]:
+    """Norms, prefixes, tails, squared lengths and pivots of some rows."""
+    import torch
+
+    norms, lengths, vectors = _vectors(rows, basis)
+    prefix = torch.mm(tensor(vectors), tensor(basis.directions)).numpy()
+    tails = _tails(prefix, lengths, basis.widths)
+    return norms, prefix, tails, lengths, nearest_pivots(prefix, basis, 1)[:, 0]
+
+
+def check_pair(left: Block, right: Block) -> None:
+    """Raises ValueError where two blocks were packed with different bases."""
+    if left.basis.key != right.basis.key:
+        raise ValueError(
+            f"blocks of different bases ({left.metric}, {left.basis.dimension} dimensions and "
+            f"{right.metric}, {right.basis.dimension} dimensions); prepare both with one basis"
+        )
+
+
+def vectors(block: Block) -> Float32:
+    """(n, d) float32, what the metric compares: a / |a|, a, or a - c, off by 2 u at most."""
+    return _vectors(block.rows, block.basis)[2]
+
+
+def nearest_pivots(prefix: Float32, basis: Basis, count: int) -> NDArray[np.int32]:
+    """(n, count) the pivots nearest to each row by rotated prefix, nearest first."""
+    if len(basis.pivots) == 0:
+        return np.zeros((len(prefix), 1), np.int32)
+    halves = np.einsum("ij,ij->i", basis.pivots, basis.pivots) / 2
+    closeness = prefix @ basis.pivots.T - halves
+    count = min(count, closeness.shape[1])
+    if count == 1:
+        nearest: NDArray[np.int32] = closeness.argmax(axis=1).astype(np.int32)[:, None]
+        return nearest
+    return np.argsort(-closeness, axis=1, kind="stable")[:, :count].astype(np.int32)
+
+
+def _vectors(rows: Float32, basis: Basis) -> tuple[Float64, Float64, Float32]:
+    """Norms of the rows, squared norms of v, and v itself in float32."""
+    exact = rows.astype(np.float64)
+    squares = np.square(exact).sum(axis=1)  # one order of summation on every machine: see scores.py
+    norms = np.sqrt(squares)
+    if len(norms) and not norms.max() <= bounds.MAX_NORM:
+        raise ValueError(
+            f"a row is not finite or its norm exceeds {bounds.MAX_NORM:g}; leave it out or rescale"
+        )
+    if basis.metric == "cosine":
+        if len(norms) and norms.min() == 0:
+            raise ValueError("a row has zero norm, which has no cosine; leave it out")
+        inverse = (1.0 / norms).astype(np.float32)
+        return norms, np.ones(len(rows)), rows * inverse[:, None]
+    if basis.metric == "inner_product":
+        return norms, squares, rows
+    exact -= basis.center
+    return norms, np.square(exact).sum(axis=1), exact.astype(np.float32)
+
+
+def _tails(prefix: Float32, lengths: Float64, widths: tuple[int, ...]) -> Float32:
+    """max(|v|^2 - |p|^2, 0) beyond each width, rounded up to float32."""
+    squares = np.square(prefix, dtype=np.float64)
+    shares = np.add.reduceat(squares, (0, *widths[:-1]), axis=1)
+    tails = np.maximum(lengths[:, None] - np.cumsum(shares, axis=1), 0.0)
+    rounded: Float32 = (tails * (1.0 + 4.0 * bounds.UNIT32)).astype(np.float32)
+    return rounded

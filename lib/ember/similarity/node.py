@@ -1,0 +1,117 @@
+"""Blocks on a node: unpacked once from what Spark wrote, then memory-mapped by every worker.
+
+A packed block is a Parquet file of one row: `ids`, the id column as an Arrow IPC stream, and
+`matrix`, float32 row by row. The first process of a node that needs it prepares it into a folder,
+which appears under its name by one rename; the others find it there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ember.similarity.block import Block, Float32, Int64, prepare
+from ember.similarity.projection import Basis
+
+__all__ = ["Shelf", "pack_ids", "unpack_ids"]
+
+
+def pack_ids(ids: pa.Array) -> bytes:
+    """An Arrow array as an IPC stream."""
+    sink = pa.BufferOutputStream()
+    batch = pa.RecordBatch.from_arrays([ids], names=["id"])
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def unpack_ids(packed: bytes | pa.Buffer) -> pa.Array:
+    """The array that `pack_ids` packed."""
+    with pa.ipc.open_stream(packed) as stream:
+        return stream.read_all()["id"].combine_chunks()
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The blocks of one table on this node.
+
+    files: local paths of the packed blocks, in the order of their ids.
+    firsts: number of each block's first row; rows are numbered through the table in id order.
+    cache: the folder that holds the prepared blocks of this node.
+    """
+
+    files: Sequence[str]
+    firsts: Sequence[int]
+    basis: Basis
+    cache: str
+    threads: int
+
+    def block(self, number: int) -> Block:
+        """A block, memory-mapped; its ids are the numbers of its rows."""
+        return Block.load(self._folder(number), self.basis)
+
+    def ids(self, number: int) -> pa.Array:
+        """The id column of a block, memory-mapped."""
+        return unpack_ids(pa.memory_map(f"{self._folder(number)}/ids.arrow").read_buffer())
+
+    def ids_at(self, numbers: Int64) -> pa.Array:
+        """Ids of rows by their numbers in the table, (n,) int64, in the same order."""
+        owners = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
+        order = np.argsort(owners, kind="stable")
+        parts = []
+        for owner in np.unique(owners):
+            mine = numbers[order][owners[order] == owner] - self.firsts[owner]
+            parts.append(self.ids(int(owner)).take(pa.array(mine)))
+        if not parts:
+            return self.ids(0).slice(0, 0)
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return pa.concat_arrays(parts).take(pa.array(back))
+
+    def _folder(self, number: int) -> str:
+        folder = Path(self.cache, f"{Path(self.files[number]).stem}-{self.basis.key}")
+        if not folder.is_dir():
+            self._prepare(number, folder)
+        return str(folder)
+
+    def _prepare(self, number: int, folder: Path) -> None:
+        packed = pq.read_table(self.files[number], columns=["ids", "matrix"], memory_map=True)
+        matrix = _matrix(packed["matrix"][0].as_buffer(), self.basis.dimension)
+        first = self.firsts[number]
+        numbers = np.arange(first, first + len(matrix), dtype=np.int64)
+        block = prepare(matrix, self.basis.metric, self.basis, ids=numbers, threads=self.threads)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = tempfile.mkdtemp(dir=folder.parent)
+        block.save(partial)
+        Path(partial, "ids.arrow").write_bytes(packed["ids"][0].as_buffer())
+        try:
+            os.rename(partial, folder)  # noqa: PTH104  (Path.rename would read worse here)
+        except OSError:  # another process of this node was first
+            shutil.rmtree(partial, ignore_errors=True)
+            if not folder.is_dir():
+                raise
+
+
+def _matrix(buffer: pa.Buffer, dimension: int) -> Float32:
+    return np.frombuffer(buffer, np.float32).reshape(-1, dimension)
+
+
+def as_queries(queries: Block, ids: pa.Array, corpus_ids: pa.Array, first: int) -> Block:
+    """The queries under the numbers of the corpus rows that have their ids; others negative.
+
+    For leaving out a query's own row: the kernel compares numbers.
+    """
+    import pyarrow.compute as pc
+
+    found = pc.index_in(ids, value_set=corpus_ids)
+    positions = np.asarray(pc.fill_null(found, -1)).astype(np.int64)
+    own = np.where(positions >= 0, positions + first, -1 - np.arange(len(ids)))
+    return replace(queries, ids=own)

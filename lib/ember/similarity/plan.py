@@ -1,0 +1,165 @@
+"""Which filter is fastest here: costs measured on this machine, shares counted on a sample.
+
+A filter of width m costs about  a + b m  nanoseconds for each pair and lets a share of the pairs
+through, each of which costs another dot product. a, b and the dot product are timed once in a
+process, which takes some tens of milliseconds; the share is counted on a sample of rows. The answer
+is the same whatever is chosen.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ember.similarity.block import Block, Float32, Float64, Int64
+from ember.similarity.pack import Filter
+from ember.similarity.threads import run_tiles
+from ember.similarity.tiles import (
+    TILE_COLUMNS,
+    TILE_ROWS,
+    dots_at,
+    operands,
+    survivors,
+    to_device,
+)
+
+log = logging.getLogger(__name__)
+
+FULL = Filter(None)
+WORTHWHILE_PAIRS = 1 << 22
+"""Fewer pairs than this are done in all dimensions, sooner than a choice could be made."""
+SAMPLE_ROWS = 384
+PART_ROWS = 16
+REPEATS = 3
+NARROW, WIDE = 33, 257
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A filter, and why it was chosen."""
+
+    filter: Filter
+    reason: str
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Nanoseconds for one pair, on one thread.
+
+    Attributes:
+        base, slope: by precision, of a filter product of width w: base + slope * w.
+        survivor: of the dot product of a pair that the filter lets through.
+    """
+
+    base: dict[str, float]
+    slope: dict[str, float]
+    survivor: float
+
+    def of(self, how: Filter, width: int, share: Float64) -> Float64:
+        product = self.base[how.precision] + self.slope[how.precision] * width
+        return product + share * self.survivor
+
+
+@lru_cache(maxsize=8)
+def measure(dimension: int, device: str) -> Costs:
+    """Time the products of one tile, and the dot products of survivors, on one thread."""
+    (costs,) = run_tiles(lambda d: _measure(d, device), [dimension], 1)
+    return costs
+
+
+def choose(left: Block, right: Block, floor: Float64, device: str) -> Plan:
+    """Choose one filter for all pairs of two blocks.
+
+    ``floor`` is (n,) float64: for each row of ``left`` the F (bounds.py) that its pairs must reach.
+    """
+    return choose_parts(left, right, floor, [np.arange(len(left))], device)[0]
+
+
+def choose_parts(
+    left: Block, right: Block, floor: Float64, parts: list[Int64], device: str
+) -> list[Plan]:
+    """Choose a filter for each of several parts, positions of rows, of the left block."""
+    pairs = len(left) * len(right)
+    if pairs < WORTHWHILE_PAIRS:
+        return [Plan(FULL, f"{FULL}: only {pairs} pairs")] * len(parts)
+    costs = measure(left.basis.dimension, device)
+    each = max(PART_ROWS, SAMPLE_ROWS // len(parts))
+    rows = [part[spread(len(part), each)] for part in parts]
+    right = right.take(spread(len(right), SAMPLE_ROWS))
+    sample = left.take(np.concatenate(rows))
+    floor = floor[np.concatenate(rows)]
+    ends = np.cumsum([len(r) for r in rows])
+    table: dict[Filter, tuple[Float64, Float64]] = {}
+    for precision in costs.slope:
+        for width in (None, *left.basis.widths):
+            how = Filter(width, precision)
+            a, b = operands(sample, right, how, "cpu")
+            bound = a.float().numpy() @ b.float().numpy().T
+            through = np.count_nonzero(bound >= floor[:, None], axis=1) / len(right)
+            shares = np.array([p.mean() for p in np.split(through, ends[:-1])])
+            table[how] = costs.of(how, a.shape[1], shares), shares
+    return [_cheapest(table, part) for part in range(len(parts))]
+
+
+def _cheapest(table: dict[Filter, tuple[Float64, Float64]], part: int) -> Plan:
+    best = min(table, key=lambda how: float(table[how][0][part]))
+    cost, share = (float(column[part]) for column in table[best])
+    reason = (
+        f"{best}: about {cost:.2g} ns for a pair on a thread, {share:.2%} of the pairs go on; "
+        f"{FULL}: {table[FULL][0][part]:.2g} ns"
+    )
+    log.debug("filter: %s", reason)
+    return Plan(best, reason)
+
+
+def spread(rows: int, count: int) -> Int64:
+    """At most ``count`` positions, evenly spread over ``rows``."""
+    return np.unique(np.linspace(0, max(rows - 1, 0), min(count, rows)).astype(np.int64))
+
+
+def _measure(dimension: int, device: str) -> Costs:
+    rng = np.random.default_rng(0)
+    # Time of this thread's own work, whatever else the processor is busy with.
+    clock = time.thread_time_ns if device == "cpu" else time.perf_counter_ns
+
+    def rows(count: int, width: int) -> Float32:
+        return rng.standard_normal((count, width), dtype=np.float32)
+
+    def product(width: int, precision: str) -> float:
+        how = Filter(width, precision)
+        left = to_device(rows(TILE_ROWS, width), how, device)
+        right = to_device(rows(TILE_COLUMNS, width), how, device)
+        floor = np.full(TILE_ROWS, np.inf, np.float32)
+        return _best(lambda: survivors(left, right, floor), clock) / (TILE_ROWS * TILE_COLUMNS)
+
+    base: dict[str, float] = {}
+    slope: dict[str, float] = {}
+    for precision in ("float32", "bfloat16"):
+        wide = product(WIDE, precision)
+        if slope and wide > base["float32"] + slope["float32"] * WIDE:
+            continue  # no fast path for this precision here
+        narrow = product(NARROW, precision)
+        slope[precision] = max(wide - narrow, 0.0) / (WIDE - NARROW)
+        base[precision] = max(narrow - slope[precision] * NARROW, 0.0)
+    left, right = rows(TILE_ROWS, dimension), rows(TILE_COLUMNS, dimension)
+    flat = np.flatnonzero(rng.random(TILE_ROWS * TILE_COLUMNS, np.float32) < 0.005)
+    survivor = _best(lambda: dots_at(left, right, flat, device), clock) / len(flat)
+    log.debug("measured on %s: base %s, slope %s, survivor %.3g ns", device, base, slope, survivor)
+    return Costs(base, slope, survivor)
+
+
+def _best(action: Callable[[], object], clock: Callable[[], int]) -> float:
+    """Nanoseconds of the fastest of some runs, the first one left out."""
+    action()
+    best = math.inf
+    for _ in range(REPEATS):
+        start = clock()
+        action()
+        best = min(best, clock() - start)
+    return best

@@ -1,0 +1,126 @@
+"""The rotation that makes short prefixes of vectors carry most of their length.
+
+A basis is fitted once, on a sample, and shared by all blocks that are to be compared. It holds the
+leading principal directions (uncentred for cosine and inner product, centred for Euclidean
+distance, which does not change under translation) and some pivots: rows of the sample around which
+top-k search looks first. Nothing depends on the quality of the fit but speed: bounds.py takes any
+nearly orthonormal directions.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+METRICS = ("cosine", "inner_product", "euclidean")
+SAMPLE_ROWS = 8192
+PIVOTS = 128
+
+# A prefix that is hardly shorter than the vector saves nothing.
+WIDEST_SHARE = 0.7
+
+# Candidate prefix widths: close enough together that the best one is never missed by much.
+LADDER = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 224, 256, 320, 384, 512, 768, 1024)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Directions, prefix widths and pivots; float32 arrays that pickle and broadcast well.
+
+    Attributes:
+        metric: one of ``METRICS``.
+        center: (d,) subtracted before the rotation; zeros but for Euclidean distance.
+        directions: (d, m) nearly orthonormal columns, by falling share of squared length.
+        widths: prefix widths for which residual norms are kept, rising, the last one is m.
+        pivots: (c, m) rotated rows of the sample.
+        orthogonality: Frobenius norm of directions^T directions - I.
+        key: checksum; blocks can be compared when their keys agree.
+    """
+
+    metric: str
+    center: NDArray[np.float32]
+    directions: NDArray[np.float32]
+    widths: tuple[int, ...]
+    pivots: NDArray[np.float32]
+    orthogonality: float
+    key: int
+
+    @property
+    def dimension(self) -> int:
+        return int(self.directions.shape[0])
+
+    def truncate(self, width: int) -> Basis:
+        """The basis with prefixes of at most ``width`` columns, for smaller and cheaper blocks."""
+        widths = tuple(w for w in self.widths if w <= width) or self.widths[:1]
+        return _basis(
+            self.metric, self.center, self.directions[:, : widths[-1]], widths,
+            self.pivots[:, : widths[-1]],
+        )  # fmt: skip
+
+
+def fit_basis(sample: NDArray[np.float32], metric: str, *, seed: int = 0) -> Basis:
+    """Fit a basis on a sample of rows.
+
+    Principal directions are eigenvectors, in float64, of the second-moment matrix of at most
+    ``SAMPLE_ROWS`` rows (Jolliffe, Principal Component Analysis, 2nd ed., chapter 3).
+
+    Args:
+        sample: (n, d) float32, finite; for cosine without zero rows. An empty sample gives the
+            coordinate axes.
+        metric: cosine, inner_product or euclidean.
+        seed: for the choice of rows.
+
+    Raises:
+        ValueError: unknown metric, not a matrix, or no columns.
+    """
+    check_metric(metric)
+    if sample.ndim != 2 or sample.shape[1] == 0:
+        raise ValueError(f"a sample must be a matrix with columns, got shape {sample.shape}")
+    rng = np.random.default_rng(seed)
+    n, d = sample.shape
+    if n > SAMPLE_ROWS:
+        sample = sample[np.sort(rng.choice(n, SAMPLE_ROWS, replace=False))]
+    center = np.zeros(d, np.float32)
+    if metric == "euclidean" and n:
+        center = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+    vectors = sample.astype(np.float64) - center
+    if metric == "cosine":
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+        vectors /= np.where(norms > 0, norms, 1.0)[:, None]
+    if n:
+        _, columns = np.linalg.eigh(vectors.T @ vectors)
+        directions = np.ascontiguousarray(columns[:, ::-1])
+    else:
+        directions = np.eye(d)
+    widths = tuple(w for w in LADDER if w <= WIDEST_SHARE * d) or (d,)
+    directions = directions[:, : widths[-1]]
+    chosen = rng.permutation(len(vectors))[:PIVOTS]
+    return _basis(
+        metric, center, directions.astype(np.float32), widths,
+        (vectors[chosen] @ directions).astype(np.float32),
+    )  # fmt: skip
+
+
+def check_metric(metric: str) -> None:
+    """Raises ValueError, naming the known ones, for an unknown metric."""
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
+
+
+def _basis(
+    metric: str,
+    center: NDArray[np.float32],
+    directions: NDArray[np.float32],
+    widths: tuple[int, ...],
+    pivots: NDArray[np.float32],
+) -> Basis:
+    directions = np.ascontiguousarray(directions)
+    exact = directions.astype(np.float64)
+    error = float(np.linalg.norm(exact.T @ exact - np.eye(exact.shape[1])))
+    key = zlib.crc32(
+        directions.tobytes(), zlib.crc32(center.tobytes(), zlib.crc32(metric.encode()))
+    )
+    return Basis(metric, center, directions, widths, np.ascontiguousarray(pivots), error, key)

@@ -1,0 +1,82 @@
+"""What a score is, to the last bit, and how scores map to the values that filters bound.
+
+A score is computed in float64 from the stored float32 rows, in an order of summation that depends
+on the dimension alone (never on the tile, the neighbours or the machine's BLAS), and rounded once
+to float32:
+
+    cosine         float32( sum a_k b_k / (|a| |b|) )
+    inner_product  float32( sum a_k b_k )
+    euclidean      float32( sqrt( sum (a_k - b_k)^2 ) )
+
+Products of float32 numbers are exact in float64, so the relative error before the last rounding is
+below 1e-12. A pair is in a threshold join when its score is >= float32(threshold), for Euclidean
+distance <= float32(threshold). Neighbours are ordered by score, best first, then by id ascending;
+rows whose scores round to the same float32 are ties.
+
+Inside the package a *similarity* is the score, or for Euclidean distance its negative: larger is
+better everywhere.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ember.similarity import bounds
+from ember.similarity.block import Block, Float32, Float64, Int64
+
+CHUNK_VALUES = 1 << 19
+"""Float64 values in flight while scoring: 4 MiB, so that they stay in the cache."""
+
+
+def similarities(left: Block, right: Block, i: Int64, j: Int64) -> Float32:
+    """Exact similarities, (p,), of the pairs (left[i], right[j]); i and j are (p,) positions."""
+    result = np.empty(len(i), np.float32)
+    step = max(1, CHUNK_VALUES // left.basis.dimension)
+    for start in range(0, len(i), step):
+        part = slice(start, start + step)
+        result[part] = _chunk(left, right, i[part], j[part])
+    return result
+
+
+def _chunk(left: Block, right: Block, i: Int64, j: Int64) -> Float64:
+    a, b = left.rows.take(i, axis=0), right.rows.take(j, axis=0)
+    if left.metric == "euclidean":
+        difference = np.subtract(a, b, dtype=np.float64)
+        distances: Float64 = np.sqrt(np.square(difference, out=difference).sum(axis=1))
+        return -distances
+    # Not einsum or a BLAS dot: the pairwise sum of each row has one order on every machine.
+    dots: Float64 = np.multiply(a, b, dtype=np.float64).sum(axis=1)
+    if left.metric == "cosine":
+        dots /= left.norms[i] * right.norms[j]
+    return dots
+
+
+def filter_value(metric: str, similarity: ArrayLike) -> Float64:
+    """The least F (bounds.py) that a pair with at least this float32 similarity can have."""
+    s = np.asarray(similarity, np.float64)
+    if metric != "euclidean":
+        return s - np.abs(s) * 2.0 * bounds.UNIT32 - bounds.TINY
+    distance = np.maximum(-s, 0.0) * (1.0 + 2.0 * bounds.UNIT32)
+    return -0.5 * distance * distance - bounds.TINY
+
+
+def certain_value(metric: str, similarity: ArrayLike) -> Float64:
+    """An F from which on every pair has at least this float32 similarity."""
+    s = np.asarray(similarity, np.float64)
+    if metric != "euclidean":
+        return s + np.abs(s) * 2.0 * bounds.UNIT32 + bounds.TINY
+    distance = np.maximum(-s, 0.0) * (1.0 - 2.0 * bounds.UNIT32)
+    return -0.5 * distance * distance + bounds.TINY
+
+
+def tie_floor(value: Float64) -> Float64:
+    """An F below which no pair rounds to the float32 similarity of a pair at ``value``."""
+    return value - np.abs(value) * 16.0 * bounds.UNIT32 - bounds.TINY
+
+
+def float32_below(values: Float64) -> Float32:
+    """The largest float32 values not above the given ones."""
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32)
+    return np.where(rounded > values, np.nextafter(rounded, np.float32(-np.inf)), rounded)

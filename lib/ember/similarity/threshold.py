@@ -1,0 +1,166 @@
+"""Exact threshold join of two blocks: every pair whose score reaches the threshold, and no other.
+
+Filter and refine, as in metric similarity search (Zezula et al., Similarity Search, 2006, section
+1.5): a product of packed rows bounds each score from above, tile by tile; pairs below the threshold
+are gone; survivors get a float32 dot product, and those it leaves in doubt or in the result get the
+exact score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ember.similarity.block import Block, Float32, Float64, Int64, check_pair
+from ember.similarity.plan import Plan, choose
+from ember.similarity.scores import certain_value, filter_value, float32_below, similarities
+from ember.similarity.threads import default_threads, run_tiles
+from ember.similarity.tiles import (
+    TILE_COLUMNS,
+    TILE_ROWS,
+    operands,
+    refine,
+    survivors,
+)
+
+SPAN_COLUMNS = 4 * TILE_COLUMNS
+"""Columns of one task; a task of TILE_ROWS x SPAN_COLUMNS pairs bounds the size of a chunk."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A chunk of the result: ids of both sides, (p,) int64, and scores, (p,) float32."""
+
+    left: Int64
+    right: Int64
+    score: Float32
+
+
+def threshold_pairs(
+    left: Block,
+    right: Block,
+    threshold: float,
+    *,
+    triangle: bool = False,
+    threads: int | None = None,
+    device: str = "cpu",
+    plan: Plan | None = None,
+) -> Iterator[Pairs]:
+    """All pairs with score >= float32(threshold); for Euclidean distance score <= it.
+
+    Args:
+        left: one block.
+        right: another one of the same basis; with ``triangle`` the same block.
+        threshold: score, or distance for Euclidean.
+        triangle: each pair once, without the diagonal: left position < right position.
+        threads: default: OMP_NUM_THREADS, else what torch uses.
+        device: cpu or cuda.
+        plan: the filter to use; by default one is chosen on a sample.
+
+    Yields:
+        Chunks of at most TILE_ROWS x SPAN_COLUMNS pairs, none of them empty. Their order and
+        content depend on the blocks alone.
+
+    Raises:
+        ValueError: the blocks do not belong together, or the threshold is no number or a negative
+            distance.
+    """
+    join = _Join((left, right), threshold, triangle, device, plan)
+    threads = threads or default_threads()
+    for i, j, similarity in run_tiles(join.pairs, join.tasks(), threads):
+        if len(i):
+            score = -similarity if left.metric == "euclidean" else similarity
+            yield Pairs(left.ids[i], right.ids[j], score)
+
+
+def count_pairs(
+    left: Block,
+    right: Block,
+    threshold: float,
+    *,
+    triangle: bool = False,
+    threads: int | None = None,
+    device: str = "cpu",
+    plan: Plan | None = None,
+) -> int:
+    """How many pairs ``threshold_pairs`` would yield, without scoring those that are certain."""
+    join = _Join((left, right), threshold, triangle, device, plan)
+    return sum(run_tiles(join.count, join.tasks(), threads or default_threads()))
+
+
+_Task = tuple[slice, slice]
+
+
+class _Join:
+    """What the tasks of one join share."""
+
+    def __init__(
+        self, blocks: tuple[Block, Block], threshold: float, triangle: bool, device: str,
+        plan: Plan | None,
+    ) -> None:  # fmt: skip
+        left, right = blocks
+        check_pair(left, right)
+        if triangle and left is not right:
+            raise ValueError(
+                "triangle is for a block joined with itself; pass the same block twice"
+            )
+        if np.isnan(threshold) or (left.metric == "euclidean" and threshold < 0):
+            raise ValueError(f"a threshold of {threshold} selects nothing for {left.metric}")
+        self.left, self.right, self.triangle, self.device = left, right, triangle, device
+        self.goal = np.float32(-threshold if left.metric == "euclidean" else threshold)
+        self.floor = filter_value(left.metric, self.goal)
+        self.certain = certain_value(left.metric, self.goal)
+        if plan is None:
+            plan = choose(left, right, np.full(len(left), self.floor), device)
+        self.a, self.b = operands(left, right, plan.filter, device)
+
+    def tasks(self) -> Iterator[_Task]:
+        for row in range(0, len(self.left), TILE_ROWS):
+            first = row - row % SPAN_COLUMNS if self.triangle else 0
+            for column in range(first, len(self.right), SPAN_COLUMNS):
+                yield slice(row, row + TILE_ROWS), slice(column, column + SPAN_COLUMNS)
+
+    def pairs(self, task: _Task) -> tuple[Int64, Int64, Float32]:
+        """Positions and similarities of the task's part of the result, by row, then column."""
+        found = []
+        for i, j, value, error in self._survivors(task):
+            possible = value + error >= self.floor
+            row, column = i[possible], j[possible]
+            similarity = similarities(self.left, self.right, row, column)
+            hit = similarity >= self.goal
+            found.append((row[hit], column[hit], similarity[hit]))
+        if not found:
+            none = np.empty(0, np.int64)
+            return none, none, np.empty(0, np.float32)
+        i, j, similarity = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        order = np.lexsort((j, i))
+        return i[order], j[order], similarity[order]
+
+    def count(self, task: _Task) -> int:
+        total = 0
+        for i, j, value, error in self._survivors(task):
+            certain = value - error >= self.certain
+            doubtful = ~certain & (value + error >= self.floor)
+            similarity = similarities(self.left, self.right, i[doubtful], j[doubtful])
+            total += int(np.count_nonzero(certain) + np.count_nonzero(similarity >= self.goal))
+        return total
+
+    def _survivors(self, task: _Task) -> Iterator[tuple[Int64, Int64, Float64, Float64]]:
+        """Positions, values F and their error bounds, tile by tile, of what the filter lets by."""
+        rows, columns = task
+        left, a = self.left.take(rows), self.a[rows]
+        floor = float32_below(np.full(len(left), self.floor))
+        for start in range(columns.start, min(columns.stop, len(self.right)), TILE_COLUMNS):
+            if self.triangle and start + TILE_COLUMNS <= rows.start:
+                continue
+            part = slice(start, min(start + TILE_COLUMNS, columns.stop))
+            right = self.right.take(part)
+            flat = survivors(a, self.b[part], floor)
+            if self.triangle:
+                i, j = np.divmod(flat, len(right))
+                flat = flat[i + rows.start < j + start]
+            if len(flat):
+                i, j, value, error = refine(left, right, flat, self.device)
+                yield i + rows.start, j + start, value, error

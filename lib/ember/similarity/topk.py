@@ -1,0 +1,223 @@
+"""Exact top-k: the k best rows of a corpus for each query, ties by id.
+
+Branch and bound with a filter (bounds.py): a row can be left out when its upper bound is below the
+k-th best lower bound that the query already has. Three things make that floor high early:
+
+1. seeds: rows around the query's nearest pivots are compared first (the idea of an inverted file,
+   Sivic and Zisserman, Video Google, 2003), which gives a floor and no results;
+2. queries are sorted by their floor, and each tile of queries gets the filter that suits it: the
+   easy ones a short prefix, the hard ones nearly all dimensions;
+3. the floor rises from tile to tile.
+
+Blocks of the corpus may come in any order and on any machine; ``Neighbours.merge`` gives the same
+answer whatever the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ember.similarity.block import Block, Float32, Float64, Int64, check_pair
+from ember.similarity.neighbours import Neighbours, best_of
+from ember.similarity.pack import Filter, common_residual, pack
+from ember.similarity.plan import Plan, choose_parts
+from ember.similarity.scores import filter_value, float32_below, similarities, tie_floor
+from ember.similarity.seeds import seed_floor
+from ember.similarity.threads import default_threads, run_tiles
+from ember.similarity.tiles import (
+    TILE_COLUMNS,
+    TILE_ROWS,
+    refine,
+    survivors,
+    to_device,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_PENDING = 1 << 19
+"""Candidates of one tile of queries that wait for their exact score."""
+
+
+def top_k(
+    queries: Block,
+    corpus: Iterable[Block],
+    k: int,
+    *,
+    exclude_self: bool = False,
+    threads: int | None = None,
+    device: str = "cpu",
+    plan: Plan | None = None,
+) -> tuple[Int64, Float32]:
+    """The k best rows of the corpus for each query.
+
+    Args:
+        queries: q rows.
+        corpus: blocks of the same basis, with ids that are unique over all of them.
+        k: places.
+        exclude_self: leave out corpus rows that have the query's own id.
+        threads: default: OMP_NUM_THREADS, else what torch uses.
+        device: cpu or cuda.
+        plan: the filter to use; by default one is chosen for each tile of queries.
+
+    Returns:
+        ids, (q, k) int64, -1 where the corpus has fewer rows, and scores, (q, k) float32, NaN
+        there. Score falling (Euclidean distance rising), then id rising.
+
+    Raises:
+        ValueError: k below 1, or blocks of different bases.
+    """
+    found = Neighbours.empty(len(queries), check_k(k))
+    for block in corpus:
+        found = search_block(
+            queries, block, found, exclude_self=exclude_self, threads=threads, device=device,
+            plan=plan,
+        )  # fmt: skip
+    return found.result(queries.metric)
+
+
+def check_k(k: int) -> int:
+    """Raises ValueError for k below 1."""
+    if k < 1:
+        raise ValueError(f"k is {k}; ask for at least one neighbour")
+    return k
+
+
+def search_block(
+    queries: Block,
+    block: Block,
+    found: Neighbours,
+    *,
+    exclude_self: bool = False,
+    threads: int | None = None,
+    device: str = "cpu",
+    plan: Plan | None = None,
+) -> Neighbours:
+    """``found`` with the rows of one more block of the corpus taken into account.
+
+    Args as in ``top_k``; start from ``Neighbours.empty(len(queries), k)``.
+    """
+    check_pair(queries, block)
+    if len(queries) == 0 or len(block) == 0:
+        return found
+    threads = threads or default_threads()
+    k = found.ids.shape[1]
+    floor = np.maximum(
+        filter_value(queries.metric, found.similarity[:, -1]),
+        seed_floor(queries, block, k, exclude_self=exclude_self, threads=threads, device=device),
+    )
+    parts = _parts(floor, threads)
+    plans = [plan] * len(parts) if plan else choose_parts(queries, block, floor, parts, device)
+    result = Neighbours(found.ids.copy(), found.similarity.copy())
+    search = _Search(queries, block, floor, result, exclude_self, device)
+    for _ in run_tiles(search.run, search.tasks(parts, [p.filter for p in plans]), threads):
+        pass
+    return result
+
+
+def _parts(floor: Float64, threads: int) -> list[Int64]:
+    """Positions of queries with similar floors: tiles small enough to keep all threads busy."""
+    rows = min(TILE_ROWS, max(64, -(-len(floor) // (8 * threads))))
+    order = np.argsort(floor, kind="stable")
+    return np.split(order, range(rows, len(order), rows))
+
+
+@dataclass(frozen=True)
+class _Task:
+    part: Int64
+    how: Filter
+    residual: float
+    right: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What the tasks of one search share; each writes its own rows of ``result``."""
+
+    queries: Block
+    block: Block
+    floor: Float64
+    result: Neighbours
+    exclude_self: bool
+    device: str
+
+    def tasks(self, parts: list[Int64], filters: list[Filter]) -> Iterator[_Task]:
+        """Tasks, by filter: the block is packed for one filter at a time."""
+        for how in dict.fromkeys(filters):
+            residual = common_residual(self.queries, self.block, how)
+            packed = pack(self.block, how, right=True, residual=residual)
+            right = to_device(packed, how, self.device)
+            for part, own in zip(parts, filters, strict=True):
+                if own == how:
+                    yield _Task(part, how, residual, right)
+
+    def run(self, task: _Task) -> None:
+        """Search the whole block for one tile of queries."""
+        part = task.part
+        tile = _Tile(
+            self.queries.take(part),
+            self.block,
+            self.floor[part],
+            Neighbours(self.result.ids[part], self.result.similarity[part]),
+        )
+        left = to_device(
+            pack(tile.queries, task.how, right=False, residual=task.residual),
+            task.how, self.device,
+        )  # fmt: skip
+        for start in range(0, len(self.block), TILE_COLUMNS):
+            columns = slice(start, start + TILE_COLUMNS)
+            rows = self.block.take(columns)
+            flat = survivors(left, task.right[columns], float32_below(tile.floor))
+            i, j, value, error = refine(tile.queries, rows, flat, self.device)
+            if self.exclude_self:
+                other = tile.queries.ids[i] != rows.ids[j]
+                i, j, value, error = i[other], j[other], value[other], error[other]
+            tile.offer(i, j + start, value, error)
+        tile.score_pending()
+        self.result.ids[part] = tile.found.ids
+        self.result.similarity[part] = tile.found.similarity
+
+
+class _Tile:
+    """The running answer for one tile of queries."""
+
+    def __init__(self, queries: Block, block: Block, floor: Float64, found: Neighbours) -> None:
+        self.queries, self.block, self.found = queries, block, found
+        self.floor = floor
+        self.best: Float32 = np.full(found.ids.shape, -np.inf, np.float32)  # lower bounds of F
+        self.pending: list[tuple[Int64, Int64, Float64]] = []
+        self.waiting = 0
+
+    def offer(self, i: Int64, j: Int64, value: Float64, error: Float64) -> None:
+        """Take candidates, positions and bounded values F, and raise the floor by them."""
+        possible = value + error >= self.floor[i]
+        i, j, value, error = i[possible], j[possible], value[possible], error[possible]
+        if not len(i):
+            return
+        self.pending.append((i, j, value + error))
+        self.waiting += len(i)
+        lower = float32_below(value - error)
+        news = best_of(i, lower, j, self.best.shape).similarity
+        k: int = self.found.ids.shape[1]
+        self.best = np.partition(np.concatenate([self.best, news], axis=1), k, axis=1)[:, k:]
+        reached = self.best.min(axis=1).astype(np.float64)
+        self.floor = np.maximum(self.floor, tie_floor(reached))
+        if self.waiting > MAX_PENDING:
+            self.score_pending()
+
+    def score_pending(self) -> None:
+        """Exact scores for the candidates that still reach the floor."""
+        if not self.pending:
+            return
+        i, j, upper = (np.concatenate(parts) for parts in zip(*self.pending, strict=True))
+        self.pending, self.waiting = [], 0
+        possible = upper >= self.floor[i]
+        i, j = i[possible], j[possible]
+        similarity = similarities(self.queries, self.block, i, j)
+        self.found.add(i, self.block.ids[j], similarity)
+        reached = filter_value(self.queries.metric, self.found.similarity[:, -1])
+        self.floor = np.maximum(self.floor, reached)

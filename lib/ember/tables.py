@@ -1,0 +1,184 @@
+"""Reading a table and checking that it is what the configuration says, before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    AtomicType,
+    BinaryType,
+    DataType,
+    FractionalType,
+    StringType,
+    StructType,
+)
+
+from ember.config import EmbeddingsConfig, InputConfig
+from ember.errors import InvalidInput
+
+__all__ = [
+    "Corpus",
+    "check_unique",
+    "column",
+    "dimension",
+    "files",
+    "read",
+    "read_corpus",
+    "read_embeddings",
+    "select_corpus",
+    "select_embeddings",
+]
+
+_RESULT_COLUMNS = ("embedding", "status", "error")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Rows to be embedded: a DataFrame of exactly two columns, the id and the content.
+
+    `paths`: the content names files rather than holding their bytes.
+    """
+
+    rows: DataFrame
+    id: str
+    paths: bool
+
+    @property
+    def id_type(self) -> DataType:
+        return self.rows.schema[0].dataType
+
+
+def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
+    """The Parquet table at `path`: a folder, a file, a glob, or a list of them.
+
+    Raises InvalidInput when there is none, or what is there is not Parquet.
+    """
+    paths = [path] if isinstance(path, str) else list(path)
+    shown = ", ".join(paths)
+    try:
+        table = spark.read.parquet(*paths)
+    except AnalysisException as error:
+        if error.getCondition() == "PATH_NOT_FOUND":
+            raise InvalidInput(f"there is nothing at {shown}") from None
+        if error.getCondition() == "UNABLE_TO_INFER_SCHEMA":
+            raise InvalidInput(
+                f"{shown} holds no Parquet files; for files in nested folders give a glob "
+                "such as PATH/*/*"
+            ) from None
+        raise InvalidInput(f"cannot read {shown}: {_first_line(error)}") from None
+    except Exception as error:  # a corrupt footer comes as a Java exception of any kind
+        raise InvalidInput(f"cannot read {shown} as Parquet: {_first_line(error)}") from error
+    return table
+
+
+def read_corpus(spark: SparkSession, config: InputConfig) -> Corpus:
+    """The corpus that `config` names, checked: columns, types, and ids where asked for.
+
+    Raises InvalidInput; see `select_corpus` and `check_unique`.
+    """
+    table = read(spark, config.path)
+    corpus = select_corpus(table, config.id, config.content, config.modality)
+    if config.unique_ids:
+        check_unique(corpus.rows, corpus.id)
+    return corpus
+
+
+def select_corpus(table: DataFrame, id: str, content: str, modality: str) -> Corpus:
+    """The id and content columns of `table`; nested fields may be given as `outer.inner`.
+
+    Raises InvalidInput for a missing column, an id that is not atomic or is named like a column
+    of the result, and content that is neither string nor binary.
+    """
+    rows = table.select(column(table, id), column(table, content))
+    id_field, content_field = rows.schema.fields
+    if not isinstance(id_field.dataType, AtomicType):
+        raise InvalidInput(
+            f"the id column {id} is {id_field.dataType.simpleString()}; an id is one value, such "
+            "as a string or a number"
+        )
+    if id_field.name in _RESULT_COLUMNS:
+        raise InvalidInput(
+            f"the id column is named {id_field.name}, like a column of the result; rename it"
+        )
+    if not isinstance(content_field.dataType, StringType | BinaryType):
+        raise InvalidInput(
+            f"the content column {content} is {content_field.dataType.simpleString()}; give "
+            + ("encoded bytes (binary) or paths (string)" if modality == "image" else "text")
+        )
+    paths = modality == "image" and isinstance(content_field.dataType, StringType)
+    return Corpus(rows, id_field.name, paths)
+
+
+def read_embeddings(spark: SparkSession, config: EmbeddingsConfig) -> DataFrame:
+    """The table that `config` names, as (id, embedding array<float or double>).
+
+    Raises InvalidInput when it is not there or is no table of embeddings.
+    """
+    shown = config.path if isinstance(config.path, str) else ", ".join(config.path)
+    return select_embeddings(read(spark, config.path), config.id, config.embedding, shown)
+
+
+def select_embeddings(table: DataFrame, id: str, embedding: str, shown: str) -> DataFrame:
+    """`table` as (id, embedding). Raises InvalidInput, naming it `shown`, when it has no such."""
+    rows = table.select(column(table, id).alias("id"), column(table, embedding).alias("embedding"))
+    key, vector = (field.dataType for field in rows.schema)
+    if not (isinstance(vector, ArrayType) and isinstance(vector.elementType, FractionalType)):
+        raise InvalidInput(
+            f"{shown}: column {embedding} is {vector.simpleString()}; embeddings are array<float>"
+        )
+    if not isinstance(key, AtomicType):
+        raise InvalidInput(
+            f"{shown}: the id column {id} is {key.simpleString()}; an id is one value"
+        )
+    return rows
+
+
+def column(table: DataFrame, name: str) -> Column:
+    """The column `name` of `table`, or the field that `outer.inner` leads to, by its last name.
+
+    Raises InvalidInput that lists the columns there are.
+    """
+    if name in table.columns:
+        return F.col(_quoted(name))
+    fields: DataType = table.schema
+    parts = name.split(".")
+    for depth, part in enumerate(parts, 1):
+        if not isinstance(fields, StructType) or part not in fields.names:
+            known = ", ".join(table.columns)
+            raise InvalidInput(f"there is no column {name}; the table has {known}")
+        if depth < len(parts):
+            fields = fields[part].dataType
+    return F.col(".".join(_quoted(part) for part in parts)).alias(parts[-1])
+
+
+def check_unique(rows: DataFrame, id: str) -> None:
+    """Raise InvalidInput that names up to five ids which occur more than once."""
+    counts = rows.groupBy(column(rows, id).alias("id")).count().filter("count > 1")
+    repeated = counts.orderBy(F.desc("count"), "id").limit(5).collect()
+    if repeated:
+        named = ", ".join(f"{row['id']} ({row['count']} times)" for row in repeated)
+        raise InvalidInput(f"ids in column {id} are not unique: {named}")
+
+
+def dimension(table: DataFrame) -> int | None:
+    """The length of the vectors in column `embedding`; None where there is none."""
+    lengths = table.select(F.size("embedding").alias("n")).filter("n > 0").limit(1).collect()
+    return int(lengths[0]["n"]) if lengths else None
+
+
+def files(table: DataFrame) -> list[str]:
+    """The files that `table` is read from, sorted."""
+    return sorted(table.inputFiles())
+
+
+def _quoted(name: str) -> str:
+    return f"`{name.replace('`', '``')}`"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]

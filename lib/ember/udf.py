@@ -1,0 +1,98 @@
+"""The engine as vectorised UDFs, for `withColumn` and SQL.
+
+    from ember.udf import embed_images
+    df.withColumn("embedding", embed_images("keras:ResNet50")("content"))
+    spark.udf.register("embed_image", embed_images("keras:ResNet50"))
+
+They give the `embedding` of the job, and null for a row that cannot be processed; use
+`ember.embed` where the reasons matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+from pyspark.sql import SparkSession, functions
+
+from ember import gpu, models
+from ember.config import LimitsConfig, ModelConfig, parse
+from ember.embedding import task_resources
+from ember.engine import worker
+from ember.engine.spec import Modality
+from ember.errors import InvalidInput
+from ember.models import ModelFiles
+
+__all__ = ["embed_images", "embed_texts"]
+
+# Spark's own annotations of the two decorators are overloads that no iterator function matches.
+_functions: Any = functions
+
+Kind = Literal["auto", "arrow", "pandas"]
+
+
+def embed_images(model: str, *, paths: bool = False, kind: Kind = "auto", **options: Any) -> Any:
+    """A UDF from encoded image bytes (binary) to array<float>; with `paths`, from paths (string).
+
+    model, options: as for `ember.embed`.
+    kind: "arrow" (an iterator Arrow UDF, Spark 4.1 or newer; several times faster on the way
+        back), "pandas" (an iterator pandas UDF), or "auto": arrow where Spark has it.
+
+    Needs an active session, through which the model's files reach the executors.
+    Raises InvalidInput and InvalidConfig as `ember.embed` does.
+    """
+    return _make(model, "image", paths, kind, options)
+
+
+def embed_texts(model: str, *, kind: Kind = "auto", **options: Any) -> Any:
+    """A UDF from text (string, or binary in UTF-8) to array<float>; see `embed_images`."""
+    return _make(model, "text", False, kind, options)
+
+
+def _make(model: str, modality: Modality, paths: bool, kind: Kind, options: dict[str, Any]) -> Any:
+    session = SparkSession.getActiveSession()
+    if session is None:
+        raise InvalidInput("there is no active Spark session; start one before making the UDF")
+    config = parse(ModelConfig, {"name": model, **options}, "udf")
+    max_pixels = LimitsConfig().max_pixels
+    spec = models.resolve(config, modality, max_pixels, gpu=gpu.scheduled(session))
+    embed = _embed_arrays(models.distribute(session, spec), paths)
+    if kind == "pandas" or (kind == "auto" and not hasattr(_functions, "arrow_udf")):
+        return _pandas(embed)
+    return _arrow(embed)
+
+
+Embed = Callable[[Iterator[pa.Array]], Iterator[pa.Array]]
+
+
+def _embed_arrays(files: ModelFiles, paths: bool) -> Embed:
+    def embed(arrays: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        address, threads = task_resources()
+        batches = (
+            pa.RecordBatch.from_arrays([pa.nulls(len(array)), array], names=["id", "content"])
+            for array in arrays
+        )
+        embedded = worker.embed_batches(
+            batches, files.on_worker(), address=address, threads=threads, paths=paths
+        )
+        for batch in embedded:
+            yield batch.column("embedding")
+
+    return embed
+
+
+def _arrow(embed: Embed) -> Any:
+    def udf(arrays: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        return embed(arrays)
+
+    return _functions.arrow_udf(udf, "array<float>")
+
+
+def _pandas(embed: Embed) -> Any:
+    def udf(columns: Iterator[pd.Series]) -> Iterator[pd.Series]:
+        for vectors in embed(pa.Array.from_pandas(column) for column in columns):
+            yield vectors.to_pandas()
+
+    return _functions.pandas_udf(udf, "array<float>")

@@ -1,0 +1,28 @@
+"""The package is `lib/ember`; the job scripts are also installed, as `ember.jobs`."""
+
+from setuptools import find_packages, setup
+
+TENSORFLOW = ["tensorflow>=2.20,<3"]
+# Executors on CPUs need no more than this for Keras models; the driver converts with TensorFlow.
+OPENVINO = ["openvino>=2025.3"]
+TORCH = ["torch>=2.6,<3", "transformers>=5,<6"]
+
+setup(
+    packages=[*find_packages("lib"), "ember.jobs"],
+    package_dir={"": "lib", "ember.jobs": "jobs"},
+    install_requires=[
+        "pyarrow>=18",
+        "numpy>=2",
+        "pillow>=11",
+        "fsspec>=2024.6",
+    ],
+    extras_require={
+        # What the driver needs beside the engine; executors get pyspark from the cluster.
+        "spark": ["pyspark>=4.0,<5", "pandas>=2.2,<3", "pydantic>=2.8", "pyyaml>=6", "tqdm>=4.66"],
+        "tensorflow": TENSORFLOW,
+        "openvino": OPENVINO,
+        "torch": TORCH,
+        "all": [*TENSORFLOW, *OPENVINO, *TORCH],
+    },
+    entry_points={"console_scripts": ["ember = ember.cli:main"]},
+)

@@ -1,0 +1,76 @@
+"""Running jobs as processes of their own, and finding what they started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """Without what this process's own Spark session and models left behind."""
+    left = ("SPARK", "CUDA")
+    inherited = {key: value for key, value in os.environ.items() if not any(w in key for w in left)}
+    return {**inherited, "PATH": f"{BIN}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", **extra}
+
+
+def start(command: list[str], log: Path, **extra: str) -> subprocess.Popen[bytes]:
+    """Start a command in the repository's root; its stdout and stderr go to `log`."""
+    with log.open("w") as stream:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(**extra),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def settings(**values: Any) -> list[str]:
+    return [f"--set={key.replace('__', '.')}={value}" for key, value in values.items()]
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[bytes], seconds: float) -> Any:
+    """What `condition` returns once it is true; fails when the process ends or time runs out."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        if process.poll() is not None or time.monotonic() > end:
+            raise AssertionError(f"did not happen; the process's exit code: {process.poll()}")
+        time.sleep(0.02)
+    return found
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Process ids below `pid`, with their command lines."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found: dict[int, str] = {}
+    below = [pid]
+    while below:
+        for child in parents.get(below.pop(), []):
+            below.append(child)
+            try:
+                found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+            except OSError:
+                continue
+    return found
+
+
+def python_workers(pid: int) -> list[int]:
+    """Workers are forks of a daemon and share its command line; the daemon is their parent."""
+    daemons = {each: line for each, line in descendants(pid).items() if "pyspark.daemon" in line}
+    return [worker for daemon in daemons for worker in descendants(daemon)]

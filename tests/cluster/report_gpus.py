@@ -1,0 +1,21 @@
+"""Run by spark-submit: prints the GPU that each of two tasks at once binds its process to."""
+
+import json
+import os
+import time
+
+from pyspark.sql import SparkSession
+
+
+def bind(_):
+    from ember import gpu
+    from ember.engine.device import claim
+
+    device = claim(gpu.assigned())
+    time.sleep(5)  # both tasks run at the same time, so in two processes
+    yield [device, os.environ["CUDA_VISIBLE_DEVICES"], os.getpid()]
+
+
+context = SparkSession.builder.getOrCreate().sparkContext
+print("bound", json.dumps(context.parallelize(range(2), 2).mapPartitions(bind).collect()))
+context.stop()

@@ -1,0 +1,138 @@
+"""Faults, caused: whatever is killed, the resumed table is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.processes import descendants, python_workers, settings, start, wait_for
+from corpora import assert_close, leftovers, manifest, vectors, write_pictures
+from ember import models
+from ember.config import ModelConfig
+from ember.engine.worker import embed_batches
+
+ROWS = 120
+ENOUGH_FILES = 6
+LOCAL_CLUSTER = ["spark-submit", "--master", "local-cluster[2,1,1024]"]
+
+
+@pytest.fixture
+def job(tmp_path, resnet):
+    """Settings of a run of many small tasks."""
+    return {
+        "input__path": write_pictures(tmp_path / "in.parquet", ROWS),
+        "input__id": "image_id",
+        "input__modality": "image",
+        "model__name": resnet,
+        "output__path": tmp_path / "work" / "out",
+        "output__mode": "resume",
+        "limits__rows_per_task": 5,
+    }
+
+
+@pytest.fixture
+def out(tmp_path) -> Path:
+    return tmp_path / "work" / "out"
+
+
+@pytest.fixture
+def undisturbed(job, resnet) -> dict[str, np.ndarray]:
+    """The vectors of one pass of the engine, without Spark."""
+    spec = models.resolve(ModelConfig(name=resnet), "image", 10**8)
+    batches = pq.read_table(job["input__path"]).to_batches()
+    table = pa.Table.from_batches(embed_batches(batches, spec)).to_pydict()
+    return dict(zip(table["image_id"], map(np.asarray, table["embedding"]), strict=True))
+
+
+def committed(out: Path) -> list[Path]:
+    return list((out.parent / f".{out.name}.staging").glob("*/new/part-*.parquet"))
+
+
+def half_done(out: Path) -> bool:
+    return len(committed(out)) >= ENOUGH_FILES
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of a job, as a machine that goes down would."""
+    for pid in [process.pid, *descendants(process.pid)]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def assert_same(ours: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> None:
+    assert ours.keys() == reference.keys()
+    for key, vector in reference.items():
+        assert_close(ours[key], vector)
+
+
+def test_a_killed_driver_is_resumed_without_doing_the_finished_rows_again(
+    job, out, undisturbed, embed_job, tmp_path
+):
+    command = ["python", "jobs/embed.py", *settings(**job)]
+    process = start(command, tmp_path / "log")
+    wait_for(lambda: half_done(out), process, 120)
+    stop(process)
+    assert not out.exists()
+    done = sum(pq.read_metadata(file).num_rows for file in committed(out))
+
+    assert embed_job(**job) == (0, "")
+    assert_same(vectors(out, "image_id"), undisturbed)
+    counts = manifest(out)["counts"]
+    assert (counts["reused"], counts["embedded"]) == (done, ROWS - done)
+    assert leftovers(out.parent) == ["out"]
+
+
+def test_a_run_killed_while_it_resumes_is_resumed_again(job, out, undisturbed, embed_job, tmp_path):
+    process = start(["python", "jobs/embed.py", *settings(**job)], tmp_path / "log")
+    wait_for(lambda: half_done(out), process, 120)
+    stop(process)
+    before = {file.parent.parent.name for file in committed(out)}
+    process = start(["python", "jobs/embed.py", *settings(**job)], tmp_path / "log")
+    wait_for(lambda: {f.parent.parent.name for f in committed(out)} - before, process, 120)
+    stop(process)
+
+    assert embed_job(**job) == (0, "")
+    assert_same(vectors(out, "image_id"), undisturbed)
+    assert manifest(out)["counts"]["reused"] >= ENOUGH_FILES
+    assert leftovers(out.parent) == ["out"]
+
+
+def test_a_killed_python_worker_costs_its_task_and_nothing_else(job, out, undisturbed, tmp_path):
+    process = start(["python", "jobs/embed.py", *settings(**job)], tmp_path / "log")
+    wait_for(lambda: half_done(out), process, 120)
+    os.kill(wait_for(lambda: python_workers(process.pid), process, 10)[0], signal.SIGKILL)
+    assert process.wait(180) == 0, (tmp_path / "log").read_text()
+    assert_same(vectors(out, "image_id"), undisturbed)
+    counts = manifest(out)["counts"]
+    assert counts == {**counts, "rows": ROWS, "reused": 0, "embedded": ROWS}
+
+
+def test_a_killed_executor_costs_its_tasks_and_nothing_else(job, out, undisturbed, tmp_path):
+    command = [*LOCAL_CLUSTER, "jobs/embed.py", *settings(**job)]
+    process = start(command, tmp_path / "log")
+    wait_for(lambda: half_done(out), process, 180)
+    executors = [
+        pid
+        for pid, line in descendants(process.pid).items()
+        if "CoarseGrainedExecutorBackend" in line
+    ]
+    assert len(executors) == 2
+    os.kill(executors[0], signal.SIGKILL)
+    try:
+        assert process.wait(240) == 0, (tmp_path / "log").read_text()
+    finally:
+        stop(process)
+    assert_same(vectors(out, "image_id"), undisturbed)
+    told = manifest(out)
+    assert told["counts"]["rows"] == ROWS
+    assert set(told["loads_by_worker"].values()) == {1}

@@ -1,0 +1,80 @@
+"""What all tests share: one Spark session, tiny models, the folder of real data."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    from pyspark.sql import SparkSession
+
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    scratch = tmp_path_factory.mktemp("spark")
+    settings = {
+        "spark.master": "local[2]",
+        "spark.app.name": "ember tests",
+        "spark.driver.memory": "2g",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.shuffle.partitions": "4",
+        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        "spark.local.dir": str(scratch / "local"),
+    }
+    session = SparkSession.builder.config(map=settings).getOrCreate()
+    session.sparkContext.setLogLevel("OFF")
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from tiny_models import tiny_resnet
+
+    return f"hf:{tiny_resnet(tmp_path_factory.mktemp('resnet'))}"
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from tiny_models import tiny_bert
+
+    return f"hf:{tiny_bert(tmp_path_factory.mktemp('bert'))}"
+
+
+@pytest.fixture
+def embed_job(
+    spark: SparkSession, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str]]:
+    """Run the embed job in this process: settings as dotted keys; exit code and stderr back."""
+    from ember.jobs.embed import main
+
+    monkeypatch.setenv("EMBER_LOG_LEVEL", "WARNING")
+
+    def run(*flags: str, **settings: Any) -> tuple[int, str]:
+        pairs = [f"--set={key.replace('__', '.')}={value}" for key, value in settings.items()]
+        capsys.readouterr()
+        code = main([*pairs, *flags])
+        return code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = os.environ.get("EMBER_TEST_DATA")
+    if not folder:
+        pytest.skip("EMBER_TEST_DATA does not name the folder of real data")
+    return Path(folder)

@@ -1,0 +1,66 @@
+"""The three ways to run a job, as a user types them."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from cluster.processes import BIN, ROOT, environment, settings
+from corpora import manifest, vectors, write_pictures
+
+WAYS = {
+    "python": ["python", "jobs/embed.py"],
+    "spark-submit": ["spark-submit", "jobs/embed.py"],
+    "ember": ["ember", "embed"],
+}
+
+
+def run(command, **extra):
+    command = [str(BIN / command[0]), *command[1:]]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(**extra), capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_writes_the_table_and_refuses_to_write_it_twice(way, tmp_path, resnet):
+    given = settings(
+        input__path=write_pictures(tmp_path / "in.parquet", 10),
+        input__id="image_id",
+        model__name=resnet,
+        output__path=tmp_path / "out",
+        input__modality="image",
+    )
+    done = run([*WAYS[way], "--config", "conf/embed_images.yaml", *given])
+    assert done.returncode == 0, done.stderr
+    assert len(vectors(tmp_path / "out", "image_id")) == 10
+    assert "10 rows" in done.stdout
+    if way == "spark-submit":  # which has an exit code of its own to pass on
+        again = run([*WAYS[way], "--config", "conf/embed_images.yaml", *given])
+        assert again.returncode == 2
+        said = again.stdout + again.stderr  # spark-submit puts both of its program's on stdout
+        assert "exists; set output.mode" in said
+        assert "Traceback" not in said
+
+
+def test_a_properties_file_decides_over_the_settings_of_a_started_session(tmp_path, resnet):
+    (tmp_path / "spark-defaults.conf").write_text(
+        "# a comment\n\nspark.master local[1]\nspark.driver.memory=600m\n"
+    )
+    given = settings(
+        input__path=write_pictures(tmp_path / "in.parquet", 3),
+        input__id="image_id",
+        input__modality="image",
+        model__name=resnet,
+        output__path=tmp_path / "out",
+    )
+    done = run([*WAYS["python"], *given], SPARK_CONF_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert manifest(tmp_path / "out")["spark"]["master"] == "local[1]"
+
+
+def test_an_unknown_job_shows_the_usage():
+    done = run(["ember", "embde"])
+    assert done.returncode == 2
+    assert "usage: ember {embed" in done.stderr

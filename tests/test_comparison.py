@@ -1,0 +1,190 @@
+"""Search and join of DataFrames against brute force in float64, whatever the partitioning."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import ember
+from corpora import write
+from ember import blocks
+from ember.errors import InvalidInput
+
+DIMENSION = 12
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks of 64 rows, so that small tables have several."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64 * 4 * DIMENSION)
+
+
+def clustered(seed: int, count: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    centers = random.normal(size=(8, DIMENSION))
+    rows = centers[random.integers(0, 8, count)] + 0.3 * random.normal(size=(count, DIMENSION))
+    rows[count // 2] = rows[0]  # an exact tie
+    return rows.astype(np.float32)
+
+
+def table(spark, path, ids, matrix, files=1):
+    vectors = pa.array(list(matrix), pa.list_(pa.float32()))
+    order = np.random.default_rng(0).permutation(len(ids))
+    shuffled = pa.array(ids).take(pa.array(order))
+    write(
+        path / "in.parquet",
+        max(1, len(ids) // files),
+        id=shuffled,
+        embedding=vectors.take(pa.array(order)),
+    )
+    return spark.read.parquet(str(path)).repartition(files)
+
+
+def scores(left, right, metric) -> np.ndarray:
+    """(n, m) float32 scores, computed in float64."""
+    left, right = left.astype(np.float64), right.astype(np.float64)
+    if metric == "euclidean":
+        return np.linalg.norm(left[:, None] - right[None], axis=2).astype(np.float32)
+    if metric == "cosine":
+        left = left / np.linalg.norm(left, axis=1, keepdims=True)
+        right = right / np.linalg.norm(right, axis=1, keepdims=True)
+    return (left @ right.T).astype(np.float32)
+
+
+def brute_top_k(ids, matrix, other_ids, other, metric, k, exclude_self=False):
+    found = {}
+    table = scores(matrix, other, metric)
+    sign = 1 if metric == "euclidean" else -1
+    for row, key in enumerate(ids):
+        ranked = sorted(
+            (sign * table[row, column], other_ids[column])
+            for column in range(len(other_ids))
+            if not (exclude_self and other_ids[column] == key)
+        )
+        found[key] = ranked[:k]
+    return found
+
+
+def collect_top_k(frame):
+    found: dict = {}
+    for row in frame.orderBy("query_id", "rank").collect():
+        found.setdefault(row["query_id"], []).append(
+            (row["neighbor_id"], row["rank"], row["score"])
+        )
+    return found
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
+@pytest.mark.parametrize("files", [1, 7])
+def test_top_k_is_that_of_brute_force(spark, tmp_path, metric, files):
+    query_ids = [f"q{number:03}" for number in range(90)]
+    ids = list(range(300))
+    queries, corpus = clustered(1, 90), clustered(1, 300)
+    frame = ember.top_k(
+        table(spark, tmp_path / "q", query_ids, queries, files),
+        table(spark, tmp_path / "c", ids, corpus, files),
+        k=5,
+        metric=metric,
+    )
+    assert frame.dtypes == [
+        ("query_id", "string"),
+        ("neighbor_id", "bigint"),
+        ("rank", "int"),
+        ("score", "float"),
+    ]
+    ours = collect_top_k(frame)
+    expected = brute_top_k(query_ids, queries, ids, corpus, metric, 5)
+    assert ours.keys() == expected.keys()
+    for key, found in ours.items():
+        assert [rank for _, rank, _ in found] == [1, 2, 3, 4, 5]
+        theirs = np.array([abs(score) for score, _ in expected[key]])
+        assert np.allclose([abs(score) for *_, score in found], theirs, atol=1e-6, rtol=0)
+        assert [neighbor for neighbor, *_ in found] == [neighbor for _, neighbor in expected[key]]
+
+
+def test_ties_go_to_the_smaller_id_and_a_row_s_own_id_can_be_left_out(spark, tmp_path):
+    ids = [f"{number:04}" for number in range(400)]
+    same = np.ones((400, DIMENSION), np.float32)
+    frame = ember.top_k(table(spark, tmp_path / "t", ids, same, 3), None, 3, exclude_self=True)
+    ours = collect_top_k(frame)
+    assert len(ours) == 400
+    for key, found in ours.items():
+        others = [each for each in ids[:4] if each != key][:3]
+        assert [neighbor for neighbor, *_ in found] == others
+
+
+def test_a_corpus_smaller_than_k_and_empty_tables_give_what_there_is(spark, tmp_path):
+    two = table(spark, tmp_path / "a", [1, 2], clustered(0, 2))
+    none = two.filter("id < 0")
+    assert ember.top_k(two, two, 10).count() == 4
+    assert ember.top_k(two, none, 10).count() == 0
+    assert ember.top_k(none, two, 10).count() == 0
+    assert ember.similarity_join(none, threshold=-1).count() == 0
+    assert ember.similarity_join(two.limit(1), threshold=-1).count() == 0
+
+
+@pytest.mark.parametrize(
+    ("metric", "threshold"), [("cosine", 0.9), ("inner_product", 12.0), ("euclidean", 1.4)]
+)
+@pytest.mark.parametrize("files", [1, 5])
+def test_a_self_join_gives_each_pair_of_brute_force_once(spark, tmp_path, metric, threshold, files):
+    ids = [f"r{number:03}" for number in range(350)]
+    matrix = clustered(2, 350)
+    frame = ember.similarity_join(
+        table(spark, tmp_path / "t", ids, matrix, files), threshold=threshold, metric=metric
+    )
+    ours = {(row["left_id"], row["right_id"]): row["score"] for row in frame.collect()}
+    assert frame.count() == len(ours)
+    table_ = scores(matrix, matrix, metric)
+    hit = table_ <= threshold if metric == "euclidean" else table_ >= np.float32(threshold)
+    rows, columns = np.nonzero(np.triu(hit, 1))
+    expected = {(ids[row], ids[column]) for row, column in zip(rows, columns, strict=True)}
+    assert len(expected) > 100
+    assert ours.keys() == expected
+    for (left, right), score in ours.items():
+        assert abs(score - table_[int(left[1:]), int(right[1:])]) <= 1e-6
+
+
+def test_a_join_of_two_tables_gives_every_pair(spark, tmp_path):
+    left, right = clustered(3, 130), clustered(4, 200)
+    frame = ember.similarity_join(
+        table(spark, tmp_path / "l", list(range(130)), left, 2),
+        table(spark, tmp_path / "r", [f"r{n}" for n in range(200)], right, 3),
+        threshold=0.2,
+    )
+    hit = scores(left, right, "cosine") >= np.float32(0.2)
+    expected = {(int(row), f"r{column}") for row, column in zip(*np.nonzero(hit), strict=True)}
+    assert {(row["left_id"], row["right_id"]) for row in frame.collect()} == expected
+
+
+def test_rows_that_cannot_be_compared_are_left_out(spark, tmp_path):
+    rows = [[1.0, 0.0], [1.0, 0.1], None, [float("nan"), 1.0], [0.0, 0.0], [1.0], [2.0, 0.0]]
+    rows += [[1.0, 0.0]] * 200
+    write(
+        tmp_path / "t.parquet",
+        id=list(range(207)),
+        embedding=pa.array(rows, pa.list_(pa.float32())),
+    )
+    frame = ember.top_k(spark.read.parquet(str(tmp_path / "t.parquet")), None, 1)
+    asked = {row["query_id"] for row in frame.collect()}
+    assert asked == set(range(207)) - {2, 3, 4, 5}
+
+
+def test_what_is_no_table_of_embeddings_is_refused(spark, tmp_path):
+    good = table(spark, tmp_path / "a", [1, 2], clustered(0, 2))
+    longer = table(spark, tmp_path / "b", [1, 2], np.ones((2, 20), np.float32))
+    with pytest.raises(InvalidInput, match="12 dimensions and the right ones 20"):
+        ember.top_k(good, longer, 1)
+    with pytest.raises(InvalidInput, match="mixes vectors of"):
+        ember.top_k(good.union(longer), None, 1)
+    with pytest.raises(InvalidInput, match="embeddings are array<float>"):
+        ember.top_k(good, None, 1, embedding="id")
+    with pytest.raises(InvalidInput, match="no column key"):
+        ember.similarity_join(good, id="key")
+    with pytest.raises(InvalidInput, match="k is 0"):
+        ember.top_k(good, None, 0)
+    with pytest.raises(InvalidInput, match="unknown metric"):
+        ember.top_k(good, None, 1, metric="dot")
+    with pytest.raises(InvalidInput, match="not a negative one"):
+        ember.similarity_join(good, threshold=-1, metric="euclidean")

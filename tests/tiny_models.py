@@ -1,0 +1,174 @@
+"""Tiny models with random weights, saved as the real ones are. Each builder returns its folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from pathlib import Path
+from typing import Any
+
+from ember.engine.spec import ModelSpec, hash_files
+
+MAX_TOKENS = 24
+
+_WORDS = "the a cat dog sat on mat is blue small big runs of and in house tree ##s ##ing ##ed"
+
+
+def vocabulary() -> list[str]:
+    """The words that tiny BERT knows; any lower-case ASCII word splits into its pieces."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    return [*special, *_WORDS.split(), *letters, *(f"##{letter}" for letter in letters)]
+
+
+def tiny_resnet(folder: Path, *, dtype: str = "float32") -> Path:
+    """ResNetForImageClassification: 2 stages, 24 features, 32 × 32 pixels, 5 labels."""
+    import torch
+    from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetForImageClassification
+
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[16, 24],
+        depths=[1, 1],
+        layer_type="basic",
+        id2label=dict(enumerate(["ant", "bee", "cow", "dog", "elk"])),
+        label2id={"ant": 0, "bee": 1, "cow": 2, "dog": 3, "elk": 4},
+    )
+    model = ResNetForImageClassification(config).eval()
+    _stir(model)
+    model.to(getattr(torch, dtype)).save_pretrained(folder)
+    ConvNextImageProcessorPil(
+        size={"shortest_edge": 32}, crop_pct=0.875, image_mean=[0.5] * 3, image_std=[0.25] * 3
+    ).save_pretrained(folder)
+    return folder
+
+
+def tiny_bert(folder: Path, *, pooler: bool = True) -> Path:
+    """BertModel: 2 layers, 32 features, 24 tokens, a WordPiece vocabulary of its own."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    torch.manual_seed(1)
+    (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", "utf-8")
+    tokenizer = BertTokenizerFast(
+        vocab={word: index for index, word in enumerate(vocabulary())},
+        model_max_length=MAX_TOKENS,
+    )
+    config = BertConfig(
+        vocab_size=len(vocabulary()),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=MAX_TOKENS + 8,
+    )
+    model = BertModel(config, add_pooling_layer=pooler).eval()
+    _stir(model)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_roberta(folder: Path) -> Path:
+    """RobertaModel: 2 layers, 32 features, 26 positions of which 2 are spent on padding."""
+    import torch
+    from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
+
+    torch.manual_seed(2)
+    letters = [*string.ascii_letters, *string.digits, *string.punctuation, "Ġ"]
+    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters]
+    tokenizer = RobertaTokenizerFast(
+        vocab={word: index for index, word in enumerate(words)}, merges=[]
+    )
+    config = RobertaConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=MAX_TOKENS + 2,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+    )
+    model = RobertaModel(config).eval()
+    _stir(model)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def keras_weights(file: Path, architecture: str, *, top: bool) -> Path:
+    """Random weights of a model of keras.applications, as .weights.h5 or .keras."""
+    import keras
+
+    keras.utils.set_random_seed(3)
+    model = getattr(keras.applications, architecture)(weights=None, include_top=top)
+    stir_keras(model)
+    save_keras(model, file)
+    return file
+
+
+def save_keras(model: Any, file: Path) -> None:
+    (model.save if file.suffix == ".keras" else model.save_weights)(file)
+
+
+def stir_keras(model: Any) -> None:
+    """Random weights through which a picture still shows in the features, as after training.
+
+    Keras's own let the signal fade over the layers until all pictures have the same vector.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(4)
+    for weight in model.weights:
+        shape = tuple(weight.shape)
+        if "kernel" in weight.name:
+            fan_in = np.prod(shape[:2] if "depthwise" in weight.path else shape[:-1])
+            weight.assign(rng.standard_normal(shape, np.float32) * np.float32((2 / fan_in) ** 0.5))
+        elif re.search("gamma|variance", weight.name):
+            weight.assign(rng.uniform(0.7, 1.4, shape))
+        elif re.search("beta|mean|bias", weight.name):
+            weight.assign(rng.uniform(-0.1, 0.1, shape))
+
+
+def _stir(model: Any) -> None:
+    """The same in torch; without it, an error in loading the statistics would not show."""
+    import torch
+
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            if value.ndim == 1 and name.endswith(("weight", "running_var")):
+                value.copy_(torch.rand_like(value) * 0.7 + 0.7)
+            elif value.ndim == 1:
+                value.copy_(torch.rand_like(value) * 0.4 - 0.2)
+            elif value.ndim == 2:
+                value.mul_(5)  # transformers starts small, where every text looks alike
+
+
+def spec_of(path: Path, **changes: Any) -> ModelSpec:
+    """The spec of a transformers folder, or with `name="keras:…"` of a Keras weights file."""
+    keras = str(changes.get("name", "")).startswith("keras:")
+    modality = changes.pop("modality", None) or ("image" if keras else _modality(path))
+    values: dict[str, Any] = {
+        "name": f"hf:{path}",
+        "family": "keras" if keras else "hf",
+        "modality": modality,
+        "path": str(path),
+        "layer": "avg_pool" if modality == "image" else "mean",
+        "runtime": "tensorflow" if keras else "torch",
+        "precision": "float32",
+        "batch_size": None,
+        "normalize": False,
+        "max_pixels": 1_000_000,
+        "weights_sha256": hash_files(path),
+        "preprocessing": "",
+    }
+    return ModelSpec(**{**values, **changes})
+
+
+def _modality(folder: Path) -> str:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return "image" if config["model_type"] == "resnet" else "text"
