@@ -147,11 +147,12 @@ def _embedder(
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         address, threads = task_resources()
         stats = TaskStats()
+        spec = files.on_worker()
         yield from worker.embed_batches(
-            batches, files.on_worker(), address=address, threads=threads, paths=paths, stats=stats
+            batches, spec, address=address, threads=threads, paths=paths, stats=stats
         )
         context = TaskContext.get()
         if reports is not None and context is not None and stats.rows:
-            reports.add(stats.report(context.partitionId(), worker.record()))
+            reports.add(stats.report(context.partitionId(), worker.record(spec, paths=paths)))
 
     return run

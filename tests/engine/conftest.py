@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ember.engine import device, worker
-from ember.engine.stats import WorkerRecord
 from tiny_models import tiny_bert, tiny_resnet, tiny_roberta
 
 # No test here may depend on how busy the machine is.
@@ -41,7 +40,7 @@ def fresh_process(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """As if this process had neither claimed a device nor loaded a model."""
     monkeypatch.setattr(device, "_claimed", None)
     monkeypatch.setattr(worker, "_loaded", {})
-    monkeypatch.setattr(worker, "_record", WorkerRecord(0, 0.0, ""))
+    monkeypatch.setattr(worker, "_records", {})
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
         # Set first, so that what the code sets is taken back afterwards.
         monkeypatch.setenv(name, "")

@@ -106,7 +106,7 @@ def test_torch_does_not_fall_back_to_the_cpu(
     for folder in (bert_folder, resnet_folder):
         with pytest.raises(DeviceMissing, match="torch sees none"):
             worker.load(spec_of(folder), address="0", threads=1, paths=False)
-    assert worker.record().loads == 0
+        assert worker.record(spec_of(folder), paths=False).loads == 0
 
 
 @without_gpu

@@ -25,7 +25,7 @@ def process_name() -> str:
 
 @dataclass(frozen=True)
 class WorkerRecord:
-    """A worker process after a task: how often it loaded a model, how long that took, where."""
+    """A worker process after a task: how often it loaded the task's model, how long, where."""
 
     loads: int
     load_seconds: float

@@ -24,13 +24,19 @@ _SLOT_ROWS = 512
 
 # Models of this process by fingerprint. Never evicted: a worker serves one job, so it holds one
 # model, or a few where a notebook embeds with several; the process ends with its executor.
-_loaded: dict[tuple[str, int | None, bool], Encoder] = {}
-_record = WorkerRecord(loads=0, load_seconds=0.0, device="")
+_Key = tuple[str, int | None, bool]
+_loaded: dict[_Key, Encoder] = {}
+_records: dict[_Key, WorkerRecord] = {}
 
 
-def record() -> WorkerRecord:
-    """How often this process loaded a model, how long that took, and on which device it runs."""
-    return _record
+def record(spec: ModelSpec, *, paths: bool) -> WorkerRecord:
+    """How often this process loaded this model, how long that took, on which device it runs."""
+    nothing = WorkerRecord(loads=0, load_seconds=0.0, device="")
+    return _records.get(_key(spec, paths), nothing)
+
+
+def _key(spec: ModelSpec, paths: bool) -> _Key:
+    return spec.fingerprint, spec.batch_size, paths
 
 
 def load(spec: ModelSpec, *, address: str | None, threads: int, paths: bool) -> Encoder:
@@ -43,15 +49,15 @@ def load(spec: ModelSpec, *, address: str | None, threads: int, paths: bool) -> 
     Raises InvalidInput when the files do not make the model that the spec describes, and
     DeviceMissing when the GPU is not usable.
     """
-    global _record
-    key = (spec.fingerprint, spec.batch_size, paths)
+    key = _key(spec, paths)
     if key not in _loaded:
         start = perf_counter()
         encoder = _build(spec, address, threads, paths)
         _loaded[key] = encoder
-        _record = WorkerRecord(
-            loads=_record.loads + 1,
-            load_seconds=_record.load_seconds + perf_counter() - start,
+        before = record(spec, paths=paths)
+        _records[key] = WorkerRecord(
+            loads=before.loads + 1,
+            load_seconds=before.load_seconds + perf_counter() - start,
             device=encoder.device,
         )
     return _loaded[key]
