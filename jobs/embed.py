@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from ember import embedding, gpu, job, models, tables
 from ember.accounting import Account
-from ember.config import EmbedConfig
 from ember.job import Run
 from ember.publish import Output
+from ember.settings import EmbedConfig
 
 
 def embed(run: Run[EmbedConfig]) -> None:

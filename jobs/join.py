@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 
 from ember import comparison, job, tables
-from ember.config import JoinConfig
 from ember.job import Run
 from ember.publish import Output
+from ember.settings import JoinConfig
 
 
 def join(run: Run[JoinConfig]) -> None:

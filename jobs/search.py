@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 
 from ember import comparison, job, tables
-from ember.config import SearchConfig
 from ember.job import Run
 from ember.publish import Output
+from ember.settings import SearchConfig
 
 
 def search(run: Run[SearchConfig]) -> None:

@@ -5,8 +5,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ember.config import EmbedConfig, load, parse
+from ember.config import load, parse
 from ember.errors import InvalidConfig
+from ember.settings import EmbedConfig
 
 MINIMAL = ["input.path=a", "input.id=i", "input.modality=image", "model.name=keras:ResNet50"]
 MINIMAL += ["output.path=out"]

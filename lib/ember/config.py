@@ -1,4 +1,7 @@
-"""Typed configuration: YAML and --set in, checked objects out, errors that name the key."""
+"""Typed configuration: YAML and --set in, checked objects out, errors that name the key.
+
+What the jobs take is in settings.py.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,15 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ember.errors import InvalidConfig
 
-__all__ = [
-    "Config",
-    "EmbedConfig",
-    "EmbeddingsConfig",
-    "InputConfig",
-    "JoinConfig",
-    "LimitsConfig",
-    "ModelConfig",
-    "OutputConfig",
-    "SearchConfig",
-    "load",
-    "parse",
-]
+__all__ = ["Config", "load", "parse"]
 
-Paths = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
-Name = Annotated[str, Field(min_length=1)]
 ConfigT = TypeVar("ConfigT", bound="Config")
 
 
@@ -36,97 +25,6 @@ class Config(BaseModel):
     """The base of every configuration object: frozen, and closed to unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class InputConfig(Config):
-    """A corpus. `unique_ids: true` has the run refuse an input with a repeated id."""
-
-    path: Paths
-    id: Name
-    content: Name = "content"
-    modality: Literal["image", "text"]
-    unique_ids: bool = False
-
-
-class ModelConfig(Config):
-    """A model and what is taken from it. `layer: null` is avg_pool for images, mean for texts."""
-
-    name: Name
-    weights: Name = "imagenet"
-    revision: Name | None = None
-    layer: Literal["avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None = None
-    runtime: Literal["auto", "tensorflow", "torch", "openvino"] = "auto"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=65536)] = "auto"
-    normalize: bool = False
-
-
-class OutputConfig(Config):
-    """Where the table goes, and what happens when one is there."""
-
-    path: Name
-    mode: Literal["fail", "overwrite", "resume"] = "fail"
-
-
-class LimitsConfig(Config):
-    """`rows_per_task` bounds the work that a killed task loses; auto: 1,000 images, 2,000 texts."""
-
-    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
-    max_pixels: Annotated[int, Field(ge=1)] = 89_478_485
-    rows_per_task: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-
-
-class EmbedConfig(Config):
-    """Configuration of the `embed` job."""
-
-    input: InputConfig
-    model: ModelConfig
-    output: OutputConfig
-    limits: LimitsConfig = LimitsConfig()
-
-
-class EmbeddingsConfig(Config):
-    """A table of embeddings, as `embed` writes it."""
-
-    path: Paths
-    id: Name
-    embedding: Name = "embedding"
-
-
-class NewOutputConfig(Config):
-    """Where a table goes that is made in one piece."""
-
-    path: Name
-    mode: Literal["fail", "overwrite"] = "fail"
-
-
-class RejectsConfig(Config):
-    """How many rows may have vectors that cannot be compared."""
-
-    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
-
-
-class SearchConfig(Config):
-    """Configuration of the `search` job. `corpus: null` searches the queries in themselves."""
-
-    queries: EmbeddingsConfig
-    corpus: EmbeddingsConfig | None = None
-    k: Annotated[int, Field(ge=1)] = 10
-    metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
-    exclude_self: bool = False
-    output: NewOutputConfig
-    limits: RejectsConfig = RejectsConfig()
-
-
-class JoinConfig(Config):
-    """Configuration of the `join` job. `right: null` joins the left table with itself."""
-
-    left: EmbeddingsConfig
-    right: EmbeddingsConfig | None = None
-    threshold: float
-    metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
-    output: NewOutputConfig
-    limits: RejectsConfig = RejectsConfig()
 
 
 def load(kind: type[ConfigT], file: str | None, overrides: Sequence[str]) -> ConfigT:

@@ -12,11 +12,12 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
 
 from ember import gpu, models
-from ember.config import LimitsConfig, ModelConfig, parse
+from ember.config import parse
 from ember.engine import worker
 from ember.engine.spec import Modality, ModelSpec
 from ember.engine.stats import TaskStats
 from ember.models import ModelFiles
+from ember.settings import LimitsConfig, ModelConfig
 from ember.tables import Corpus, column, select_corpus
 
 __all__ = ["embed", "embed_corpus", "identity", "spread", "task_resources", "try_model"]

@@ -20,7 +20,6 @@ from pathlib import Path
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
-from ember.config import ModelConfig
 from ember.engine.spec import (
     IMAGE_LAYERS,
     KERAS_INPUT_SIZE,
@@ -32,6 +31,7 @@ from ember.engine.spec import (
     hash_files,
 )
 from ember.errors import InvalidConfig, InvalidInput
+from ember.settings import ModelConfig
 
 __all__ = ["ModelFiles", "distribute", "resolve"]
 

@@ -18,8 +18,8 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from ember.config import EmbeddingsConfig, InputConfig
 from ember.errors import InvalidInput
+from ember.settings import EmbeddingsConfig, InputConfig
 
 __all__ = [
     "Corpus",

@@ -18,12 +18,13 @@ import pyarrow as pa
 from pyspark.sql import SparkSession, functions
 
 from ember import gpu, models
-from ember.config import LimitsConfig, ModelConfig, parse
+from ember.config import parse
 from ember.embedding import task_resources
 from ember.engine import worker
 from ember.engine.spec import Modality
 from ember.errors import InvalidInput
 from ember.models import ModelFiles
+from ember.settings import LimitsConfig, ModelConfig
 
 __all__ = ["embed_images", "embed_texts"]
 

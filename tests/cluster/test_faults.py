@@ -15,8 +15,8 @@ import pytest
 from cluster.processes import descendants, python_workers, settings, start, wait_for
 from corpora import assert_close, leftovers, manifest, vectors, write_pictures
 from ember import models
-from ember.config import ModelConfig
 from ember.engine.worker import embed_batches
+from ember.settings import ModelConfig
 
 ROWS = 120
 ENOUGH_FILES = 6

@@ -1,0 +1,116 @@
+"""The configuration of every job, on one page; the keys are those of the YAML files in conf/."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ember.config import Config
+
+__all__ = [
+    "EmbedConfig",
+    "EmbeddingsConfig",
+    "InputConfig",
+    "JoinConfig",
+    "LimitsConfig",
+    "ModelConfig",
+    "NewOutputConfig",
+    "OutputConfig",
+    "RejectsConfig",
+    "SearchConfig",
+]
+
+Paths = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class InputConfig(Config):
+    """A corpus. `unique_ids: true` has the run refuse an input with a repeated id."""
+
+    path: Paths
+    id: Name
+    content: Name = "content"
+    modality: Literal["image", "text"]
+    unique_ids: bool = False
+
+
+class ModelConfig(Config):
+    """A model and what is taken from it. `layer: null` is avg_pool for images, mean for texts."""
+
+    name: Name
+    weights: Name = "imagenet"
+    revision: Name | None = None
+    layer: Literal["avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None = None
+    runtime: Literal["auto", "tensorflow", "torch", "openvino"] = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=65536)] = "auto"
+    normalize: bool = False
+
+
+class OutputConfig(Config):
+    """Where the table goes, and what happens when one is there."""
+
+    path: Name
+    mode: Literal["fail", "overwrite", "resume"] = "fail"
+
+
+class LimitsConfig(Config):
+    """`rows_per_task` bounds the work that a killed task loses; auto: 1,000 images, 2,000 texts."""
+
+    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_pixels: Annotated[int, Field(ge=1)] = 89_478_485
+    rows_per_task: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+
+
+class EmbedConfig(Config):
+    """Configuration of the `embed` job."""
+
+    input: InputConfig
+    model: ModelConfig
+    output: OutputConfig
+    limits: LimitsConfig = LimitsConfig()
+
+
+class EmbeddingsConfig(Config):
+    """A table of embeddings, as `embed` writes it."""
+
+    path: Paths
+    id: Name
+    embedding: Name = "embedding"
+
+
+class NewOutputConfig(Config):
+    """Where a table goes that is made in one piece."""
+
+    path: Name
+    mode: Literal["fail", "overwrite"] = "fail"
+
+
+class RejectsConfig(Config):
+    """How many rows may have vectors that cannot be compared."""
+
+    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+
+class SearchConfig(Config):
+    """Configuration of the `search` job. `corpus: null` searches the queries in themselves."""
+
+    queries: EmbeddingsConfig
+    corpus: EmbeddingsConfig | None = None
+    k: Annotated[int, Field(ge=1)] = 10
+    metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
+    exclude_self: bool = False
+    output: NewOutputConfig
+    limits: RejectsConfig = RejectsConfig()
+
+
+class JoinConfig(Config):
+    """Configuration of the `join` job. `right: null` joins the left table with itself."""
+
+    left: EmbeddingsConfig
+    right: EmbeddingsConfig | None = None
+    threshold: float
+    metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
+    output: NewOutputConfig
+    limits: RejectsConfig = RejectsConfig()
