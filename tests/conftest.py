@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,21 +57,26 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def embed_job(
+def run_job(
     spark: SparkSession, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str]]:
-    """Run the embed job in this process: settings as dotted keys; exit code and stderr back."""
-    from ember.jobs.embed import main
-
+    """Run a job in this process: its name, settings as dotted keys; exit code and stderr back."""
     monkeypatch.setenv("EMBER_LOG_LEVEL", "WARNING")
 
-    def run(*flags: str, **settings: Any) -> tuple[int, str]:
+    def run(job: str, *flags: str, **settings: Any) -> tuple[int, str]:
+        main = import_module(f"ember.jobs.{job}").main
         pairs = [f"--set={key.replace('__', '.')}={value}" for key, value in settings.items()]
         capsys.readouterr()
         code = main([*pairs, *flags])
         return code, capsys.readouterr().err
 
     return run
+
+
+@pytest.fixture
+def embed_job(run_job: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int, str]]:
+    """Run the embed job: see run_job."""
+    return partial(run_job, "embed")
 
 
 @pytest.fixture(scope="session")

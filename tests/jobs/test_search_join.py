@@ -13,19 +13,8 @@ FLOATS = pa.list_(pa.float32())
 
 
 @pytest.fixture
-def run(spark, capsys, monkeypatch):
-    import importlib
-
-    monkeypatch.setenv("EMBER_LOG_LEVEL", "WARNING")
-
-    def job(name, *flags, **settings):
-        main = importlib.import_module(f"ember.jobs.{name}").main
-        pairs = [f"--set={key.replace('__', '.')}={value}" for key, value in settings.items()]
-        capsys.readouterr()
-        code = main([*pairs, *flags])
-        return code, capsys.readouterr().err
-
-    return job
+def run(run_job):
+    return run_job
 
 
 def embeddings(path, count=50, bad=0):
