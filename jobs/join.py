@@ -1,24 +1,29 @@
-"""Find all pairs of rows that are similar enough, exactly."""
+"""Find all pairs of rows that are similar enough, exactly, and the groups that they form."""
 
 import sys
 from collections.abc import Sequence
 
-from ember import comparison, job, tables
+from ember import comparison, components, job, join, tables
 from ember.job import Run
-from ember.publish import Output
+from ember.resumable import TaskOutput
 from ember.settings import JoinConfig
 
 
-def join(run: Run[JoinConfig]) -> None:
+def run_join(run: Run[JoinConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
-        left = tables.read_embeddings(spark, config.left)
-        right = tables.read_embeddings(spark, config.right) if config.right else None
-        comparison.check_threshold(config.threshold, config.metric)
-        output = Output(spark, config.output.path, config.output.mode, {"job": "join"})
+        left = tables.read_embeddings(spark, config.left, config.within)
+        right = tables.read_embeddings(spark, config.right, config.within) if config.right else None
+        join.check_threshold(config.threshold, config.metric)
+        identity = comparison.identity(config, left, right)
+        output = TaskOutput(spark, config.output.path, config.output.mode, identity)
         output.check()
+        groups = components.output(spark, config, identity)
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")
+        return
+    if output.finished:
+        run.say(f"{output.path} is there already, made of the same input and settings")
         return
 
     with output.attempt():
@@ -27,25 +32,31 @@ def join(run: Run[JoinConfig]) -> None:
                 left,
                 right,
                 config.metric,
-                output.scratch,
-                max_failed_fraction=config.limits.max_failed_fraction,
+                output.shared,
+                limits=config.limits,
             )
             comparison.refuse_rejected(spark, compared, output, config.limits.max_failed_fraction)
         with run.phase("join"):
-            output.write(compared.pairs(spark, config.threshold))
-        rows = output.count()
-        output.publish(
-            run.manifest(
-                input_files=tables.files(left) + (tables.files(right) if right else []),
-                **compared.describe(),
-                counts={"rows": rows, "rejected": compared.rejected},
+            written = join.write_pairs(
+                spark, compared, output, config.threshold, config.limits.max_pairs
             )
-        )
-    run.say(f"{rows} pairs in {output.path}")
+        facts = {
+            "input_files": tables.files(left) + (tables.files(right) if right else []),
+            **compared.describe(),
+            "work": written.describe(),
+            "counts": {"rows": output.count(), "rejected": compared.rejected},
+        }
+        if groups:
+            with run.phase("groups"), groups.attempt():
+                groups.write(components.near_duplicates(output.staged(), f"{output.shared}/groups"))
+                facts["counts"]["groups"] = components.summary(groups.staged())
+                groups.publish(run.manifest(**facts))
+        output.publish(run.manifest(**facts))
+    run.say(f"{facts['counts']['rows']} pairs in {output.path}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return job.main("join", JoinConfig, join, arguments)
+    return job.main("join", JoinConfig, run_join, arguments)
 
 
 if __name__ == "__main__":

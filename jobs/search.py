@@ -3,21 +3,28 @@
 import sys
 from collections.abc import Sequence
 
-from ember import comparison, job, tables
+from ember import comparison, job, search, tables
+from ember.blockwise import wanted_tasks
 from ember.job import Run
-from ember.publish import Output
+from ember.resumable import TaskOutput
 from ember.settings import SearchConfig
 
 
-def search(run: Run[SearchConfig]) -> None:
+def run_search(run: Run[SearchConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
-        queries = tables.read_embeddings(spark, config.queries)
-        corpus = tables.read_embeddings(spark, config.corpus) if config.corpus else None
-        output = Output(spark, config.output.path, config.output.mode, {"job": "search"})
+        queries = tables.read_embeddings(spark, config.queries, config.within)
+        corpus = (
+            tables.read_embeddings(spark, config.corpus, config.within) if config.corpus else None
+        )
+        identity = comparison.identity(config, queries, corpus)
+        output = TaskOutput(spark, config.output.path, config.output.mode, identity)
         output.check()
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")
+        return
+    if output.finished:
+        run.say(f"{output.path} is there already, made of the same input and settings")
         return
 
     with output.attempt():
@@ -26,18 +33,19 @@ def search(run: Run[SearchConfig]) -> None:
                 queries,
                 corpus,
                 config.metric,
-                output.scratch,
-                left_blocks=comparison.wanted_tasks(spark),
-                max_failed_fraction=config.limits.max_failed_fraction,
+                output.shared,
+                left_blocks=wanted_tasks(spark),
+                limits=config.limits,
             )
             comparison.refuse_rejected(spark, compared, output, config.limits.max_failed_fraction)
         with run.phase("search"):
-            output.write(compared.top_k(spark, config.k, config.exclude_self))
+            written = search.write_neighbors(spark, compared, output, config.k, config.exclude_self)
         rows = output.count()
         output.publish(
             run.manifest(
                 input_files=tables.files(queries) + (tables.files(corpus) if corpus else []),
                 **compared.describe(),
+                work=written.describe(),
                 counts={"rows": rows, "rejected": compared.rejected},
             )
         )
@@ -45,7 +53,7 @@ def search(run: Run[SearchConfig]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return job.main("search", SearchConfig, search, arguments)
+    return job.main("search", SearchConfig, run_search, arguments)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ember.comparison import similarity_join, top_k
     from ember.embedding import embed
+    from ember.join import similarity_join
+    from ember.search import top_k
 
 __all__ = ["embed", "similarity_join", "top_k"]
 
 _HOMES = {
     "embed": "ember.embedding",
-    "similarity_join": "ember.comparison",
-    "top_k": "ember.comparison",
+    "similarity_join": "ember.join",
+    "top_k": "ember.search",
 }
 
 

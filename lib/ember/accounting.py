@@ -36,6 +36,15 @@ class Account:
         """Rows of the tasks that have ended."""
         return sum(task["rows"] for task in self._tasks())
 
+    def tasks(self) -> int:
+        """How many tasks have ended."""
+        return len(self._tasks())
+
+    def empty_tasks(self) -> set[int]:
+        """The numbers of the tasks that ended without a row."""
+        tasks = self.reports.value.get("tasks", {})
+        return {number for number, task in tasks.items() if not task["rows"]}
+
     def progress(self, total: int) -> AbstractContextManager[None]:
         """Show how many of `total` rows are done while a block runs."""
         return progress.shown(total, self.rows)

@@ -4,6 +4,7 @@
     ├── InvalidInput           2  configuration, schema, paths, model: nothing was written
     │   └── InvalidConfig      2  the configuration file or a --set
     ├── TooManyFailures        3  more failed rows than limits.max_failed_fraction
+    ├── TooManyPairs           3  more pairs than limits.max_pairs
     ├── DeviceMissing          4  a GPU was asked for and is not there
     └── RequirementNotMet      5  a figure named under `require` was not reached
 
@@ -19,6 +20,7 @@ __all__ = [
     "InvalidInput",
     "RequirementNotMet",
     "TooManyFailures",
+    "TooManyPairs",
     "find_in_text",
 ]
 
@@ -41,6 +43,12 @@ class InvalidConfig(InvalidInput):
 
 class TooManyFailures(EmberError):
     """More rows failed than the ceiling allows; nothing was published."""
+
+    exit_code = 3
+
+
+class TooManyPairs(EmberError):
+    """A join has more pairs than the ceiling allows; nothing was published."""
 
     exit_code = 3
 

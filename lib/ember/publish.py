@@ -118,14 +118,15 @@ class Output:
         kept.write.mode("overwrite").parquet(self._kept)
         for number in numbers:  # all they hold is in `kept` now
             self._storage.delete(f"{self._staging}/{number}")
-        ids = self._spark.read.parquet(self._kept).select(F.col(f"`{id}`").alias("_id"))
+        stored = self._spark.read.parquet(self._kept)
+        ids = stored.select(column(stored, id).alias("_id"))
         todo = rows.join(ids, column(rows, id).eqNullSafe(F.col("_id")), "left_anti")
         return todo, ids.count()
 
-    def write(self, table: DataFrame) -> None:
+    def write(self, table: DataFrame, **options: str) -> None:
         """Stage the rows of this attempt; each task's rows are safe as soon as it ends."""
         writer = table.write.option("mapreduce.fileoutputcommitter.algorithm.version", "2")
-        writer.mode("append").parquet(self._new)
+        writer.options(**options).mode("append").parquet(self._new)
 
     def staged(self) -> DataFrame:
         """All rows that would be published: those kept and those of this attempt."""
@@ -138,7 +139,7 @@ class Output:
 
     def count(self) -> int:
         """How many rows would be published."""
-        return self._read([self._new]).count()
+        return self.staged().count()
 
     def counts(self, expected: int) -> Counts:
         """Rows by status, and failed rows by reason (what stands before the colon).

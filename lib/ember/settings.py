@@ -9,15 +9,16 @@ from pydantic import Field
 from ember.config import Config
 
 __all__ = [
+    "ComparisonLimits",
     "EmbedConfig",
     "EmbeddingsConfig",
+    "GroupsConfig",
     "InputConfig",
     "JoinConfig",
+    "JoinLimits",
     "LimitsConfig",
     "ModelConfig",
-    "NewOutputConfig",
     "OutputConfig",
-    "RejectsConfig",
     "SearchConfig",
 ]
 
@@ -80,17 +81,27 @@ class EmbeddingsConfig(Config):
     embedding: Name = "embedding"
 
 
-class NewOutputConfig(Config):
-    """Where a table goes that is made in one piece."""
+class ComparisonLimits(Config):
+    """`max_failed_fraction` bounds the rows whose vectors cannot be compared.
 
-    path: Name
-    mode: Literal["fail", "overwrite"] = "fail"
-
-
-class RejectsConfig(Config):
-    """How many rows may have vectors that cannot be compared."""
+    `rows_per_block` bounds the memory of a worker, and the work that a killed task loses; auto:
+    16 MiB of vectors.
+    """
 
     max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    rows_per_block: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+
+
+class JoinLimits(ComparisonLimits):
+    """The ceiling of a join: more pairs than `max_pairs` are counted and not written."""
+
+    max_pairs: Annotated[int, Field(ge=1)] = 100_000_000
+
+
+class GroupsConfig(Config):
+    """Where near-duplicate groups go; null: nowhere."""
+
+    path: Name | None = None
 
 
 class SearchConfig(Config):
@@ -101,8 +112,9 @@ class SearchConfig(Config):
     k: Annotated[int, Field(ge=1)] = 10
     metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
     exclude_self: bool = False
-    output: NewOutputConfig
-    limits: RejectsConfig = RejectsConfig()
+    within: list[Name] = Field(default=[])
+    output: OutputConfig
+    limits: ComparisonLimits = ComparisonLimits()
 
 
 class JoinConfig(Config):
@@ -112,5 +124,7 @@ class JoinConfig(Config):
     right: EmbeddingsConfig | None = None
     threshold: float
     metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
-    output: NewOutputConfig
-    limits: RejectsConfig = RejectsConfig()
+    within: list[Name] = Field(default=[])
+    groups: GroupsConfig = GroupsConfig()
+    output: OutputConfig
+    limits: JoinLimits = JoinLimits()

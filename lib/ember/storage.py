@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import hashlib
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -80,6 +82,15 @@ class Storage:
         return sorted(
             (str(each.getPath().toString()), bool(each.isDirectory())) for each in entries
         )
+
+    def fingerprint(self, paths: Iterable[str]) -> str:
+        """A hash of the files' paths, sizes and times of modification."""
+        digest = hashlib.sha256()
+        for path in sorted(paths):
+            system, hadoop_path = self._open(path)
+            status = system.getFileStatus(hadoop_path)
+            digest.update(f"{path}\n{status.getLen()}\n{status.getModificationTime()}\n".encode())
+        return digest.hexdigest()
 
     def read_text(self, path: str) -> str:
         system, hadoop_path = self._open(path)

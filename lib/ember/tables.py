@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from urllib.parse import unquote
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -32,6 +35,7 @@ __all__ = [
     "read_embeddings",
     "select_corpus",
     "select_embeddings",
+    "shown",
 ]
 
 _RESULT_COLUMNS = ("embedding", "status", "error")
@@ -59,20 +63,20 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
     Raises InvalidInput when there is none, or what is there is not Parquet.
     """
     paths = [path] if isinstance(path, str) else list(path)
-    shown = ", ".join(paths)
+    named = shown(path)
     try:
         table = spark.read.parquet(*paths)
     except AnalysisException as error:
         if error.getCondition() == "PATH_NOT_FOUND":
-            raise InvalidInput(f"there is nothing at {shown}") from None
+            raise InvalidInput(f"there is nothing at {named}") from None
         if error.getCondition() == "UNABLE_TO_INFER_SCHEMA":
             raise InvalidInput(
-                f"{shown} holds no Parquet files; for files in nested folders give a glob "
+                f"{named} holds no Parquet files; for files in nested folders give a glob "
                 "such as PATH/*/*"
             ) from None
-        raise InvalidInput(f"cannot read {shown}: {_first_line(error)}") from None
+        raise InvalidInput(f"cannot read {named}: {_first_line(error)}") from None
     except Exception as error:  # a corrupt footer comes as a Java exception of any kind
-        raise InvalidInput(f"cannot read {shown} as Parquet: {_first_line(error)}") from error
+        raise InvalidInput(f"cannot read {named} as Parquet: {_first_line(error)}") from error
     return table
 
 
@@ -114,19 +118,33 @@ def select_corpus(table: DataFrame, id: str, content: str, modality: str) -> Cor
     return Corpus(rows, id_field.name, paths)
 
 
-def read_embeddings(spark: SparkSession, config: EmbeddingsConfig) -> DataFrame:
-    """The table that `config` names, as (id, embedding array<float or double>).
+def read_embeddings(
+    spark: SparkSession, config: EmbeddingsConfig, within: Sequence[str] = ()
+) -> DataFrame:
+    """The table that `config` names, as (id, embedding); see `select_embeddings`.
 
     Raises InvalidInput when it is not there or is no table of embeddings.
     """
-    shown = config.path if isinstance(config.path, str) else ", ".join(config.path)
-    return select_embeddings(read(spark, config.path), config.id, config.embedding, shown)
+    table = read(spark, config.path)
+    return select_embeddings(table, config.id, config.embedding, shown(config.path), within)
 
 
-def select_embeddings(table: DataFrame, id: str, embedding: str, shown: str) -> DataFrame:
-    """`table` as (id, embedding). Raises InvalidInput, naming it `shown`, when it has no such."""
-    rows = table.select(column(table, id).alias("id"), column(table, embedding).alias("embedding"))
-    key, vector = (field.dataType for field in rows.schema)
+def select_embeddings(
+    table: DataFrame, id: str, embedding: str, shown: str, within: Sequence[str] = ()
+) -> DataFrame:
+    """`table` as (id, embedding array<float or double>), and with `within` also (…, group).
+
+    within: columns that make up a row's group. `group` is their values as JSON, null where one of
+        them is null.
+
+    Raises InvalidInput, naming the table `shown`, when it has no such columns.
+    """
+    rows = table.select(
+        column(table, id).alias("id"),
+        column(table, embedding).alias("embedding"),
+        *([_group(table, within).alias("group")] if within else []),
+    )
+    key, vector = (rows.schema[name].dataType for name in ("id", "embedding"))
     if not (isinstance(vector, ArrayType) and isinstance(vector.elementType, FractionalType)):
         raise InvalidInput(
             f"{shown}: column {embedding} is {vector.simpleString()}; embeddings are array<float>"
@@ -136,6 +154,25 @@ def select_embeddings(table: DataFrame, id: str, embedding: str, shown: str) -> 
             f"{shown}: the id column {id} is {key.simpleString()}; an id is one value"
         )
     return rows
+
+
+def _group(table: DataFrame, within: Sequence[str]) -> Column:
+    columns = [column(table, name) for name in within]
+    for field in table.select(*columns).schema:
+        if not isinstance(field.dataType, AtomicType):
+            raise InvalidInput(
+                f"the within column {field.name} is {field.dataType.simpleString()}; rows agree on "
+                "single values, such as strings or numbers"
+            )
+    # In one type for all tables: 7 agrees with 7 whether it is an int or a bigint.
+    texts = [each.cast("string") for each in columns]
+    missing = reduce(or_, (text.isNull() for text in texts))
+    return F.when(~missing, F.to_json(F.array(*texts)))
+
+
+def shown(path: str | Sequence[str]) -> str:
+    """A path, or several, as an error names them."""
+    return path if isinstance(path, str) else ", ".join(path)
 
 
 def column(table: DataFrame, name: str) -> Column:
@@ -172,8 +209,8 @@ def dimension(table: DataFrame) -> int | None:
 
 
 def files(table: DataFrame) -> list[str]:
-    """The files that `table` is read from, sorted."""
-    return sorted(table.inputFiles())
+    """The files that `table` is read from, sorted; Spark gives them as encoded URIs."""
+    return sorted(unquote(file) for file in table.inputFiles())
 
 
 def _quoted(name: str) -> str:

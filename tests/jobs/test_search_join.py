@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,3 +98,82 @@ def test_a_dry_run_writes_nothing(run, tmp_path):
     settings = {"queries__path": source, "queries__id": "image_id", "output__path": out}
     assert run("search", "--dry-run", **settings) == (0, "")
     assert not out.parent.exists()
+
+
+def test_too_many_pairs_are_counted_and_not_written(run, tmp_path):
+    source = embeddings(tmp_path / "in.parquet", 400)
+    out = tmp_path / "work" / "out"
+    settings = {
+        "left__path": source,
+        "left__id": "image_id",
+        "output__path": out,
+        "limits__rows_per_block": 300,
+        "limits__max_pairs": 5000,
+    }
+    matrix = np.stack(pq.read_table(source)["embedding"].to_pylist()).astype(np.float64)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    scores = (matrix @ matrix.T)[np.triu_indices(400, 1)]
+
+    code, message = run("join", **settings, threshold=0.1)
+    assert code == 3
+    assert f"{np.count_nonzero(scores >= 0.1)} pairs reach the threshold 0.1" in message
+    assert not (tmp_path / "work").exists() or leftovers(out.parent) == []
+    told = re.search(r"About (\d+) reach ([0-9.]+): set threshold to that", message)
+    about, threshold = int(told[1]), float(told[2])
+    assert about <= 5000
+    assert about == pytest.approx(np.count_nonzero(scores >= threshold), rel=1e-3)
+    assert about > 4500
+
+    assert run("join", **settings, threshold=threshold) == (0, "")
+    assert pq.read_table(out).num_rows == np.count_nonzero(scores >= threshold)
+
+
+def test_when_all_rows_are_alike_no_threshold_is_suggested(run, tmp_path):
+    rows = pa.array([[1.0, 2.0]] * 40, FLOATS)
+    source = write(tmp_path / "in.parquet", id=list(range(40)), embedding=rows)
+    code, message = run(
+        *("join",),
+        left__path=source,
+        left__id="id",
+        output__path=tmp_path / "out",
+        threshold=0.5,
+        metric="euclidean",
+        limits__max_pairs=100,
+    )
+    assert (code, "780 pairs" in message) == (3, True)
+    assert "No threshold is high enough" in message
+
+
+def test_groups_a_path_with_spaces_and_a_finished_output(run, tmp_path):
+    matrix = np.eye(6, 8, dtype=np.float32).repeat(3, axis=0)
+    matrix[:, 6] = np.linspace(0, 0.1, 18)
+    ids = [f"i{n:02}" for n in range(18)]
+    folder = tmp_path / "a folder"
+    source = write(folder / "in.parquet", id=ids, embedding=pa.array(list(matrix), FLOATS))
+    settings = {
+        "left__path": source,
+        "left__id": "id",
+        "threshold": 0.99,
+        "output__path": folder / "the pairs",
+        "groups__path": folder / "the groups",
+        "output__mode": "resume",
+    }
+    assert run("join", **settings) == (0, "")
+    assert pq.read_table(folder / "the pairs").num_rows == 18
+    groups = pq.read_table(folder / "the groups").to_pylist()
+    assert {row["id"]: row["group_id"] for row in groups} == {
+        f"i{n:02}": f"i{n - n % 3:02}" for n in range(18)
+    }
+    assert sum(row["representative"] for row in groups) == 6
+    told = manifest(folder / "the groups")
+    assert told["counts"]["groups"] == {"groups": 6, "rows": 18, "largest": 3}
+    assert manifest(folder / "the pairs")["run_id"] == told["run_id"]
+    assert leftovers(folder) == ["in.parquet", "the groups", "the pairs"]
+
+    before = manifest(folder / "the pairs")
+    assert run("join", **settings) == (0, "")
+    assert manifest(folder / "the pairs") == before
+    code, message = run("join", **{**settings, "threshold": 0.5})
+    assert (code, "threshold was 0.99" in message) == (2, True)
+    code, message = run("join", **{**settings, "right": f"{{path: {source}, id: id}}"})
+    assert code == 2

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ember.similarity import METRICS, count_pairs, fit_basis, prepare, threshold_pairs
+from ember.similarity import METRICS, count_by_score, fit_basis, prepare, threshold_pairs
 from ember.similarity.pack import Filter
 from ember.similarity.plan import Plan
 from similarity.cases import KINDS, brute_force, brute_pairs, duplicated, random, spectrum
@@ -34,7 +34,7 @@ def check(rows, others, metric, threshold, triangle=False, plan=None):
     assert set(found) == expected
     assert all(np.float32(score) == scores[pair] for pair, score in found.items())
     options = {"triangle": triangle, "threads": 1, "plan": plan}
-    assert count_pairs(left, right, threshold, **options) == len(expected)
+    assert sum(count_by_score(left, right, threshold, **options).values()) == len(expected)
 
 
 def plans(dimension):
@@ -95,7 +95,8 @@ def test_answers_do_not_depend_on_tiles_threads_or_plans(monkeypatch):
     monkeypatch.setattr("ember.similarity.threshold.SPAN_COLUMNS", 192)
     for plan in plans(20):
         assert join(block, block, 0.2, triangle=True, plan=plan) == expected
-        assert count_pairs(block, block, 0.2, triangle=True, plan=plan) == len(expected)
+        counts = count_by_score(block, block, 0.2, triangle=True, plan=plan)
+        assert sum(counts.values()) == len(expected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -133,4 +134,4 @@ def test_what_cannot_be_joined_is_said():
     with pytest.raises(ValueError, match="selects nothing"):
         next(threshold_pairs(distance, distance, -1.0))
     with pytest.raises(ValueError, match="selects nothing"):
-        count_pairs(cosine, cosine, float("nan"))
+        count_by_score(cosine, cosine, float("nan"))

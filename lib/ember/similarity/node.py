@@ -1,8 +1,9 @@
 """Blocks on a node: unpacked once from what Spark wrote, then memory-mapped by every worker.
 
-A packed block is a Parquet file of one row: `ids`, the id column as an Arrow IPC stream, and
-`matrix`, float32 row by row. The first process of a node that needs it prepares it into a folder,
-which appears under its name by one rename; the others find it there.
+A packed block is a Parquet file of one row: `ids`, the id column as an Arrow IPC stream, `groups`,
+the same of the groups where there are any, and `matrix`, float32 row by row. The first process of a
+node that needs it prepares it into a folder, which appears under its name by one rename; the others
+find it there.
 """
 
 from __future__ import annotations
@@ -21,22 +22,15 @@ import pyarrow.parquet as pq
 from ember.similarity.block import Block, Float32, Int64, prepare
 from ember.similarity.projection import Basis
 
-__all__ = ["Shelf", "pack_ids", "unpack_ids"]
+__all__ = ["Shelf", "as_queries", "to_ipc"]
 
 
-def pack_ids(ids: pa.Array) -> bytes:
-    """An Arrow array as an IPC stream."""
+def to_ipc(table: pa.Table) -> bytes:
+    """A table as an Arrow IPC stream."""
     sink = pa.BufferOutputStream()
-    batch = pa.RecordBatch.from_arrays([ids], names=["id"])
-    with pa.ipc.new_stream(sink, batch.schema) as stream:
-        stream.write_batch(batch)
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
     return bytes(sink.getvalue().to_pybytes())
-
-
-def unpack_ids(packed: bytes | pa.Buffer) -> pa.Array:
-    """The array that `pack_ids` packed."""
-    with pa.ipc.open_stream(packed) as stream:
-        return stream.read_all()["id"].combine_chunks()
 
 
 @dataclass(frozen=True)
@@ -60,18 +54,25 @@ class Shelf:
 
     def ids(self, number: int) -> pa.Array:
         """The id column of a block, memory-mapped."""
-        return unpack_ids(pa.memory_map(f"{self._folder(number)}/ids.arrow").read_buffer())
+        return self._column(number, "ids")
+
+    def groups(self, number: int) -> pa.Array:
+        """The group of each row of a block, sorted, memory-mapped."""
+        return self._column(number, "groups")
+
+    def _column(self, number: int, name: str) -> pa.Array:
+        file = pa.memory_map(f"{self._folder(number)}/{name}.arrow")
+        with pa.ipc.open_stream(file) as stream:
+            return stream.read_all().column(0).combine_chunks()
 
     def ids_at(self, numbers: Int64) -> pa.Array:
-        """Ids of rows by their numbers in the table, (n,) int64, in the same order."""
+        """Ids of rows by their numbers in the table, (n,) int64, n > 0, in the same order."""
         owners = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
         order = np.argsort(owners, kind="stable")
         parts = []
         for owner in np.unique(owners):
             mine = numbers[order][owners[order] == owner] - self.firsts[owner]
             parts.append(self.ids(int(owner)).take(pa.array(mine)))
-        if not parts:
-            return self.ids(0).slice(0, 0)
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return pa.concat_arrays(parts).take(pa.array(back))
@@ -83,7 +84,8 @@ class Shelf:
         return str(folder)
 
     def _prepare(self, number: int, folder: Path) -> None:
-        packed = pq.read_table(self.files[number], columns=["ids", "matrix"], memory_map=True)
+        wanted = ["ids", "groups", "matrix"]
+        packed = pq.read_table(self.files[number], columns=wanted, memory_map=True)
         matrix = _matrix(packed["matrix"][0].as_buffer(), self.basis.dimension)
         first = self.firsts[number]
         numbers = np.arange(first, first + len(matrix), dtype=np.int64)
@@ -91,7 +93,9 @@ class Shelf:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = tempfile.mkdtemp(dir=folder.parent)
         block.save(partial)
-        Path(partial, "ids.arrow").write_bytes(packed["ids"][0].as_buffer())
+        for name in ("ids", "groups"):
+            if packed[name].null_count == 0:
+                Path(partial, f"{name}.arrow").write_bytes(packed[name][0].as_buffer())
         try:
             os.rename(partial, folder)  # noqa: PTH104  (Path.rename would read worse here)
         except OSError:  # another process of this node was first

@@ -9,6 +9,7 @@ nearly orthonormal directions.
 
 from __future__ import annotations
 
+import io
 import zlib
 from dataclasses import dataclass
 
@@ -51,6 +52,25 @@ class Basis:
     @property
     def dimension(self) -> int:
         return int(self.directions.shape[0])
+
+    def to_bytes(self) -> bytes:
+        """The basis in numpy's npz format."""
+        sink = io.BytesIO()
+        np.savez(
+            sink, metric=self.metric, center=self.center, directions=self.directions,
+            widths=self.widths, pivots=self.pivots, orthogonality=self.orthogonality, key=self.key,
+        )  # fmt: skip
+        return sink.getvalue()
+
+    @classmethod
+    def from_bytes(cls, packed: bytes) -> Basis:
+        """What `to_bytes` wrote."""
+        with np.load(io.BytesIO(packed), allow_pickle=False) as file:
+            return cls(
+                str(file["metric"]), file["center"], file["directions"],
+                tuple(file["widths"].tolist()), file["pivots"],
+                float(file["orthogonality"]), int(file["key"]),
+            )  # fmt: skip
 
     def truncate(self, width: int) -> Basis:
         """The basis with prefixes of at most ``width`` columns, for smaller and cheaper blocks."""

@@ -70,6 +70,13 @@ def certain_value(metric: str, similarity: ArrayLike) -> Float64:
     return -0.5 * distance * distance + bounds.TINY
 
 
+def similarity_at(metric: str, value: Float64) -> Float32:
+    """The similarity of a pair with F (bounds.py) = value, as good as the value is."""
+    if metric != "euclidean":
+        return value.astype(np.float32)
+    return (-np.sqrt(np.maximum(-2.0 * value, 0.0))).astype(np.float32)
+
+
 def tie_floor(value: Float64) -> Float64:
     """An F below which no pair rounds to the float32 similarity of a pair at ``value``."""
     return value - np.abs(value) * 16.0 * bounds.UNIT32 - bounds.TINY

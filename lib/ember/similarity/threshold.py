@@ -8,6 +8,7 @@ exact score.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,7 +16,13 @@ import numpy as np
 
 from ember.similarity.block import Block, Float32, Float64, Int64, check_pair
 from ember.similarity.plan import Plan, choose
-from ember.similarity.scores import certain_value, filter_value, float32_below, similarities
+from ember.similarity.scores import (
+    certain_value,
+    filter_value,
+    float32_below,
+    similarities,
+    similarity_at,
+)
 from ember.similarity.threads import default_threads, run_tiles
 from ember.similarity.tiles import (
     TILE_COLUMNS,
@@ -27,6 +34,8 @@ from ember.similarity.tiles import (
 
 SPAN_COLUMNS = 4 * TILE_COLUMNS
 """Columns of one task; a task of TILE_ROWS x SPAN_COLUMNS pairs bounds the size of a chunk."""
+_BIN = np.uint32((1 << 12) - 1)
+"""The bits of a float32 in which the numbers of a bin differ."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +80,10 @@ def threshold_pairs(
     threads = threads or default_threads()
     for i, j, similarity in run_tiles(join.pairs, join.tasks(), threads):
         if len(i):
-            score = -similarity if left.metric == "euclidean" else similarity
-            yield Pairs(left.ids[i], right.ids[j], score)
+            yield Pairs(left.ids[i], right.ids[j], to_score(left.metric, similarity))
 
 
-def count_pairs(
+def count_by_score(
     left: Block,
     right: Block,
     threshold: float,
@@ -84,10 +92,38 @@ def count_pairs(
     threads: int | None = None,
     device: str = "cpu",
     plan: Plan | None = None,
-) -> int:
-    """How many pairs ``threshold_pairs`` would yield, without scoring those that are certain."""
+) -> dict[float, int]:
+    """How many pairs ``threshold_pairs`` would yield, by score, without scoring certain ones.
+
+    Returns:
+        The least similarity (scores.py) of a bin, and the pairs in it. Bins are float32 numbers
+        that share their leading 11 bits of mantissa; pairs near an edge may be in the next bin,
+        but the sum is exact.
+    """
     join = _Join((left, right), threshold, triangle, device, plan)
-    return sum(run_tiles(join.count, join.tasks(), threads or default_threads()))
+    total: Counter[float] = Counter()
+    for counts in run_tiles(join.count, join.tasks(), threads or default_threads()):
+        total.update(counts)
+    return dict(total)
+
+
+def by_score(similarity: Float32) -> dict[float, int]:
+    """Counts of similarities, (p,), by the lower edge of their bin; see `count_by_score`."""
+    bits = similarity.view(np.uint32)
+    # The lower edge: of positive numbers the smaller ones, of negative ones the larger ones.
+    edges = np.where(bits >> 31, bits | _BIN, bits & ~_BIN).astype(np.uint32)
+    values, counts = np.unique(edges, return_counts=True)
+    return dict(zip(values.view(np.float32).tolist(), counts.tolist(), strict=True))
+
+
+def goal(metric: str, threshold: float) -> np.float32:
+    """The least similarity that a threshold asks for: for Euclidean distance its negative."""
+    return np.float32(-threshold if metric == "euclidean" else threshold)
+
+
+def to_score(metric: str, similarity: Float32) -> Float32:
+    """Scores of similarities, (p,): for Euclidean distance the negative."""
+    return -similarity if metric == "euclidean" else similarity
 
 
 _Task = tuple[slice, slice]
@@ -109,7 +145,7 @@ class _Join:
         if np.isnan(threshold) or (left.metric == "euclidean" and threshold < 0):
             raise ValueError(f"a threshold of {threshold} selects nothing for {left.metric}")
         self.left, self.right, self.triangle, self.device = left, right, triangle, device
-        self.goal = np.float32(-threshold if left.metric == "euclidean" else threshold)
+        self.goal = goal(left.metric, threshold)
         self.floor = filter_value(left.metric, self.goal)
         self.certain = certain_value(left.metric, self.goal)
         if plan is None:
@@ -138,14 +174,16 @@ class _Join:
         order = np.lexsort((j, i))
         return i[order], j[order], similarity[order]
 
-    def count(self, task: _Task) -> int:
-        total = 0
+    def count(self, task: _Task) -> dict[float, int]:
+        """`count_by_score` of the task's part of the pairs."""
+        found = [np.empty(0, np.float32)]
         for i, j, value, error in self._survivors(task):
             certain = value - error >= self.certain
             doubtful = ~certain & (value + error >= self.floor)
             similarity = similarities(self.left, self.right, i[doubtful], j[doubtful])
-            total += int(np.count_nonzero(certain) + np.count_nonzero(similarity >= self.goal))
-        return total
+            sure = np.maximum(similarity_at(self.left.metric, value[certain]), self.goal)
+            found += [sure, similarity[similarity >= self.goal]]
+        return by_score(np.concatenate(found))
 
     def _survivors(self, task: _Task) -> Iterator[tuple[Int64, Int64, Float64, Float64]]:
         """Positions, values F and their error bounds, tile by tile, of what the filter lets by."""

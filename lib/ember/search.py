@@ -1,0 +1,177 @@
+"""Exact top-k search of one table of embeddings in another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+from pyspark.sql.types import FloatType, IntegerType, LongType, StructField, StructType
+
+from ember import blockwise, comparison
+from ember.blockwise import Written, wanted_tasks
+from ember.comparison import Comparison
+from ember.embedding import task_resources
+from ember.errors import InvalidInput
+from ember.resumable import TaskOutput
+
+__all__ = ["neighbors", "top_k", "write_neighbors"]
+
+# A block of queries, and the blocks of the corpus that it is compared with.
+_Task = tuple[int, Sequence[int]]
+
+
+def top_k(
+    queries: DataFrame,
+    corpus: DataFrame | None,
+    k: int,
+    metric: str = "cosine",
+    *,
+    id: str = "id",
+    embedding: str = "embedding",
+    exclude_self: bool = False,
+    within: Sequence[str] = (),
+    folder: str | None = None,
+) -> DataFrame:
+    """The k most similar rows of `corpus` for each row of `queries`, exactly.
+
+    queries, corpus: an id column of any atomic type and a column array<float>, under the same
+        names in both; corpus None searches the queries in themselves.
+    metric: cosine, inner_product, or euclidean (whose score is the distance, smallest first).
+    exclude_self: leave out the corpus row that has the query's own id.
+    within: columns of both tables; only rows that agree on all of them are compared. As in SQL,
+        null agrees with nothing.
+    folder: where the packed blocks go, reachable by all executors; by default a temporary folder
+        of this machine, which serves local mode.
+
+    Returns `query_id`, `neighbor_id`, `rank` int 1..k, `score` float; fewer than k rows for a
+    query when the corpus is smaller. Ties go to the smaller id. Rows whose vector is null, of
+    another length, not finite, or (for cosine) zero are left out.
+
+    Raises InvalidInput for tables that are not embeddings, lengths that differ, and a k below 1.
+    """
+    if k < 1:
+        raise InvalidInput(f"k is {k}; ask for at least one neighbor")
+    left, right = comparison.sides(
+        queries, corpus, metric, id=id, embedding=embedding, within=within
+    )
+    spark = queries.sparkSession
+    compared = comparison.prepare(
+        left,
+        right,
+        metric,
+        folder or comparison.scratch_folder(),
+        left_blocks=wanted_tasks(spark),
+    )
+    return neighbors(spark, compared, k, exclude_self)
+
+
+def neighbors(spark: SparkSession, compared: Comparison, k: int, exclude_self: bool) -> DataFrame:
+    """The result of `top_k` for tables that are packed."""
+    tasks, schema = _tasks(compared, wanted_tasks(spark)), _schema(compared)
+    found = blockwise.frame(
+        spark, list(enumerate(tasks)), _searcher(compared, k, exclude_self), schema
+    )
+    return _merged(found, compared.metric, k) if _is_split(tasks) else _plain(found)
+
+
+def write_neighbors(
+    spark: SparkSession,
+    compared: Comparison,
+    output: TaskOutput,
+    k: int,
+    exclude_self: bool,
+) -> Written:
+    """Stage the result of `top_k`, and take up what an earlier attempt staged.
+
+    A search of few queries, which has to be spread over the corpus and merged, is done in one go.
+    """
+    tasks = _tasks(compared, wanted_tasks(spark))
+    if _is_split(tasks):
+        output.write(neighbors(spark, compared, k, exclude_self))
+        return Written(len(tasks), 0, complete=True)
+    body = _searcher(compared, k, exclude_self)
+    return blockwise.write(spark, output, tasks, body, _schema(compared), select=_plain)
+
+
+def _tasks(compared: Comparison, wanted: int) -> list[_Task]:
+    """One for each block of queries; where these are fewer than `wanted`, the corpus is split."""
+    partners = [compared.partners(number) for number in range(len(compared.left.files))]
+    parts = max(1, wanted // max(1, len(partners)))
+    return [
+        (number, others[first : first + step])
+        for number, others in enumerate(partners)
+        for step in [max(1, -(-len(others) // parts))]
+        for first in range(0, len(others), step)
+    ]
+
+
+def _is_split(tasks: list[_Task]) -> bool:
+    return len({number for number, _ in tasks}) < len(tasks)
+
+
+def _schema(compared: Comparison) -> StructType:
+    return StructType(
+        [
+            StructField("query", LongType()),
+            StructField("query_id", compared.left.id_type),
+            StructField("neighbor", LongType()),
+            StructField("neighbor_id", compared.right.id_type),
+            StructField("rank", IntegerType()),
+            StructField("score", FloatType()),
+        ]
+    )
+
+
+def _plain(found: DataFrame) -> DataFrame:
+    return found.select("query_id", "neighbor_id", "rank", "score")
+
+
+def _merged(found: DataFrame, metric: str, k: int) -> DataFrame:
+    """The k best over several parts of the corpus; rows are numbered in the order of their ids."""
+    best_first = F.asc("score") if metric == "euclidean" else F.desc("score")
+    rank = F.row_number().over(Window.partitionBy("query").orderBy(best_first, "neighbor"))
+    return _plain(found.withColumn("rank", rank).filter(F.col("rank") <= k))
+
+
+def _searcher(
+    compared: Comparison, k: int, exclude_self: bool
+) -> Callable[[_Task], Iterator[pa.RecordBatch]]:
+    def run(task: _Task) -> Iterator[pa.RecordBatch]:
+        from ember.similarity.neighbours import Neighbours
+        from ember.similarity.node import as_queries
+        from ember.similarity.topk import search_block
+        from ember.similarity.within import meetings, search_within
+
+        number, others = task
+        _, threads = task_resources()
+        left, right = compared.shelves(threads)
+        queries, ids = left.block(number), left.ids(number)
+        found = Neighbours.empty(len(queries), k)
+        how: dict[str, Any] = {"exclude_self": exclude_self, "threads": threads}
+        for other in others:
+            block, first = right.block(other), right.firsts[other]
+            asked = as_queries(queries, ids, right.ids(other), first) if exclude_self else queries
+            if compared.grouped:
+                shared = meetings(left.groups(number), right.groups(other))
+                found = search_within(asked, block, shared, found, **how)
+            else:
+                found = search_block(asked, block, found, **how)
+        numbers, scores = found.result(queries.metric)
+        row, rank = np.nonzero(numbers >= 0)
+        if not len(row):
+            return
+        chosen = numbers[row, rank]
+        yield from blockwise.batches(
+            query=pa.array(row + left.firsts[number]),
+            query_id=ids.take(pa.array(row)),
+            neighbor=pa.array(chosen),
+            neighbor_id=right.ids_at(chosen),
+            rank=pa.array((rank + 1).astype(np.int32)),
+            score=pa.array(scores[row, rank]),
+        )
+
+    return run
