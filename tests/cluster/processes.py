@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+LOCAL_CLUSTER = ["spark-submit", "--master", "local-cluster[2,1,1024]"]
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -32,6 +34,21 @@ def start(command: list[str], log: Path, **extra: str) -> subprocess.Popen[bytes
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of a job, as a machine that goes down would."""
+    for pid in [process.pid, *descendants(process.pid)]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def committed(out: Path) -> list[Path]:
+    """The files of the tasks that have ended in a run that is to write `out`."""
+    return list((out.parent / f".{out.name}.staging").glob("*/new/part-*.parquet"))
 
 
 def settings(**values: Any) -> list[str]:
@@ -68,6 +85,12 @@ def descendants(pid: int) -> dict[int, str]:
             except OSError:
                 continue
     return found
+
+
+def executors(pid: int) -> list[int]:
+    """The executors of a local cluster."""
+    lines = descendants(pid).items()
+    return [each for each, line in lines if "CoarseGrainedExecutorBackend" in line]
 
 
 def python_workers(pid: int) -> list[int]:
