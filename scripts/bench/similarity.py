@@ -1,0 +1,241 @@
+"""Whole search and join jobs: against the kernel alone, against nearestByJoin, by size, in memory.
+
+    python scripts/bench/similarity.py --vectors minilm.npy --out similarity
+        [--parts kernel,spark,cost,memory] [--queries 20000] [--rows 200000]
+
+The vectors (an .npy matrix of real embeddings) are enlarged as in similarity_kernel.py, which has
+the comparison with faiss. Writes similarity.json and, for the cost by rows, similarity.png.
+
+kernel: the job's phases `pack` and the comparison itself, from its manifest (that is, without the
+    start of Python and Spark), against the kernel on the same blocks and as many threads.
+spark: row pairs per second of a search job and of Spark's nearestByJoin, both on all cores; the
+    latter on fewer rows, since it compares all of them in the JVM.
+cost: seconds of a join of a table with itself for 10, 20, 50, 100 and 200 thousand rows.
+memory: the largest peak of a worker in a join of --rows x 768 values with itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
+
+from measure import Measured, formatted, machine, measure
+from similarity_kernel import enlarge
+
+from ember.blocks import block_rows
+from ember.similarity import fit_basis, plan, prepare, threshold_pairs, top_k
+
+JOBS = Path(__file__).resolve().parents[2] / "jobs"
+COSTS = (10_000, 20_000, 50_000, 100_000, 200_000)
+THRESHOLD, K = 0.85, 10
+NEAREST = """
+import sys, time
+from pyspark.sql import SparkSession, functions as F
+spark = SparkSession.builder.config("spark.ui.enabled", "false").getOrCreate()
+left = spark.read.parquet(sys.argv[1]).toDF("query_id", "asked")
+right = spark.read.parquet(sys.argv[2]).toDF("neighbor_id", "there").cache()
+right.count()
+score = "aggregate(zip_with(asked, there, (x, y) -> x * y), 0D, (s, x) -> s + x)"
+start = time.perf_counter()
+found = left.nearestByJoin(right, F.expr(score), 10, mode="exact", direction="similarity")
+rows = found.select("query_id", "neighbor_id").collect()
+print("SECONDS", time.perf_counter() - start)
+import json
+json.dump([[r[0], r[1]] for r in rows], open(sys.argv[3], "w"))
+"""
+
+
+def main() -> int:
+    args = _arguments()
+    vectors = np.load(args.vectors)
+    report: dict[str, Any] = {"machine": machine(), "threshold": THRESHOLD, "k": K}
+    parts = {"kernel": kernel, "spark": spark, "cost": cost, "memory": memory}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.parts.split(","):
+            report[name] = parts[name](vectors, args, Path(folder))
+            print(f"\n{name}\n{formatted(report[name]['head'], report[name]['rows'])}")
+    if "cost" in report:
+        plot(report["cost"], Path(f"{args.out}.png"))
+    Path(f"{args.out}.json").write_text(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--vectors", required=True, help=".npy matrix of real embeddings")
+    parser.add_argument("--parts", default="kernel,spark,cost,memory")
+    parser.add_argument("--queries", type=int, default=20_000)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default="similarity", help="where the figures go, without ending")
+    return parser.parse_args()
+
+
+def kernel(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The job's speed as a share of the kernel's."""
+    queries, corpus = enlarge(vectors, args.queries, args.rows, args.seed)
+    files = table(queries, folder / "queries"), table(corpus, folder / "corpus")
+    rows = []
+    for name, alone in (("join", _join_alone), ("search", _search_alone)):
+        seconds, found = alone(queries, corpus)
+        job = run(name, files, folder)
+        if found != job["manifest"]["counts"]["rows"]:
+            sys.exit(f"the {name} job has {job['manifest']['counts']['rows']} rows, not {found}")
+        phases = job["manifest"]["seconds"]
+        rows.append(
+            [name, seconds, phases[name], phases["pack"], seconds / (phases[name] + phases["pack"])]
+        )
+    head = ["job", "kernel s", "job's comparison s", "job's packing s", "kernel/job"]
+    return {"head": head, "rows": rows, "queries": args.queries, "corpus": args.rows}
+
+
+def _blocks(matrix: np.ndarray, basis: Any) -> list[Any]:
+    step = block_rows(matrix.shape[1])
+    numbers = np.arange(len(matrix))
+    return [
+        prepare(matrix[at : at + step], "cosine", basis, ids=numbers[at : at + step])
+        for at in range(0, len(matrix), step)
+    ]
+
+
+def _join_alone(queries: np.ndarray, corpus: np.ndarray) -> tuple[float, int]:
+    basis = fit_basis(corpus, "cosine")
+    left, right = _blocks(queries, basis), _blocks(corpus, basis)
+    plan.measure(corpus.shape[1], "cpu")
+    start = time.perf_counter()
+    threads = len(os.sched_getaffinity(0))
+    found = sum(
+        len(pairs.score)
+        for one in left
+        for other in right
+        for pairs in threshold_pairs(one, other, THRESHOLD, threads=threads)
+    )
+    return time.perf_counter() - start, found
+
+
+def _search_alone(queries: np.ndarray, corpus: np.ndarray) -> tuple[float, int]:
+    basis = fit_basis(corpus, "cosine")
+    left, right = _blocks(queries, basis), _blocks(corpus, basis)
+    plan.measure(corpus.shape[1], "cpu")
+    start = time.perf_counter()
+    threads = len(os.sched_getaffinity(0))
+    found = sum(int((top_k(one, right, K, threads=threads)[0] >= 0).sum()) for one in left)
+    return time.perf_counter() - start, found
+
+
+def spark(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Row pairs per second: the search job, and nearestByJoin on what it can do in some minutes."""
+    rows = []
+    few = 500, 20_000
+    small = enlarge(vectors, *few, args.seed)
+    files = table(small[0], folder / "few"), table(small[1], folder / "some")
+    answer = folder / "nearest.json"
+    code = folder / "nearest.py"
+    code.write_text(NEAREST)
+    log = folder / "nearest.log"
+    command = [sys.executable, str(code), files[0], files[1], str(answer)]
+    measure(command, log, {"PYSPARK_PYTHON": sys.executable})
+    seconds = next(
+        float(line.split()[1]) for line in log.read_text().splitlines() if line[:7] == "SECONDS"
+    )
+    job = run("search", files, folder)
+    ours = pq.read_table(job["output"], columns=["query_id", "neighbor_id"]).to_pylist()
+    theirs = {tuple(pair) for pair in json.loads(answer.read_text())}
+    same = len(theirs & {(row["query_id"], row["neighbor_id"]) for row in ours}) / len(theirs)
+    slow = few[0] * few[1] / seconds
+    rows.append(["nearestByJoin", few[0], few[1], seconds, slow, 1.0])
+    queries, corpus = enlarge(vectors, args.queries, args.rows, args.seed)
+    files = table(queries, folder / "queries"), table(corpus, folder / "corpus")
+    phases = run("search", files, folder)["manifest"]["seconds"]
+    spent = phases["pack"] + phases["search"]
+    fast = args.queries * args.rows / spent
+    rows.append(["ember search", args.queries, args.rows, spent, fast, fast / slow])
+    head = ["", "queries", "rows", "seconds", "pairs/s", "ratio"]
+    return {"head": head, "rows": rows, "same_neighbors": same}
+
+
+def cost(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Seconds of a self-join by rows."""
+    rows = []
+    for count in COSTS:
+        matrix, _ = enlarge(vectors, count, 1, args.seed)
+        job = run("join", (table(matrix, folder / f"rows{count}"), None), folder)
+        phases = job["manifest"]["seconds"]
+        pairs = job["manifest"]["counts"]["rows"]
+        seconds = phases["pack"] + phases["join"]
+        rows.append([f"{count}", seconds, count * (count - 1) / 2 / seconds, pairs])
+    return {"head": ["rows", "seconds", "row pairs/s", "pairs found"], "rows": rows}
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """Seconds against rows, both logarithmic, with the slope of a cross product."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = np.array([float(row[0]) for row in report["rows"]])
+    seconds = np.array([row[1] for row in report["rows"]])
+    figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    axes.loglog(rows, seconds, "o-", label="ember join, packing included")
+    axes.loglog(rows, seconds[-1] * (rows / rows[-1]) ** 2, ":", label="slope of rows squared")
+    axes.set(xlabel="rows joined with themselves", ylabel="seconds", xticks=rows)
+    axes.set_xticklabels([f"{int(count) // 1000}k" for count in rows])
+    axes.minorticks_off()
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def memory(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Peak memory of a worker, for a quarter of the rows and for all of them."""
+    wide = np.concatenate([vectors, vectors[:, ::-1]], axis=1)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    rows = []
+    for count in (args.rows // 4, args.rows):
+        matrix, _ = enlarge(wide, count, 1, args.seed)
+        job = run("join", (table(matrix, folder / f"wide{count}"), None), folder)
+        phases = job["manifest"]["seconds"]
+        rows.append([f"{count} x {matrix.shape[1]}", job["measured"].worker_mib, phases["join"]])
+    return {"head": ["rows", "worker MiB", "join s"], "rows": rows}
+
+
+def table(matrix: np.ndarray, path: Path) -> str:
+    """Write vectors as Parquet, with their numbers as ids."""
+    if not path.exists():
+        offsets = pa.array(np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1])
+        column = pa.ListArray.from_arrays(offsets, pa.array(matrix.reshape(-1)))
+        columns = {"id": pa.array(np.arange(len(matrix))), "embedding": column}
+        pq.write_table(pa.table(columns), path, row_group_size=10_000)
+    return str(path)
+
+
+def run(name: str, files: tuple[str, str | None], folder: Path) -> dict[str, Any]:
+    """Run a job on two tables, or on one with itself; its manifest, memory and output."""
+    sides = ("left", "right") if name == "join" else ("queries", "corpus")
+    output = folder / f"{name}.out"
+    settings: dict[str, Any] = {"output.path": output, "output.mode": "overwrite"}
+    settings |= {"threshold": THRESHOLD} if name == "join" else {"k": K}
+    for side, file in zip(sides, files, strict=True):
+        if file:
+            settings |= {f"{side}.path": file, f"{side}.id": "id"}
+    command = [sys.executable, str(JOBS / f"{name}.py")]
+    command += [f"--set={key}={value}" for key, value in settings.items()]
+    measured: Measured = measure(command, folder / f"{name}.log", {})
+    manifest = json.loads((output / "_manifest.json").read_text())
+    return {"manifest": manifest, "measured": measured, "output": output}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
