@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ember.comparison import similarity_join, top_k
     from ember.embedding import embed
+    from ember.export import export_faiss
+    from ember.projection import fit_projection, project
 
-__all__ = ["embed", "similarity_join", "top_k"]
+__all__ = ["embed", "export_faiss", "fit_projection", "project", "similarity_join", "top_k"]
 
 _HOMES = {
     "embed": "ember.embedding",
+    "export_faiss": "ember.export",
+    "fit_projection": "ember.projection",
+    "project": "ember.projection",
     "similarity_join": "ember.comparison",
     "top_k": "ember.comparison",
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -171,7 +172,8 @@ def _open(spark: SparkSession, folder: str, id_type: DataType, dimension: int) -
     found = sorted(facts.collect(), key=lambda row: row["part"])
     filled = [row for row in found if row["rows"]]
     storage = Storage(spark)
-    files = tuple(storage.qualify(row["file"]) for row in filled)
+    # Spark names files as URIs, with escapes.
+    files = tuple(storage.qualify(unquote(row["file"])) for row in filled)
     local = is_local(spark) and all(file.startswith("file:") for file in files)
     if not local:
         for file in files:

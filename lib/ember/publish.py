@@ -181,6 +181,29 @@ class Output:
             "the input or raise the limit, and run again with output.mode=resume to keep the rest"
         )
 
+    def refuse_rejected(
+        self, bad: DataFrame, rejected: int, total: int, max_failed_fraction: float
+    ) -> None:
+        """Keep the rows (id, reason) that were left out of the table beside the output.
+
+        rejected, total: how many they are, of how many. Raises TooManyFailures, and gives up what
+        is staged, when they are more than `max_failed_fraction` of them.
+        """
+        if not rejected:
+            return
+        bad.write.mode("overwrite").parquet(self.rejected)
+        if rejected > max_failed_fraction * total:
+            self._storage.delete(self._staging)
+            raise TooManyFailures(
+                f"{rejected} of {total} rows have no usable vector, more than "
+                f"limits.max_failed_fraction = {max_failed_fraction:g}; nothing was published. The "
+                f"rows and their reasons are in {self.rejected}"
+            )
+
+    def add(self, local: str, name: str) -> None:
+        """Stage a file of the driver's machine under a name of its own."""
+        self._storage.upload(local, f"{self._new}/{name}")
+
     def publish(self, manifest: Mapping[str, Any]) -> None:
         """Put the staged rows and the manifest in the place of the output."""
         for file in self._storage.files(self._kept):

@@ -11,14 +11,17 @@ from ember.config import Config
 __all__ = [
     "EmbedConfig",
     "EmbeddingsConfig",
+    "ExportConfig",
     "InputConfig",
     "JoinConfig",
     "LimitsConfig",
     "ModelConfig",
     "NewOutputConfig",
     "OutputConfig",
+    "ProjectConfig",
     "RejectsConfig",
     "SearchConfig",
+    "VectorsConfig",
 ]
 
 Paths = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
@@ -111,6 +114,41 @@ class JoinConfig(Config):
     left: EmbeddingsConfig
     right: EmbeddingsConfig | None = None
     threshold: float
+    metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
+    output: NewOutputConfig
+    limits: RejectsConfig = RejectsConfig()
+
+
+class VectorsConfig(Config):
+    """A column of vectors whose length is all that is asked for."""
+
+    path: Paths
+    embedding: Name = "embedding"
+
+
+class ProjectConfig(Config):
+    """Configuration of the `project` job.
+
+    One of `dimension`, `explained` (a share of the variance), `like` (the dimension of that table)
+    and `projection` (a folder saved by an earlier run). `save: null` is `<output.path>.projection`.
+    """
+
+    input: EmbeddingsConfig
+    dimension: Annotated[int, Field(ge=1)] | None = None
+    explained: Annotated[float, Field(gt=0, le=1)] | None = None
+    like: VectorsConfig | None = None
+    projection: Name | None = None
+    center: bool = True
+    whiten: bool = False
+    save: Name | None = None
+    output: NewOutputConfig
+    limits: RejectsConfig = RejectsConfig()
+
+
+class ExportConfig(Config):
+    """Configuration of the `export` job."""
+
+    corpus: EmbeddingsConfig
     metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
     output: NewOutputConfig
     limits: RejectsConfig = RejectsConfig()
