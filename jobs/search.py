@@ -1,9 +1,11 @@
-"""Find the k most similar corpus rows for each query, exactly."""
+"""Find the k most similar corpus rows for each query, exactly or with a measured recall."""
 
 import sys
 from collections.abc import Sequence
 
-from ember import comparison, job, tables
+from ember import approximate, comparison, job, tables
+from ember.approximate import Approximate
+from ember.comparison import Comparison
 from ember.job import Run
 from ember.publish import Output
 from ember.settings import SearchConfig
@@ -31,13 +33,19 @@ def search(run: Run[SearchConfig]) -> None:
                 max_failed_fraction=config.limits.max_failed_fraction,
             )
             comparison.refuse_rejected(spark, compared, output, config.limits.max_failed_fraction)
+        found: Comparison | Approximate = compared
+        if config.mode == "approximate":
+            with run.phase("measure recall"):
+                found = approximate.plan(
+                    spark, compared, config.k, config.recall, config.exclude_self
+                )
         with run.phase("search"):
-            output.write(compared.top_k(spark, config.k, config.exclude_self))
+            output.write(found.top_k(spark, config.k, config.exclude_self))
         rows = output.count()
         output.publish(
             run.manifest(
                 input_files=tables.files(queries) + (tables.files(corpus) if corpus else []),
-                **compared.describe(),
+                **found.describe(),
                 counts={"rows": rows, "rejected": compared.rejected},
             )
         )

@@ -97,12 +97,17 @@ class RejectsConfig(Config):
 
 
 class SearchConfig(Config):
-    """Configuration of the `search` job. `corpus: null` searches the queries in themselves."""
+    """Configuration of the `search` job. `corpus: null` searches the queries in themselves.
+
+    `recall` is for `mode: approximate`.
+    """
 
     queries: EmbeddingsConfig
     corpus: EmbeddingsConfig | None = None
     k: Annotated[int, Field(ge=1)] = 10
     metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
+    mode: Literal["exact", "approximate"] = "exact"
+    recall: Annotated[float, Field(gt=0, lt=1)] = 0.95
     exclude_self: bool = False
     output: NewOutputConfig
     limits: RejectsConfig = RejectsConfig()
