@@ -15,6 +15,7 @@ setup(
         "numpy>=2",
         "pillow>=11",
         "fsspec>=2024.6",
+        "safetensors>=0.4",
     ],
     extras_require={
         # What the driver needs beside the engine; executors get pyspark from the cluster.
@@ -22,6 +23,8 @@ setup(
         "tensorflow": TENSORFLOW,
         "openvino": OPENVINO,
         "torch": TORCH,
+        # For `ember.export_faiss` alone; the machines that write and serve the index have it.
+        "faiss": ["faiss-cpu>=1.9"],
         "all": [*TENSORFLOW, *OPENVINO, *TORCH],
     },
     entry_points={"console_scripts": ["ember = ember.cli:main"]},

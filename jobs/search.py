@@ -1,9 +1,9 @@
-"""Find the k most similar corpus rows for each query, exactly."""
+"""Find the k most similar corpus rows for each query, exactly or with a measured recall."""
 
 import sys
 from collections.abc import Sequence
 
-from ember import comparison, job, search, tables
+from ember import approximate, comparison, job, search, tables
 from ember.blockwise import wanted_tasks
 from ember.job import Run
 from ember.resumable import TaskOutput
@@ -13,6 +13,7 @@ from ember.settings import SearchConfig
 def run_search(run: Run[SearchConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
+        approximate.check(config.mode, config.within)
         queries = tables.read_embeddings(spark, config.queries, config.within)
         corpus = (
             tables.read_embeddings(spark, config.corpus, config.within) if config.corpus else None
@@ -38,13 +39,24 @@ def run_search(run: Run[SearchConfig]) -> None:
                 limits=config.limits,
             )
             comparison.refuse_rejected(spark, compared, output, config.limits.max_failed_fraction)
+        planned = None
+        if config.mode == "approximate":
+            with run.phase("measure recall"):
+                planned = approximate.plan(
+                    spark, compared, config.k, config.recall, config.exclude_self
+                )
         with run.phase("search"):
-            written = search.write_neighbors(spark, compared, output, config.k, config.exclude_self)
+            if planned:
+                written = planned.write_neighbors(spark, output, config.k, config.exclude_self)
+            else:
+                written = search.write_neighbors(
+                    spark, compared, output, config.k, config.exclude_self
+                )
         rows = output.count()
         output.publish(
             run.manifest(
                 input_files=tables.files(queries) + (tables.files(corpus) if corpus else []),
-                **compared.describe(),
+                **(planned or compared).describe(),
                 work=written.describe(),
                 counts={"rows": rows, "rejected": compared.rejected},
             )

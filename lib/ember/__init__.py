@@ -10,14 +10,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ember.approximate import approximate_top_k
     from ember.embedding import embed
+    from ember.export import export_faiss
     from ember.join import similarity_join
+    from ember.projection import fit_projection, project
     from ember.search import top_k
 
-__all__ = ["embed", "similarity_join", "top_k"]
+__all__ = [
+    "approximate_top_k",
+    "embed",
+    "export_faiss",
+    "fit_projection",
+    "project",
+    "similarity_join",
+    "top_k",
+]
 
 _HOMES = {
+    "approximate_top_k": "ember.approximate",
     "embed": "ember.embedding",
+    "export_faiss": "ember.export",
+    "fit_projection": "ember.projection",
+    "project": "ember.projection",
     "similarity_join": "ember.join",
     "top_k": "ember.search",
 }

@@ -19,7 +19,7 @@ from pyspark.sql.types import StructField, StructType
 
 from ember import blocks, tables
 from ember.blocks import Packed
-from ember.errors import InvalidInput, TooManyFailures
+from ember.errors import InvalidInput
 from ember.publish import Output
 from ember.settings import ComparisonLimits, JoinConfig, SearchConfig
 from ember.similarity.node import Shelf
@@ -213,17 +213,9 @@ def refuse_rejected(
     Raises TooManyFailures when they are more than `max_failed_fraction` of a table's rows.
     """
     for name, packed in compared.sides().items():
-        if not packed.rejected:
-            continue
-        table = blocks.rejected_rows(spark, packed.folder, packed.id_type)
-        table.write.mode("overwrite").parquet(f"{output.rejected}/{name}")
+        bad = blocks.rejected_rows(spark, packed.folder, packed.id_type)
         total = packed.rows + packed.rejected
-        if packed.rejected > max_failed_fraction * total:
-            raise TooManyFailures(
-                f"{packed.rejected} of {total} rows of the {name} table cannot be compared, more "
-                f"than limits.max_failed_fraction = {max_failed_fraction:g}; nothing was "
-                f"published. The rows and their reasons are in {output.rejected}/{name}"
-            )
+        output.refuse_rejected(bad, packed.rejected, total, max_failed_fraction, name)
 
 
 def scratch_folder() -> str:

@@ -182,6 +182,32 @@ class Output:
             "the input or raise the limit, and run again with output.mode=resume to keep the rest"
         )
 
+    def refuse_rejected(
+        self, bad: DataFrame, rejected: int, total: int, max_failed_fraction: float, side: str = ""
+    ) -> None:
+        """Keep the rows (id, reason) that were left out of the table beside the output.
+
+        rejected, total: how many they are, of how many. side: which of several tables they are of.
+        Raises TooManyFailures, and gives up what is staged, when they are more than
+        `max_failed_fraction` of all.
+        """
+        if not rejected:
+            return
+        folder = f"{self.rejected}/{side}" if side else self.rejected
+        bad.write.mode("overwrite").parquet(folder)
+        if rejected > max_failed_fraction * total:
+            self._storage.delete(self._staging)
+            of_side = f" of the {side} table" if side else ""
+            raise TooManyFailures(
+                f"{rejected} of {total} rows{of_side} have no usable vector, more than "
+                f"limits.max_failed_fraction = {max_failed_fraction:g}; nothing was published. The "
+                f"rows and their reasons are in {folder}"
+            )
+
+    def add(self, local: str, name: str) -> None:
+        """Stage a file of the driver's machine under a name of its own."""
+        self._storage.upload(local, f"{self._new}/{name}")
+
     def publish(self, manifest: Mapping[str, Any]) -> None:
         """Put the staged rows and the manifest in the place of the output."""
         for file in self._storage.files(self._kept):

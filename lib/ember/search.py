@@ -17,8 +17,13 @@ from ember.comparison import Comparison
 from ember.embedding import task_resources
 from ember.errors import InvalidInput
 from ember.resumable import TaskOutput
+from ember.similarity.block import Block
+from ember.similarity.neighbours import Neighbours
+from ember.similarity.node import Shelf, as_queries
+from ember.similarity.topk import search_block
+from ember.similarity.within import meetings, search_within
 
-__all__ = ["neighbors", "top_k", "write_neighbors"]
+__all__ = ["neighbors", "plain", "rows", "schema", "top_k", "write_neighbors"]
 
 # A block of queries, and the blocks of the corpus that it is compared with.
 _Task = tuple[int, Sequence[int]]
@@ -71,11 +76,9 @@ def top_k(
 
 def neighbors(spark: SparkSession, compared: Comparison, k: int, exclude_self: bool) -> DataFrame:
     """The result of `top_k` for tables that are packed."""
-    tasks, schema = _tasks(compared, wanted_tasks(spark)), _schema(compared)
-    found = blockwise.frame(
-        spark, list(enumerate(tasks)), _searcher(compared, k, exclude_self), schema
-    )
-    return _merged(found, compared.metric, k) if _is_split(tasks) else _plain(found)
+    tasks, body = _tasks(compared, wanted_tasks(spark)), _searcher(compared, k, exclude_self)
+    found = blockwise.frame(spark, list(enumerate(tasks)), body, schema(compared))
+    return _merged(found, compared.metric, k) if _is_split(tasks) else plain(found)
 
 
 def write_neighbors(
@@ -94,7 +97,7 @@ def write_neighbors(
         output.write(neighbors(spark, compared, k, exclude_self))
         return Written(len(tasks), 0, complete=True)
     body = _searcher(compared, k, exclude_self)
-    return blockwise.write(spark, output, tasks, body, _schema(compared), select=_plain)
+    return blockwise.write(spark, output, tasks, body, schema(compared), select=plain)
 
 
 def _tasks(compared: Comparison, wanted: int) -> list[_Task]:
@@ -113,7 +116,8 @@ def _is_split(tasks: list[_Task]) -> bool:
     return len({number for number, _ in tasks}) < len(tasks)
 
 
-def _schema(compared: Comparison) -> StructType:
+def schema(compared: Comparison) -> StructType:
+    """The result, with the numbers of its rows, by which parts of it are merged."""
     return StructType(
         [
             StructField("query", LongType()),
@@ -126,7 +130,8 @@ def _schema(compared: Comparison) -> StructType:
     )
 
 
-def _plain(found: DataFrame) -> DataFrame:
+def plain(found: DataFrame) -> DataFrame:
+    """The columns of the result."""
     return found.select("query_id", "neighbor_id", "rank", "score")
 
 
@@ -134,18 +139,13 @@ def _merged(found: DataFrame, metric: str, k: int) -> DataFrame:
     """The k best over several parts of the corpus; rows are numbered in the order of their ids."""
     best_first = F.asc("score") if metric == "euclidean" else F.desc("score")
     rank = F.row_number().over(Window.partitionBy("query").orderBy(best_first, "neighbor"))
-    return _plain(found.withColumn("rank", rank).filter(F.col("rank") <= k))
+    return plain(found.withColumn("rank", rank).filter(F.col("rank") <= k))
 
 
 def _searcher(
     compared: Comparison, k: int, exclude_self: bool
 ) -> Callable[[_Task], Iterator[pa.RecordBatch]]:
     def run(task: _Task) -> Iterator[pa.RecordBatch]:
-        from ember.similarity.neighbours import Neighbours
-        from ember.similarity.node import as_queries
-        from ember.similarity.topk import search_block
-        from ember.similarity.within import meetings, search_within
-
         number, others = task
         _, threads = task_resources()
         left, right = compared.shelves(threads)
@@ -160,18 +160,25 @@ def _searcher(
                 found = search_within(asked, block, shared, found, **how)
             else:
                 found = search_block(asked, block, found, **how)
-        numbers, scores = found.result(queries.metric)
-        row, rank = np.nonzero(numbers >= 0)
-        if not len(row):
-            return
-        chosen = numbers[row, rank]
-        yield from blockwise.batches(
-            query=pa.array(row + left.firsts[number]),
-            query_id=ids.take(pa.array(row)),
-            neighbor=pa.array(chosen),
-            neighbor_id=right.ids_at(chosen),
-            rank=pa.array((rank + 1).astype(np.int32)),
-            score=pa.array(scores[row, rank]),
-        )
+        yield from rows(found, queries, left, number, right)
 
     return run
+
+
+def rows(
+    found: Neighbours, queries: Block, left: Shelf, number: int, right: Shelf
+) -> Iterator[pa.RecordBatch]:
+    """What was found for the left block `number`, as rows of `schema`."""
+    numbers, scores = found.result(queries.metric)
+    row, rank = np.nonzero(numbers >= 0)
+    if not len(row):
+        return
+    chosen = numbers[row, rank]
+    yield from blockwise.batches(
+        query=pa.array(row + left.firsts[number]),
+        query_id=left.ids(number).take(pa.array(row)),
+        neighbor=pa.array(chosen),
+        neighbor_id=right.ids_at(chosen),
+        rank=pa.array((rank + 1).astype(np.int32)),
+        score=pa.array(scores[row, rank]),
+    )

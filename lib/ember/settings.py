@@ -12,6 +12,7 @@ __all__ = [
     "ComparisonLimits",
     "EmbedConfig",
     "EmbeddingsConfig",
+    "ExportConfig",
     "GroupsConfig",
     "InputConfig",
     "JoinConfig",
@@ -19,7 +20,10 @@ __all__ = [
     "LimitsConfig",
     "ModelConfig",
     "OutputConfig",
+    "ProjectConfig",
+    "RejectsConfig",
     "SearchConfig",
+    "VectorsConfig",
 ]
 
 Paths = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
@@ -81,14 +85,25 @@ class EmbeddingsConfig(Config):
     embedding: Name = "embedding"
 
 
-class ComparisonLimits(Config):
-    """`max_failed_fraction` bounds the rows whose vectors cannot be compared.
+class NewOutputConfig(Config):
+    """Where a table goes that is made in one piece."""
 
-    `rows_per_block` bounds the memory of a worker, and the work that a killed task loses; auto:
-    16 MiB of vectors.
-    """
+    path: Name
+    mode: Literal["fail", "overwrite"] = "fail"
+
+
+class RejectsConfig(Config):
+    """How many rows may have vectors that cannot be used."""
 
     max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+
+class ComparisonLimits(RejectsConfig):
+    """`rows_per_block` bounds the memory of a worker, and the work that a killed task loses.
+
+    auto: 16 MiB of vectors.
+    """
+
     rows_per_block: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
 
 
@@ -105,12 +120,17 @@ class GroupsConfig(Config):
 
 
 class SearchConfig(Config):
-    """Configuration of the `search` job. `corpus: null` searches the queries in themselves."""
+    """Configuration of the `search` job. `corpus: null` searches the queries in themselves.
+
+    `recall` is for `mode: approximate`.
+    """
 
     queries: EmbeddingsConfig
     corpus: EmbeddingsConfig | None = None
     k: Annotated[int, Field(ge=1)] = 10
     metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
+    mode: Literal["exact", "approximate"] = "exact"
+    recall: Annotated[float, Field(gt=0, lt=1)] = 0.95
     exclude_self: bool = False
     within: list[Name] = Field(default=[])
     output: OutputConfig
@@ -128,3 +148,38 @@ class JoinConfig(Config):
     groups: GroupsConfig = GroupsConfig()
     output: OutputConfig
     limits: JoinLimits = JoinLimits()
+
+
+class VectorsConfig(Config):
+    """A column of vectors whose length is all that is asked for."""
+
+    path: Paths
+    embedding: Name = "embedding"
+
+
+class ProjectConfig(Config):
+    """Configuration of the `project` job.
+
+    One of `dimension`, `explained` (a share of the variance), `like` (the dimension of that table)
+    and `projection` (a folder saved by an earlier run). `save: null` is `<output.path>.projection`.
+    """
+
+    input: EmbeddingsConfig
+    dimension: Annotated[int, Field(ge=1)] | None = None
+    explained: Annotated[float, Field(gt=0, le=1)] | None = None
+    like: VectorsConfig | None = None
+    projection: Name | None = None
+    center: bool = True
+    whiten: bool = False
+    save: Name | None = None
+    output: NewOutputConfig
+    limits: RejectsConfig = RejectsConfig()
+
+
+class ExportConfig(Config):
+    """Configuration of the `export` job."""
+
+    corpus: EmbeddingsConfig
+    metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
+    output: NewOutputConfig
+    limits: RejectsConfig = RejectsConfig()

@@ -109,6 +109,19 @@ class Storage:
         finally:
             stream.close()
 
+    def upload(self, local: str, target: str) -> None:
+        """Copy a file or folder of the driver's machine to `target`, which must not exist yet."""
+        system, hadoop_path = self._open(target)
+        system.copyFromLocalFile(self._jvm.org.apache.hadoop.fs.Path(f"file:{local}"), hadoop_path)
+
+    def download(self, source: str, local: str) -> None:
+        """Copy a file or folder to `local` on the driver's machine, which must not exist yet."""
+        system, hadoop_path = self._open(source)
+        # The last argument: without a checksum file beside each.
+        system.copyToLocalFile(
+            False, hadoop_path, self._jvm.org.apache.hadoop.fs.Path(f"file:{local}"), True
+        )
+
     def publish(self, staged: str, target: str) -> None:
         """Put the folder `staged` in the place of `target`, which may exist.
 

@@ -56,7 +56,7 @@ def test_join_writes_each_pair_and_keeps_the_rejected_rows_beside(run, tmp_path)
     settings = {"left__path": source, "left__id": "image_id", "output__path": out}
     code, message = run("join", **settings, threshold=-1)
     assert code == 3
-    assert "2 of 50 rows of the left table cannot be compared" in message
+    assert "2 of 50 rows of the left table have no usable vector" in message
     assert not out.exists()
 
     relaxed = {**settings, "limits__max_failed_fraction": 0.05}

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from ember.similarity.block import Block, Float32, Int64, prepare
 from ember.similarity.projection import Basis
 
-__all__ = ["Shelf", "as_queries", "to_ipc"]
+__all__ = ["Shelf", "as_queries", "from_ipc", "to_ipc"]
 
 
 def to_ipc(table: pa.Table) -> bytes:
@@ -31,6 +31,12 @@ def to_ipc(table: pa.Table) -> bytes:
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     return bytes(sink.getvalue().to_pybytes())
+
+
+def from_ipc(packed: pa.Buffer | pa.NativeFile) -> pa.Array:
+    """The first column of the table that `to_ipc` packed."""
+    with pa.ipc.open_stream(packed) as stream:
+        return stream.read_all().column(0).combine_chunks()
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,7 @@ class Shelf:
         return self._column(number, "groups")
 
     def _column(self, number: int, name: str) -> pa.Array:
-        file = pa.memory_map(f"{self._folder(number)}/{name}.arrow")
-        with pa.ipc.open_stream(file) as stream:
-            return stream.read_all().column(0).combine_chunks()
+        return from_ipc(pa.memory_map(f"{self._folder(number)}/{name}.arrow"))
 
     def ids_at(self, numbers: Int64) -> pa.Array:
         """Ids of rows by their numbers in the table, (n,) int64, n > 0, in the same order."""
@@ -76,6 +80,16 @@ class Shelf:
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return pa.concat_arrays(parts).take(pa.array(back))
+
+    def rows_at(self, numbers: Int64) -> Float32:
+        """(n, d) vectors of rows by their numbers, rising; reads without preparing blocks."""
+        owners = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
+        parts = [np.empty((0, self.basis.dimension), np.float32)]
+        for owner in np.unique(owners):
+            packed = pq.read_table(self.files[owner], columns=["matrix"], memory_map=True)
+            matrix = _matrix(packed["matrix"][0].as_buffer(), self.basis.dimension)
+            parts.append(matrix[numbers[owners == owner] - self.firsts[owner]])
+        return np.concatenate(parts)
 
     def _folder(self, number: int) -> str:
         folder = Path(self.cache, f"{Path(self.files[number]).stem}-{self.basis.key}")
@@ -106,6 +120,18 @@ class Shelf:
 
 def _matrix(buffer: pa.Buffer, dimension: int) -> Float32:
     return np.frombuffer(buffer, np.float32).reshape(-1, dimension)
+
+
+def own_numbers(ids: pa.Array, shelf: Shelf) -> Int64:
+    """(n,) the numbers on a shelf of the rows that have these ids; negative where there is none."""
+    import pyarrow.compute as pc
+
+    own = -1 - np.arange(len(ids), dtype=np.int64)
+    for number, first in enumerate(shelf.firsts):
+        found = pc.fill_null(pc.index_in(ids, value_set=shelf.ids(number)), -1)
+        positions = np.asarray(found).astype(np.int64)
+        own = np.where(positions >= 0, positions + first, own)
+    return own
 
 
 def as_queries(queries: Block, ids: pa.Array, corpus_ids: pa.Array, first: int) -> Block:

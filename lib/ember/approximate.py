@@ -1,0 +1,332 @@
+"""Approximate top-k search of embedding tables: only the lists near a query are looked at.
+
+The corpus, packed as for the exact search (ember.comparison), is divided into lists; sampled
+queries are searched exactly, which tells how many lists must be probed; then every query is
+searched in so many. Each node writes the corpus once more in the order of the lists and all its
+workers memory-map that file; a worker's memory is bounded by a tile, not by a list. The driver
+holds four bytes for each row of the corpus.
+
+Scores, ties and the lists themselves do not depend on partitions or retries.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark import Accumulator, AccumulatorParam, Broadcast
+from pyspark.sql import DataFrame, SparkSession
+
+from ember import blockwise, comparison, search
+from ember.blockwise import Written, wanted_tasks
+from ember.comparison import Comparison
+from ember.embedding import task_resources
+from ember.errors import InvalidConfig, InvalidInput
+from ember.resumable import TaskOutput
+from ember.similarity.block import Int64, prepare
+from ember.similarity.lists import Lists, count_for, fit_lists
+from ember.similarity.neighbours import Neighbours
+from ember.similarity.node import Shelf, own_numbers
+from ember.similarity.recall import Recall, choose_probes
+from ember.similarity.topk import search_block
+
+__all__ = ["Approximate", "approximate_top_k", "check", "plan"]
+
+MIN_ROWS = 10_000
+MIN_QUERIES = 500
+"""Below these the exact search is as fast."""
+_SAMPLED_SHARE = 20
+_SAMPLE_QUERIES = (200, 1000)
+_SAMPLE_PER_LIST = 32
+_SAMPLE_BYTES = 128 << 20
+_WORTHWHILE = 0.25
+"""Of the corpus; where more would be scanned, the exact search, which skips much, is as fast."""
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Division:
+    """A corpus in lists, and the list of each row by the row's number."""
+
+    lists: Lists
+    owners: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Approximate:
+    """A planned search. division: None, with a reason, where the search is exact."""
+
+    compared: Comparison
+    target: float
+    reason: str
+    division: Division | None = None
+    recall: Recall | None = None
+    pairs: Accumulator[dict[int, int]] | None = None
+
+    def top_k(self, spark: SparkSession, k: int, exclude_self: bool) -> DataFrame:
+        """The neighbours, as `ember.top_k` gives them, for what the search was planned for."""
+        body = self._body(spark, k, exclude_self)
+        if body is None:
+            return search.neighbors(spark, self.compared, k, exclude_self)
+        tasks = list(enumerate(range(len(self.compared.left.files))))
+        return search.plain(blockwise.frame(spark, tasks, body, search.schema(self.compared)))
+
+    def write_neighbors(
+        self, spark: SparkSession, output: TaskOutput, k: int, exclude_self: bool
+    ) -> Written:
+        """Stage the neighbours, and take up what an earlier attempt staged."""
+        body = self._body(spark, k, exclude_self)
+        if body is None:
+            return search.write_neighbors(spark, self.compared, output, k, exclude_self)
+        tasks = range(len(self.compared.left.files))
+        rows = search.schema(self.compared)
+        return blockwise.write(spark, output, tasks, body, rows, select=search.plain)
+
+    def _body(
+        self, spark: SparkSession, k: int, exclude_self: bool
+    ) -> Callable[[int], Iterator[pa.RecordBatch]] | None:
+        """What a task does with a block of queries; None where the search is exact."""
+        if self.division is None or self.recall is None or self.pairs is None:
+            return None
+        sent = spark.sparkContext.broadcast(self.division)
+        how: dict[str, Any] = {"k": k, "exclude_self": exclude_self, "pairs": self.pairs}
+        return _searcher(self.compared, sent, self.recall.probes, **how)
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest, once the search has run."""
+        told = self.compared.describe()
+        facts: dict[str, Any] = {"wanted_recall": self.target, "mode": "exact"}
+        if self.recall is not None:
+            facts["recall"] = {
+                "measured": self.recall.mean,
+                "interval_95": [self.recall.low, self.recall.high],
+                "on_queries": self.recall.queries,
+            }
+        if self.division is None or self.recall is None or self.pairs is None:
+            return {**told, "search": {**facts, "reason": self.reason}}
+        all_pairs = self.compared.left.rows * self.compared.right.rows
+        # In a resumed run its own tasks stand for all of them.
+        starts = [*self.compared.left.firsts, self.compared.left.rows]
+        mine = sum(starts[number + 1] - starts[number] for number in self.pairs.value)
+        scanned = sum(self.pairs.value.values()) * self.compared.left.rows / max(1, mine)
+        measuring = self.recall.queries * self.compared.right.rows
+        probing = len(self.division.lists) * (self.compared.left.rows + self.compared.right.rows)
+        return {
+            **told,
+            "search": {
+                **facts,
+                "mode": "approximate",
+                "lists": len(self.division.lists),
+                "probes": self.recall.probes,
+                "fraction_scanned": scanned / all_pairs,
+                # With the exact search of the sample, and rows and queries against the centroids.
+                "fraction_of_work": (scanned + measuring + probing) / all_pairs,
+            },
+        }
+
+
+def approximate_top_k(
+    queries: DataFrame,
+    corpus: DataFrame | None,
+    k: int,
+    metric: str = "cosine",
+    recall: float = 0.95,
+    *,
+    id: str = "id",
+    embedding: str = "embedding",
+    exclude_self: bool = False,
+    folder: str | None = None,
+) -> DataFrame:
+    """The k most similar rows of `corpus` for each row of `queries`, nearly all of them.
+
+    recall: the share of the exact answer that is found, on average over queries; the lower end of
+        its 95% interval, measured on sampled queries, reaches this.
+
+    The other arguments and the result are those of `ember.top_k`; scores are exact. Where the
+    tables are small, or so much would have to be scanned that nothing is won, the search is exact.
+    Raises InvalidInput as `ember.top_k` does, and for a recall that is not between 0 and 1.
+    """
+    if k < 1:
+        raise InvalidInput(f"k is {k}; ask for at least one neighbor")
+    if not 0 < recall < 1:
+        raise InvalidInput(f"recall is {recall}; give a share between 0 and 1, or search exactly")
+    spark = queries.sparkSession
+    left, right = comparison.sides(queries, corpus, metric, id=id, embedding=embedding, within=())
+    where = folder or comparison.scratch_folder()
+    compared = comparison.prepare(left, right, metric, where, left_blocks=wanted_tasks(spark))
+    return plan(spark, compared, k, recall, exclude_self).top_k(spark, k, exclude_self)
+
+
+def check(mode: str, within: Sequence[str]) -> None:
+    """Raise InvalidConfig when groups are to be searched approximately."""
+    if mode == "approximate" and within:
+        raise InvalidConfig(
+            "within goes with mode: exact; a search within groups compares little as it is"
+        )
+
+
+def plan(
+    spark: SparkSession, compared: Comparison, k: int, recall: float, exclude_self: bool
+) -> Approximate:
+    """Divide the corpus and measure how many lists a recall takes, or say why not."""
+    left, right = compared.left, compared.right
+    exact = partial(Approximate, compared, recall)
+    for packed, least, name in ((right, MIN_ROWS, "corpus"), (left, MIN_QUERIES, "query table")):
+        if packed.rows < least:
+            return exact(
+                f"the {name} has {packed.rows} rows; below {least} the exact search is as fast"
+            )
+    division = _divide(spark, compared)
+    lists = len(division.lists)
+    places, sizes = _measure(spark, compared, division, k, exclude_self)
+    chosen = choose_probes(places, lists, recall)
+    scanned = float(sizes[:, : chosen.probes].sum(axis=1).mean()) / right.rows
+    if chosen.probes > sizes.shape[1] or scanned > _WORTHWHILE:
+        return exact(
+            f"a recall of {recall:g} takes {chosen.probes} of {lists} lists; the exact search, "
+            "which skips much, is as fast"
+        )
+    pairs = spark.sparkContext.accumulator({}, _Latest())
+    return exact("", division, chosen, pairs)
+
+
+def _divide(spark: SparkSession, compared: Comparison) -> Division:
+    """Lists fitted on a sample in one task, then the list of every row, a task for each block."""
+    right = compared.right
+    wanted = count_for(right.rows, right.rows)
+    affordable = _SAMPLE_BYTES // (4 * right.dimension)
+    size = max(1, min(right.rows, affordable, _SAMPLE_PER_LIST * wanted))
+    numbers = _sampled(right.rows, size)
+
+    def fit(shelf: Shelf, _: int, threads: int) -> bytes:
+        metric = shelf.basis.metric
+        count = count_for(right.rows, size)
+        return pickle.dumps(fit_lists(shelf.rows_at(numbers), metric, count, seed=_SEED))
+
+    lists = pickle.loads(_collect(spark, compared, fit, 1)[0])
+    sent = spark.sparkContext.broadcast(lists)
+
+    def assign(shelf: Shelf, number: int, threads: int) -> bytes:
+        rows = shelf.block(number).rows
+        nearest = sent.value.nearest(rows, 1, threads=threads)
+        return bytes(nearest.astype(np.int32).tobytes())
+
+    parts = _collect(spark, compared, assign, len(right.files))
+    return Division(lists, np.concatenate([np.frombuffer(part, np.int32) for part in parts]))
+
+
+def _measure(
+    spark: SparkSession, compared: Comparison, division: Division, k: int, exclude_self: bool
+) -> tuple[Int64, Int64]:
+    """Of sampled queries: places of their exact neighbours' lists, and sizes of their lists.
+
+    (q, k) places as `choose_probes` takes them, and (q, half of the lists) sizes, nearest first.
+    """
+    left = compared.left
+    fewest, most = _SAMPLE_QUERIES
+    sample = _sampled(left.rows, min(left.rows, most, max(fewest, left.rows // _SAMPLED_SHARE)))
+    chunks = np.array_split(sample, min(len(sample), wanted_tasks(spark)))
+    half = max(1, len(division.lists) // 2)
+    sent = spark.sparkContext.broadcast(division)
+
+    def measure(shelf: Shelf, number: int, threads: int) -> bytes:
+        from ember.similarity.inverted import list_places
+
+        mine = left.shelf(compared.basis, threads)
+        queries = prepare(
+            mine.rows_at(chunks[number]), shelf.basis.metric, shelf.basis, threads=threads
+        )
+        if exclude_self:
+            own = (
+                chunks[number]
+                if compared.itself
+                else own_numbers(mine.ids_at(chunks[number]), shelf)
+            )
+            queries = replace(queries, ids=own)
+        found = Neighbours.empty(len(queries), k)
+        for other in range(len(shelf.files)):
+            found = search_block(
+                queries, shelf.block(other), found, exclude_self=exclude_self, threads=threads
+            )
+        numbers, _ = found.result(queries.metric)
+        lists, owners = sent.value.lists, sent.value.owners
+        nearest = lists.nearest(queries.rows, half, queries=True, threads=threads)
+        sizes = np.bincount(owners, minlength=len(lists))[nearest]
+        return pickle.dumps((list_places(numbers, owners, nearest, len(lists)), sizes))
+
+    parts = [pickle.loads(part) for part in _collect(spark, compared, measure, len(chunks))]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def _searcher(
+    compared: Comparison,
+    sent: Broadcast[Division],
+    probes: int,
+    *,
+    k: int,
+    exclude_self: bool,
+    pairs: Accumulator[dict[int, int]],
+) -> Callable[[int], Iterator[pa.RecordBatch]]:
+    def run(number: int) -> Iterator[pa.RecordBatch]:
+        from ember.similarity.inverted import InvertedFile
+
+        threads = task_resources()[1]
+        left, right = compared.shelves(threads)
+        queries, ids = left.block(number), left.ids(number)
+        if exclude_self and not compared.itself:
+            queries = replace(queries, ids=own_numbers(ids, right))
+        lists, owners = sent.value.lists, sent.value.owners
+        file = InvertedFile.on_node(right, owners, len(lists))
+        found, looked = file.search_nearest(
+            queries, lists, probes, k, exclude_self=exclude_self, threads=threads
+        )
+        pairs.add({number: looked})
+        yield from search.rows(found, queries, left, number, right)
+
+    return run
+
+
+def _tasks(spark: SparkSession, count: int) -> DataFrame:
+    """One task for each number below `count`."""
+    return spark.range(0, count, 1, max(1, count))
+
+
+def _collect(
+    spark: SparkSession,
+    compared: Comparison,
+    work: Callable[[Shelf, int, int], bytes],
+    count: int,
+) -> list[bytes]:
+    """What `work` makes of the corpus's shelf, a task's number and its threads, in that order."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        threads = task_resources()[1]
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                made = work(compared.right.shelf(compared.basis, threads), number, threads)
+                columns = {"number": pa.array([number]), "made": pa.array([made], pa.binary())}
+                yield pa.RecordBatch.from_pydict(columns)
+
+    rows = _tasks(spark, count).mapInArrow(run, "number long, made binary").collect()
+    return [bytes(row["made"]) for row in sorted(rows, key=lambda row: row["number"])]
+
+
+def _sampled(rows: int, size: int) -> Int64:
+    """Numbers of rows drawn without replacement, rising: the same in every run."""
+    return np.sort(np.random.default_rng(_SEED).choice(rows, size, replace=False))
+
+
+class _Latest(AccumulatorParam[dict[int, int]]):
+    """By task: one that runs twice counts once."""
+
+    def zero(self, value: dict[int, int]) -> dict[int, int]:
+        return {}
+
+    def addInPlace(self, value1: dict[int, int], value2: dict[int, int]) -> dict[int, int]:
+        return {**value1, **value2}

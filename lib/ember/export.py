@@ -1,0 +1,121 @@
+"""A corpus table as a faiss index, for those who want to serve it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+
+from ember import blocks
+from ember.blocks import Packed
+from ember.errors import InvalidInput
+from ember.publish import Output
+from ember.similarity.faiss_file import FlatIndexFile, check_format
+from ember.similarity.node import from_ipc
+from ember.similarity.projection import METRICS
+from ember.tables import select_embeddings
+
+__all__ = ["check_faiss", "export_faiss", "stage_index"]
+
+
+def export_faiss(
+    table: DataFrame,
+    path: str,
+    metric: str = "cosine",
+    *,
+    id: str = "id",
+    embedding: str = "embedding",
+    mode: str = "fail",
+    max_failed_fraction: float = 0.01,
+) -> dict[str, Any]:
+    """Write a table of embeddings as a flat faiss index, published whole or not at all.
+
+    table: an id column of any atomic type, and a column array<float>.
+    path: the folder to write: `index.faiss`; `ids.parquet` with `position` (int64, the number
+        that faiss returns) and `id`; `_manifest.json`.
+    metric: cosine and inner_product give an IndexFlatIP, euclidean an IndexFlatL2. For cosine the
+        rows are scaled to length 1; scale the queries, too.
+    mode: fail where there is something at `path`, or overwrite it.
+
+    Rows are in the order of their ids. Rows without a usable vector are left out and kept with
+    their reasons in `<path>.rejected`. The vectors pass through the driver block by block (16 MiB),
+    so its memory does not grow with the table; its temporary folder holds the index once.
+
+    Returns the facts of the manifest. Raises InvalidInput for a table that is not embeddings, an
+    output that exists, and when faiss is not installed; TooManyFailures.
+    """
+    if metric not in METRICS:
+        raise InvalidInput(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
+    check_faiss()
+    rows = select_embeddings(table, id, embedding, "the table")
+    output = Output(table.sparkSession, path, mode, {"job": "export"})
+    output.check()
+    with output.attempt():
+        facts = stage_index(rows, metric, output, max_failed_fraction)
+        output.publish(facts)
+    return facts
+
+
+def check_faiss() -> None:
+    """Raise InvalidInput when there is no faiss here, or one with another format."""
+    try:
+        check_format()
+    except ImportError:
+        raise InvalidInput(
+            "faiss is not installed here; install it with pip install 'ember-spark[faiss]'"
+        ) from None
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
+
+
+def stage_index(
+    rows: DataFrame, metric: str, output: Output, max_failed_fraction: float
+) -> dict[str, Any]:
+    """Write (id, embedding) as an index and its ids for `output` to publish; for the manifest.
+
+    Raises TooManyFailures when more than `max_failed_fraction` of the rows have no usable vector.
+    """
+    spark = rows.sparkSession
+    dimension = blocks.dimension_of(rows, "the table", max_failed_fraction)
+    if not dimension:
+        raise InvalidInput("the table has no vectors to make an index of")
+    size = blocks.block_rows(dimension)
+    packed = blocks.pack(rows, metric, dimension, output.scratch, size)
+    bad = blocks.rejected_rows(spark, packed.folder, packed.id_type)
+    total = packed.rows + packed.rejected
+    output.refuse_rejected(bad, packed.rejected, total, max_failed_fraction)
+    with tempfile.TemporaryDirectory(prefix="ember-faiss-") as folder:
+        _write(spark, packed, metric, Path(folder))
+        for name in ("index.faiss", "ids.parquet"):
+            output.add(f"{folder}/{name}", name)
+    return {
+        "index": {
+            "kind": "IndexFlatL2" if metric == "euclidean" else "IndexFlatIP",
+            "metric": metric,
+            "scaled_to_length_1": metric == "cosine",
+        },
+        "dimension": dimension,
+        "counts": {"rows": packed.rows, "rejected": packed.rejected},
+    }
+
+
+def _write(spark: SparkSession, packed: Packed, metric: str, folder: Path) -> None:
+    index = FlatIndexFile(f"{folder}/index.faiss", metric, packed.dimension, packed.rows)
+    writer: pq.ParquetWriter | None = None
+    with index:
+        for file, first in zip(packed.files, packed.firsts, strict=True):
+            block = spark.read.parquet(file).select("ids", "matrix").toArrow()
+            ids = from_ipc(block["ids"][0].as_buffer())
+            matrix = np.frombuffer(block["matrix"][0].as_buffer(), np.float32)
+            index.append(matrix.reshape(-1, packed.dimension))
+            positions = pa.array(np.arange(first, first + len(ids), dtype=np.int64))
+            part = pa.table({"position": positions, "id": ids})
+            writer = writer or pq.ParquetWriter(f"{folder}/ids.parquet", part.schema)
+            writer.write_table(part)
+    if writer is not None:
+        writer.close()

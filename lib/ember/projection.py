@@ -1,0 +1,265 @@
+"""Projecting a table of embeddings to fewer dimensions: fitted on the cluster, or loaded.
+
+Fitting reads the table once; each task reduces its rows to their moments (ember.similarity.pca),
+which merge in a tree. A task holds a few matrices of d x d float64 and so does the driver, where
+the last ones merge: 32 MiB each at 2048 dimensions, 128 MiB at 4096.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from pyspark import Broadcast
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
+
+from ember import blocks
+from ember.errors import InvalidConfig, InvalidInput
+from ember.similarity.linear import Projection, project_column
+from ember.similarity.pca import Moments, fit_pca
+from ember.similarity.vectors import read_vectors
+from ember.storage import Storage
+from ember.tables import column, select_embeddings
+
+__all__ = [
+    "TOLERANCE",
+    "check_choice",
+    "check_free",
+    "check_length",
+    "fit_projection",
+    "load_projection",
+    "output_dimension",
+    "project",
+    "projected",
+    "rejected_rows",
+    "save_projection",
+]
+
+# Of all partial moments together, which is what the tree moves about.
+_PARTIAL_BYTES = 8 << 30
+TOLERANCE = 1e-6
+"""Between two runs of one projection, relative to a vector's largest value: a bit of float32."""
+
+
+def fit_projection(
+    table: DataFrame,
+    *,
+    dimension: int | None = None,
+    explained: float | None = None,
+    center: bool = True,
+    whiten: bool = False,
+    embedding: str = "embedding",
+    max_failed_fraction: float = 0.01,
+) -> Projection:
+    """Principal components of the vectors in a column of `table`; one of the two sizes is given.
+
+    dimension: how many. explained: the fewest that explain this share of the variance.
+    center, whiten: see `ember.similarity.pca.fit_pca`, which also says what is fixed about signs.
+
+    Rows without a usable vector (null, another length, not finite) are left out.
+    The result does not depend on the partitioning, up to the rounding of float64; directions of
+    equal variance are any orthonormal basis of their span.
+
+    Raises InvalidInput for a table without usable vectors or with two lengths of them, and a size
+    that cannot be; InvalidConfig unless one size is given.
+    """
+    check_choice(dimension=dimension, explained=explained)
+    vectors = _vectors(table, embedding)
+    length = blocks.dimension_of(vectors, "the table", max_failed_fraction)
+    if not length:
+        raise InvalidInput("the table has no vectors to fit principal components on")
+    if dimension is not None and not 1 <= dimension <= length:
+        raise InvalidInput(f"cannot project {length} dimensions to {dimension}; give 1 to {length}")
+    try:
+        return fit_pca(
+            _moments(vectors, length),
+            dimension=dimension,
+            explained=explained,
+            center=center,
+            whiten=whiten,
+        )
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
+
+
+def project(
+    table: DataFrame,
+    projection: Projection | str | None = None,
+    *,
+    dimension: int | None = None,
+    explained: float | None = None,
+    like: DataFrame | None = None,
+    embedding: str = "embedding",
+) -> DataFrame:
+    """`table` with the vectors of one column projected to fewer dimensions.
+
+    projection: fitted by `fit_projection`, or the folder of a saved one; else it is fitted here,
+    with `dimension` or `explained` as there, or to the dimension of the table `like`, whose vectors
+    are in a column of the same name.
+
+    Returns all columns in their order, the others as they were. Rows that cannot be projected (null
+    vectors, another length, not finite) are left out. Lazy but for the fit.
+
+    Raises InvalidInput for a table or projection that cannot be used; InvalidConfig unless one way
+    is given.
+    """
+    check_choice(projection=projection, dimension=dimension, explained=explained, like=like)
+    _vectors(table, embedding)
+    spark = table.sparkSession
+    if isinstance(projection, str):
+        projection = load_projection(spark, projection)
+    if projection is None:
+        if like is not None:
+            dimension = output_dimension(like, embedding, "like")
+        projection = fit_projection(
+            table, dimension=dimension, explained=explained, embedding=embedding
+        )
+    check_length(table, embedding, projection)
+    return projected(table, projection, embedding)
+
+
+def projected(table: DataFrame, projection: Projection, embedding: str) -> DataFrame:
+    """`table` less the rows that cannot be projected, the others with their new vectors."""
+    place = table.columns.index(embedding)
+    # Under plain names meanwhile: mapInArrow takes no column with a dot or a backtick in its name.
+    plain = table.toDF(*(f"c{number}" for number in range(len(table.columns))))
+    fields = list(plain.schema.fields)
+    fields[place] = StructField(fields[place].name, ArrayType(FloatType()))
+    sent = table.sparkSession.sparkContext.broadcast(projection)
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            vectors, reasons = project_column(batch.column(place), sent.value)
+            columns = [*batch.columns[:place], vectors, *batch.columns[place + 1 :]]
+            names = batch.schema.names
+            yield pa.RecordBatch.from_arrays(columns, names=names).filter(reasons.is_null())
+
+    return plain.mapInArrow(run, StructType(fields)).toDF(*table.columns)
+
+
+def rejected_rows(table: DataFrame, projection: Projection, id: str, embedding: str) -> DataFrame:
+    """The rows that cannot be projected, as (id, reason)."""
+    rows = select_embeddings(table, id, embedding, "the table")
+    schema = StructType(
+        [StructField("id", rows.schema["id"].dataType), StructField("reason", StringType())]
+    )
+    return rows.mapInArrow(_rejecter(table.sparkSession.sparkContext.broadcast(projection)), schema)
+
+
+def _rejecter(
+    sent: Broadcast[Projection],
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            _, reasons = project_column(batch.column(1), sent.value)
+            bad = pa.RecordBatch.from_arrays([batch.column(0), reasons], names=["id", "reason"])
+            yield bad.filter(reasons.is_valid())
+
+    return run
+
+
+def check_choice(**ways: object) -> None:
+    """Raise InvalidConfig unless exactly one of the ways is given."""
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) != 1:
+        known, found = ", ".join(ways), " and ".join(given) or "none of them"
+        raise InvalidConfig(f"give one of {known}; there is {found}")
+
+
+def output_dimension(table: DataFrame, embedding: str, shown: str) -> int:
+    """The length of the vectors of a table. Raises InvalidInput where there are none."""
+    length = blocks.dimension_of(_vectors(table, embedding), f"the table {shown}", 0.01)
+    if not length:
+        raise InvalidInput(f"the table {shown} has no vectors to take the dimension from")
+    return length
+
+
+def check_length(
+    table: DataFrame, embedding: str, projection: Projection, max_failed_fraction: float = 0.01
+) -> None:
+    """Raise InvalidInput when the projection takes vectors of another length than the table's."""
+    length = blocks.dimension_of(_vectors(table, embedding), "the table", max_failed_fraction)
+    if length and length != projection.input_dimension:
+        raise InvalidInput(
+            f"the table's vectors have {length} dimensions and the projection takes "
+            f"{projection.input_dimension}; fit one on vectors of the same model"
+        )
+
+
+def check_free(spark: SparkSession, folder: str) -> None:
+    """Raise InvalidInput when there is something at `folder`."""
+    if Storage(spark).exists(folder):
+        raise InvalidInput(
+            f"{folder} exists, and the projection goes there; set output.mode to overwrite, or "
+            "give another folder as save"
+        )
+
+
+def save_projection(spark: SparkSession, projection: Projection, folder: str) -> None:
+    """Write a projection as a folder, wherever Spark can write; replaces one that is there."""
+    storage = Storage(spark)
+    target = storage.qualify(folder)
+    staged = storage.sibling(target, f".{storage.name(target)}.staging")
+    storage.delete(staged)
+    with tempfile.TemporaryDirectory() as local:
+        projection.save(Path(local, "projection"))
+        storage.upload(f"{local}/projection", staged)
+    storage.publish(staged, target)
+
+
+def load_projection(spark: SparkSession, folder: str) -> Projection:
+    """What `save_projection` wrote. Raises InvalidInput when there is no usable projection."""
+    storage = Storage(spark)
+    if not storage.exists(folder):
+        raise InvalidInput(f"there is no projection at {folder}")
+    with tempfile.TemporaryDirectory() as local:
+        storage.download(folder, f"{local}/projection")
+        try:
+            return Projection.load(f"{local}/projection")
+        except ValueError as error:
+            raise InvalidInput(f"{folder}: {error}") from None
+
+
+def _vectors(table: DataFrame, embedding: str) -> DataFrame:
+    """The column as (id, embedding), for the checks that all tables of embeddings pass."""
+    if embedding not in table.columns:
+        column(table, embedding)  # says which columns there are
+        raise InvalidInput(f"{embedding} lies within another column; select it into one of its own")
+    with_id = table.select(F.lit(0).alias("id"), column(table, embedding).alias("embedding"))
+    return select_embeddings(with_id, "id", "embedding", "the table")
+
+
+def _moments(vectors: DataFrame, dimension: int) -> Moments:
+    packed = vectors.select("embedding")
+    bound = max(1, _PARTIAL_BYTES // (8 * dimension * dimension))
+    cores = int(vectors.sparkSession.sparkContext.defaultParallelism)
+    partials = packed.coalesce(min(bound, cores)).mapInArrow(_reducer(dimension), "moments binary")
+    unpacked = partials.rdd.map(lambda row: Moments.unpack(bytes(row[0]), dimension))
+    depth = max(2, math.ceil(math.log2(max(2, min(bound, cores))) / 2))
+    # None, because the first value is sent with every task.
+    merged = unpacked.treeAggregate(None, _merge, _merge, depth=depth)
+    return Moments.empty(dimension) if merged is None else merged
+
+
+def _merge(one: Moments | None, other: Moments | None) -> Moments | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one.merge(other)
+
+
+def _reducer(dimension: int) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        moments = Moments.empty(dimension)
+        for batch in batches:
+            rows = read_vectors(batch.column(0), "inner_product", dimension).matrix
+            moments = moments.merge(Moments.of(rows))
+        if moments.count:
+            packed = pa.array([moments.pack()], pa.binary())
+            yield pa.RecordBatch.from_arrays([packed], names=["moments"])
+
+    return run

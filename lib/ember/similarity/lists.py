@@ -1,0 +1,151 @@
+"""A corpus divided into lists around centroids, for approximate search.
+
+Rows go to the list of their nearest centroid, queries look into the nearest few (the inverted file
+of Sivic and Zisserman, Video Google, 2003; Jégou, Douze and Schmid, Product quantization for
+nearest neighbor search, 2011, section 4). What "near" means follows the metric:
+
+    cosine         rows scaled to length 1, spherical k-means, by inner product with the centroid
+    euclidean      rows as they are, k-means, by distance
+    inner_product  rows lifted to a sphere, (x, sqrt(M^2 - |x|^2)) / M with M the largest norm of
+                   the sample, queries (q, 0) / |q|: the order of inner products is that of cosines
+                   there (Bachrach et al., Speeding up the Xbox recommender system, 2014)
+
+Nearest centroids are found by the exact kernel, so that lists and probes do not depend on how rows
+are batched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ember.similarity.block import Float32, Int64, prepare
+from ember.similarity.neighbours import Neighbours
+from ember.similarity.projection import Basis, fit_basis
+from ember.similarity.threads import run_tiles, tensor
+from ember.similarity.topk import search_block
+
+ITERATIONS = 8
+ROWS_PER_LIST = 24
+"""Rows of the sample for each list, at least."""
+CHUNK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Centroids, and how rows are compared with them.
+
+    Attributes:
+        metric: of the search.
+        centroids: (lists, d) float32; d + 1 columns for inner_product.
+        radius: M above; 1 for other metrics.
+        basis: for searching the centroids.
+    """
+
+    metric: str
+    centroids: Float32
+    radius: float
+    basis: Basis
+
+    def __len__(self) -> int:
+        return len(self.centroids)
+
+    def nearest(
+        self, rows: Float32, count: int, *, queries: bool = False, threads: int = 1
+    ) -> Int64:
+        """(n, count) the lists nearest to (n, d) rows, nearest first, ties by number.
+
+        queries: the rows are queries and not rows of the corpus (which matters to inner_product).
+        """
+        metric = self.basis.metric
+        centroids = prepare(self.centroids, metric, self.basis, threads=threads)
+        parts = [np.empty((0, count), np.int64)]
+        for start in range(0, len(rows), CHUNK_ROWS):
+            points = self.points(rows[start : start + CHUNK_ROWS], queries=queries)
+            block = prepare(points, metric, self.basis, threads=threads)
+            found = Neighbours.empty(len(block), count)
+            parts.append(search_block(block, centroids, found, threads=threads).ids)
+        return np.concatenate(parts)
+
+    def points(self, rows: Float32, *, queries: bool = False) -> Float32:
+        """Rows as they are compared with centroids."""
+        return _points(rows, self.metric, self.radius, queries)
+
+
+def fit_lists(sample: Float32, metric: str, count: int, *, seed: int = 0) -> Lists:
+    """Lists by Lloyd's k-means on a sample, (n, d) finite rows, n >= count.
+
+    Starts from rows chosen at random by `seed`; a list that becomes empty starts again beside the
+    centroid of the largest one. The same sample gives the same lists on the same machine.
+
+    Raises:
+        ValueError: fewer rows than lists.
+    """
+    if not 1 <= count <= len(sample):
+        raise ValueError(f"cannot make {count} lists of a sample of {len(sample)} rows")
+    norms = np.sqrt(np.square(sample, dtype=np.float64).sum(axis=1))
+    radius = float(norms.max()) or 1.0 if metric == "inner_product" else 1.0
+    points = _points(sample, metric, radius, False)
+    spherical = metric != "euclidean"
+    (centroids,) = run_tiles(
+        lambda rows: _lloyd(rows, count, spherical, np.random.default_rng(seed)), [points], 1
+    )
+    basis = fit_basis(centroids, "inner_product" if spherical else "euclidean")
+    return Lists(metric, centroids, radius, basis)
+
+
+def _points(rows: Float32, metric: str, radius: float, queries: bool) -> Float32:
+    if metric == "euclidean":
+        return rows
+    exact = rows.astype(np.float64)
+    norms = np.sqrt(np.square(exact).sum(axis=1, keepdims=True))
+    if metric == "cosine" or queries:
+        exact /= np.where(norms > 0, norms, 1.0)
+        height = np.zeros_like(norms)
+    else:
+        exact /= radius
+        height = np.sqrt(np.maximum(1.0 - np.square(norms / radius), 0.0))
+    if metric == "inner_product":
+        exact = np.concatenate([exact, height], axis=1)
+    return exact.astype(np.float32)
+
+
+def _lloyd(points: Float32, count: int, spherical: bool, rng: np.random.Generator) -> Float32:
+    centroids = points[np.sort(rng.choice(len(points), count, replace=False))]
+    for _ in range(ITERATIONS):
+        owners = _owners(points, centroids, spherical)
+        sizes = np.bincount(owners, minlength=count)
+        order = np.argsort(owners, kind="stable")
+        filled = np.flatnonzero(sizes)
+        starts = np.concatenate([[0], np.cumsum(sizes[filled])[:-1]])
+        sums = np.add.reduceat(points[order], starts, axis=0, dtype=np.float64)
+        means = np.empty((count, points.shape[1]))
+        means[filled] = sums / sizes[filled, None]
+        empty = np.flatnonzero(sizes == 0)
+        largest = np.argsort(-sizes, kind="stable")[: len(empty)]
+        nudge = 1.0 + 2.0**-10 * rng.choice([-1.0, 1.0], (len(empty), points.shape[1]))
+        means[empty] = means[largest] * nudge
+        if spherical:
+            lengths = np.sqrt(np.square(means).sum(axis=1, keepdims=True))
+            means /= np.where(lengths > 0, lengths, 1.0)
+        centroids = means.astype(np.float32)
+    return centroids
+
+
+def _owners(points: Float32, centroids: Float32, spherical: bool) -> Int64:
+    """The nearest centroid of each point, in float32 arithmetic."""
+    import torch
+
+    b = tensor(centroids)
+    halves = torch.zeros(len(b)) if spherical else 0.5 * b.square().sum(1)
+    owners = np.empty(len(points), np.int64)
+    for start in range(0, len(points), CHUNK_ROWS):
+        part = slice(start, start + CHUNK_ROWS)
+        owners[part] = (tensor(points[part]) @ b.T - halves).argmax(1).numpy()
+    return owners
+
+
+def count_for(rows: int, sample: int) -> int:
+    """How many lists for a corpus: 2 sqrt(rows), as many as the sample can support."""
+    return max(1, min(int(2 * np.sqrt(rows)), sample // ROWS_PER_LIST))

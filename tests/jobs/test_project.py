@@ -1,0 +1,125 @@
+"""The project job: shorter vectors, everything else as it was, and a projection to use again."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.decomposition import PCA
+
+import ember
+from corpora import leftovers, manifest, write
+from ember.errors import InvalidConfig
+
+FLOATS = pa.list_(pa.float32())
+
+
+def source(path, count=200, bad=0, name="image.id", row_group_size=None):
+    rng = np.random.default_rng(0)
+    matrix = (rng.normal(size=(count, 10)) * np.geomspace(1, 0.1, 10) + 2).astype(np.float32)
+    odd = [None, [1.0], [float("nan")] * 10][:bad]
+    columns = {
+        name: [f"i{n:03}" for n in range(count)],
+        "embedding": pa.array([*matrix[: count - bad], *odd], FLOATS),
+        "a `b`": pa.array([{"x": n, "y": [n]} for n in range(count)]),
+    }
+    return write(path, row_group_size, **columns), matrix[: count - bad]
+
+
+def given(path, tmp_path, **settings):
+    return {
+        "input__path": path,
+        "input__id": "image.id",
+        "output__path": tmp_path / "work" / "out",
+        **settings,
+    }
+
+
+def test_project_writes_shorter_vectors_beside_all_other_columns(run_job, tmp_path):
+    path, matrix = source(tmp_path / "in.parquet", bad=3, row_group_size=50)
+    out = tmp_path / "work" / "out"
+    few = given(path, tmp_path, dimension=4)
+    code, message = run_job("project", **few)
+    assert code == 3
+    assert "3 of 200 rows have no usable vector" in message
+    assert leftovers(out.parent) == ["out.rejected"]
+
+    ceiling = {"limits__max_failed_fraction": 0.02}
+    assert run_job("project", **few, **ceiling) == (0, "")
+    assert leftovers(out.parent) == ["out", "out.projection", "out.rejected"]
+    table = pq.read_table(out).sort_by("image.id")
+    before = pq.read_table(path).slice(0, 197)
+    assert table.schema.names == before.schema.names
+    assert table.drop_columns("embedding").equals(before.drop_columns("embedding"))
+    theirs = PCA(4, svd_solver="full").fit(matrix.astype(np.float64))
+    expected = theirs.transform(matrix.astype(np.float64))
+    ours = np.array(table["embedding"].to_pylist())
+    signs = np.sign((ours * expected).sum(axis=0))
+    np.testing.assert_allclose(ours, expected * signs, atol=1e-5)
+    rejected = pq.read_table(tmp_path / "work" / "out.rejected").to_pylist()
+    assert sorted((row["id"], row["reason"]) for row in rejected) == [
+        ("i197", "null embedding"),
+        ("i198", "wrong length: 1 instead of 10"),
+        ("i199", "not finite"),
+    ]
+    told = manifest(out)
+    assert told["counts"] == {"rows": 197, "rejected": 3}
+    assert told["dimension"] == 4
+    facts = told["projection"]["facts"]
+    assert facts["explained"] == pytest.approx(theirs.explained_variance_ratio_.sum())
+    saved = json.loads((tmp_path / "work" / "out.projection" / "projection.json").read_text())
+    assert saved["fingerprint"] == told["projection"]["fingerprint"]
+    assert saved["facts"]["explained_variance"] == pytest.approx(theirs.explained_variance_)
+
+    again = tmp_path / "again"
+    loaded = {**few, "projection": tmp_path / "work" / "out.projection", "output__path": again}
+    del loaded["dimension"]
+    assert run_job("project", **loaded, **ceiling) == (0, "")
+    assert pq.read_table(again).sort_by("image.id")["embedding"].equals(table["embedding"])
+    assert manifest(again)["projection"]["fingerprint"] == saved["fingerprint"]
+
+
+def test_the_library_fits_to_a_share_or_to_another_table_s_dimension(spark, tmp_path):
+    path, _ = source(tmp_path / "in.parquet", name="id", row_group_size=30)
+    table = spark.read.parquet(path)
+    whole = ember.fit_projection(table, explained=0.9)
+    parted = ember.fit_projection(table.repartition(5), explained=0.9)
+    assert parted.output_dimension == whole.output_dimension < 10
+    np.testing.assert_allclose(parted.components, whole.components, atol=1e-9)
+    other, _ = source(tmp_path / "other.parquet", 3, name="id")
+    like = spark.read.parquet(other).selectExpr("id", "slice(embedding, 1, 6) as embedding")
+    sizes = ember.project(table, like=like).selectExpr("size(embedding) as n").distinct().collect()
+    assert [row["n"] for row in sizes] == [6]
+    with pytest.raises(InvalidConfig, match="give one of projection, dimension, explained, like"):
+        ember.project(table, dimension=3, explained=0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "give one of dimension, explained, like, projection; there is none of them"),
+        ({"dimension": 11}, "cannot project 10 dimensions to 11; give 1 to 10"),
+        ({"projection": "/nowhere"}, "there is no projection at /nowhere"),
+        ({"projection": "HERE"}, "no usable projection"),
+        ({"dimension": 2, "save": "HERE"}, "exists, and the projection goes there"),
+        ({"dimension": 2, "input__embedding": "a `b`"}, "embeddings are array<float>"),
+    ],
+)
+def test_what_cannot_work_is_exit_code_2_and_nothing_written(run_job, tmp_path, settings, words):
+    path, _ = source(tmp_path / "in.parquet", 5)
+    (tmp_path / "here").mkdir()
+    settings = {
+        key: tmp_path / "here" if value == "HERE" else value for key, value in settings.items()
+    }
+    code, message = run_job("project", **given(path, tmp_path, **settings))
+    assert (code, words in message, message) == (2, True, message)
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_dry_run_writes_nothing(run_job, tmp_path):
+    path, _ = source(tmp_path / "in.parquet", 5)
+    assert run_job("project", "--dry-run", **given(path, tmp_path, dimension=2)) == (0, "")
+    assert not (tmp_path / "work").exists()

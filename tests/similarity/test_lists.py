@@ -1,0 +1,165 @@
+"""Approximate search: with all lists probed it is the exact one; fewer lists cost only recall."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from cases import KINDS, brute_force, brute_top_k, clustered, random
+
+from ember.similarity import fit_basis, prepare
+from ember.similarity.inverted import InvertedFile, list_places
+from ember.similarity.lists import fit_lists
+from ember.similarity.node import Shelf, own_numbers, pack_ids
+from ember.similarity.recall import choose_probes
+
+METRICS = ["cosine", "inner_product", "euclidean"]
+
+
+def shelf(folder, matrix, metric, size):
+    """A table in packed blocks, as Spark writes them."""
+    files, firsts = [], list(range(0, len(matrix), size))
+    for first in firsts:
+        part = matrix[first : first + size]
+        ids = pa.array([f"r{n:04}" for n in range(first, first + len(part))])
+        packed = {"ids": [pack_ids(ids)], "matrix": [part.tobytes()]}
+        files.append(str(folder / f"{first}.parquet"))
+        pq.write_table(pa.table(packed), files[-1])
+    return Shelf(files, firsts, fit_basis(matrix, metric), str(folder / "cache"), 1)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_all_lists_give_the_exact_answer(tmp_path, metric, kind):
+    rng = np.random.default_rng(3)
+    corpus, queries = kind(rng, 300, 9), kind(rng, 40, 9)
+    queries[:5] = corpus[:5]
+    here = shelf(tmp_path, corpus, metric, 120)
+    lists = fit_lists(corpus, metric, 12)
+    owners = lists.nearest(corpus, 1)[:, 0].astype(np.int32)
+    file = InvertedFile.on_node(here, owners, 12)
+    assert sorted(file.rows.ids) == list(range(300))
+    block = prepare(queries, metric, here.basis)
+    probes = lists.nearest(queries, 12, queries=True)
+    assert (np.sort(probes, axis=1) == np.arange(12)).all()
+    for exclude_self in (False, True):
+        found, pairs = file.search(block, probes, 7, exclude_self=exclude_self)
+        ids, scores = found.result(metric)
+        own = np.arange(40) if exclude_self else None
+        expected = brute_top_k(brute_force(queries, corpus, metric), np.arange(300), 7, metric, own)
+        np.testing.assert_array_equal(ids, expected[0])
+        np.testing.assert_array_equal(scores, expected[1])
+    assert 40 * 300 <= pairs <= 2 * 40 * 300
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_some_lists_give_the_best_rows_of_those(tmp_path, metric):
+    rng = np.random.default_rng(4)
+    corpus, queries = clustered(rng, 400, 6), clustered(rng, 30, 6)
+    lists = fit_lists(corpus, metric, 16)
+    owners = lists.nearest(corpus, 1)[:, 0].astype(np.int32)
+    here = shelf(tmp_path, corpus, metric, 400)
+    probes = lists.nearest(queries, 3, queries=True)
+    file = InvertedFile.on_node(here, owners, 16)
+    found, _ = file.search(prepare(queries, metric, here.basis), probes, 5, threads=2)
+    ids, _ = found.result(metric)
+    scores = brute_force(queries, corpus, metric)
+    for row in range(30):
+        inside = np.flatnonzero(np.isin(owners, probes[row]))
+        best, _ = brute_top_k(scores[row : row + 1, inside], inside, 5, metric)
+        np.testing.assert_array_equal(ids[row], best[0])
+
+
+def test_a_query_near_small_lists_still_gets_all_its_places(tmp_path):
+    rng = np.random.default_rng(8)
+    corpus = random(rng, 60, 5)
+    lists = fit_lists(corpus, "euclidean", 30)
+    owners = lists.nearest(corpus, 1)[:, 0].astype(np.int32)
+    here = shelf(tmp_path, corpus, "euclidean", 60)
+    block = prepare(corpus, "euclidean", here.basis)
+    file = InvertedFile.on_node(here, owners, 30)
+    assert (file.search(block, owners[:, None], 8)[0].result("euclidean")[0] < 0).any()
+    found, _ = file.search_nearest(block, lists, 1, 8, exclude_self=True)
+    assert (found.result("euclidean")[0] >= 0).all()
+    few, _ = file.search_nearest(block, lists, 1, 100)
+    every = brute_top_k(brute_force(corpus, corpus, "euclidean"), np.arange(60), 100, "euclidean")
+    np.testing.assert_array_equal(few.result("euclidean")[0], every[0])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_lists_and_probes_do_not_depend_on_how_rows_are_batched(metric):
+    rng = np.random.default_rng(5)
+    rows = clustered(rng, 500, 8)
+    rows[::7] = rows[0]
+    lists = fit_lists(rows, metric, 20)
+    again = fit_lists(rows, metric, 20)
+    np.testing.assert_array_equal(lists.centroids, again.centroids)
+    whole = lists.nearest(rows, 4)
+    parts = [lists.nearest(part, 4) for part in np.array_split(rows, 13)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    points = lists.points(rows).astype(np.float64)
+    centroids = lists.centroids.astype(np.float64)
+    if metric == "euclidean":
+        closeness = -np.linalg.norm(points[:, None] - centroids[None], axis=2)
+    else:
+        closeness = points @ centroids.T
+    best = np.take_along_axis(closeness, whole, axis=1)
+    np.testing.assert_allclose(best, -np.sort(-closeness, axis=1)[:, :4], atol=1e-6)
+
+
+def test_lists_of_inner_products_hold_the_longest_rows_for_every_query():
+    """Rows of one direction and many lengths: what counts is the length."""
+    rng = np.random.default_rng(6)
+    rows = clustered(rng, 2000, 12) * rng.lognormal(0, 0.5, (2000, 1)).astype(np.float32)
+    queries = clustered(rng, 100, 12)
+    lists = fit_lists(rows, "inner_product", 40)
+    owners = lists.nearest(rows, 1)[:, 0].astype(np.int32)
+    best, _ = brute_top_k(brute_force(queries, rows, "inner_product"), np.arange(2000), 10, "")
+    nearest = lists.nearest(queries, 40, queries=True)
+    places = list_places(best, owners, nearest, 40)
+    # Probing a fifth of the lists at random would find a fifth.
+    assert (places < 8).mean() > 0.8
+
+
+def test_places_of_neighbours_and_of_those_that_are_not_there():
+    owners = np.array([0, 1, 2, 2], np.int32)
+    places = list_places(np.array([[3, 0, 1, -1]]), owners, np.array([[2, 0]]), 3)
+    assert places.tolist() == [[0, 1, 3, -1]]
+
+
+def test_more_lists_than_rows_are_refused():
+    with pytest.raises(ValueError, match="cannot make 3 lists of a sample of 2 rows"):
+        fit_lists(np.ones((2, 4), np.float32), "cosine", 3)
+    assert len(fit_lists(np.ones((9, 4), np.float32), "cosine", 3)) == 3
+
+
+def test_own_rows_are_found_by_their_ids(tmp_path):
+    here = shelf(tmp_path, np.ones((10, 2), np.float32), "cosine", 4)
+    ids = pa.array(["r0007", "none", "r0000", None])
+    assert own_numbers(ids, here).tolist() == [7, -2, 0, -4]
+    np.testing.assert_array_equal(here.rows_at(np.array([1, 8])), np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("target", [0.5, 0.9])
+def test_the_lower_bound_of_recall_reaches_the_target_and_holds(target):
+    rng = np.random.default_rng(7)
+    spread = rng.geometric(0.12, 20_000)[:, None] + rng.integers(0, 9, (20_000, 10))
+    places = np.minimum(spread - 1, 60)
+    missed = 0
+    for trial in range(200):
+        sample = places[rng.choice(len(places), 300, replace=False)]
+        chosen = choose_probes(sample, 60, target)
+        per_query = (sample < chosen.probes).mean(axis=1)
+        assert chosen.mean == pytest.approx(per_query.mean())
+        assert chosen.low >= target
+        fewer = (sample < chosen.probes - 1).mean(axis=1)
+        assert fewer.mean() - 1.96 * fewer.std(ddof=1) / np.sqrt(300) < target + 1e-3, trial
+        missed += (places < chosen.probes).mean() < target
+    assert missed <= 200 * 0.05  # 2.5% by construction
+
+
+def test_recall_of_queries_without_neighbours_is_complete_and_all_lists_always_do():
+    assert choose_probes(np.full((5, 3), -1), 4, 0.99).probes == 1
+    beyond = choose_probes(np.full((5, 3), 4), 4, 0.5)
+    assert (beyond.probes, beyond.mean, beyond.low) == (4, 1.0, 1.0)
