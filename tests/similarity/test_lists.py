@@ -11,7 +11,7 @@ from cases import KINDS, brute_force, brute_top_k, clustered, random
 from ember.similarity import fit_basis, prepare
 from ember.similarity.inverted import InvertedFile, list_places
 from ember.similarity.lists import fit_lists
-from ember.similarity.node import Shelf, own_numbers, pack_ids
+from ember.similarity.node import Shelf, own_numbers, to_ipc
 from ember.similarity.recall import choose_probes
 
 METRICS = ["cosine", "inner_product", "euclidean"]
@@ -23,7 +23,9 @@ def shelf(folder, matrix, metric, size):
     for first in firsts:
         part = matrix[first : first + size]
         ids = pa.array([f"r{n:04}" for n in range(first, first + len(part))])
-        packed = {"ids": [pack_ids(ids)], "matrix": [part.tobytes()]}
+        no_groups = pa.nulls(1, pa.binary())
+        ids = to_ipc(pa.table({"id": ids}))
+        packed = {"ids": [ids], "groups": no_groups, "matrix": [part.tobytes()]}
         files.append(str(folder / f"{first}.parquet"))
         pq.write_table(pa.table(packed), files[-1])
     return Shelf(files, firsts, fit_basis(matrix, metric), str(folder / "cache"), 1)
