@@ -26,9 +26,10 @@ from ember.similarity.projection import Basis, fit_basis
 from ember.similarity.threads import run_tiles, tensor
 from ember.similarity.topk import search_block
 
-ITERATIONS = 8
+ITERATIONS = 6
 ROWS_PER_LIST = 24
 """Rows of the sample for each list, at least."""
+QUERIES_PER_LIST = 20
 CHUNK_ROWS = 4096
 
 
@@ -146,6 +147,10 @@ def _owners(points: Float32, centroids: Float32, spherical: bool) -> Int64:
     return owners
 
 
-def count_for(rows: int, sample: int) -> int:
-    """How many lists for a corpus: 2 sqrt(rows), as many as the sample can support."""
-    return max(1, min(int(2 * np.sqrt(rows)), sample // ROWS_PER_LIST))
+def count_for(rows: int, queries: int, sample: int) -> int:
+    """How many lists: sqrt(rows), so that centroids cost no more than rows.
+
+    Fewer where there are few queries, for which all rows are compared with the centroids, or where
+    the sample cannot support so many.
+    """
+    return max(1, min(int(np.sqrt(rows)), queries // QUERIES_PER_LIST, sample // ROWS_PER_LIST))
