@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,8 +11,9 @@ import pytest
 
 import ember
 from corpora import manifest, write
-from ember import approximate, blocks
+from ember import approximate, blocks, comparison
 from ember.errors import InvalidInput
+from ember.tables import select_embeddings
 
 DIMENSION = 16
 FLOATS = pa.list_(pa.float32())
@@ -21,7 +24,7 @@ def small(monkeypatch):
     """Blocks of 700 rows, and tables of some thousand rows are large."""
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 700 * 4 * DIMENSION)
     monkeypatch.setattr(approximate, "MIN_ROWS", 1000)
-    monkeypatch.setattr(approximate, "MIN_QUERIES", 200)
+    monkeypatch.setattr(approximate, "WORTHWHILE", 0.9)
 
 
 def vectors(seed, count):
@@ -73,8 +76,8 @@ def test_the_measured_recall_holds_for_all_queries(run_job, spark, tmp_path):
     low, high = told["recall"]["interval_95"]
     assert 0.9 <= low <= recall <= high
     assert told["mode"] == "approximate"
-    assert told["fraction_scanned"] < 0.25
-    assert told["fraction_scanned"] < told["fraction_of_work"]
+    assert told["fraction_scanned"] < 0.5
+    assert told["fraction_scanned"] + 200 / 600 < told["fraction_of_pairs_scored"] < 1
     ours = np.array(found["score"].to_pylist()).reshape(600, 5)
     hit = ids == best
     np.testing.assert_allclose(ours[hit], scores[hit], atol=1e-6)
@@ -97,7 +100,7 @@ def test_a_search_in_itself_leaves_out_each_row_s_own(spark, tmp_path):
     assert 0.8 <= equal.mean() < 1  # some lists were left out
 
 
-def test_where_nothing_is_won_the_search_is_exact_and_says_why(run_job, tmp_path, monkeypatch):
+def test_where_nothing_is_won_the_search_is_exact_and_says_why(run_job, spark, tmp_path):
     rows = vectors(4, 1200)
     few = {
         "queries__path": table(tmp_path / "q.parquet", rows[:100], "q"),
@@ -111,16 +114,20 @@ def test_where_nothing_is_won_the_search_is_exact_and_says_why(run_job, tmp_path
     assert run_job("search", **few) == (0, "")
     told = manifest(tmp_path / "out")["search"]
     assert told["mode"] == "exact"
-    assert told["reason"].startswith("the query table has 100 rows")
+    assert told["reason"].startswith("for 100 queries, dividing the corpus")
     assert pq.read_table(tmp_path / "out").num_rows == 100
 
-    monkeypatch.setattr(approximate, "MIN_QUERIES", 50)
     noise = np.random.default_rng(0).normal(size=(1200, DIMENSION)).astype(np.float32)
-    few["corpus__path"] = table(tmp_path / "n.parquet", noise, "c")
-    few["queries__path"] = table(tmp_path / "m.parquet", -noise[:100], "q")
-    few["output__path"] = tmp_path / "other"
-    assert run_job("search", **few, recall=0.99) == (0, "")
-    assert "the exact search, which skips much" in manifest(tmp_path / "other")["search"]["reason"]
+    frames = [
+        select_embeddings(spark.read.parquet(path), "id", "embedding", path)
+        for path in (table(tmp_path / "m", -noise[:600], "q"), table(tmp_path / "n", noise, "c"))
+    ]
+    compared = comparison.prepare(*frames, "cosine", f"file://{tmp_path}/blocks")
+    planned = approximate.plan(spark, compared, 5, 0.99, exclude_self=False)
+    assert planned.division is None
+    assert "the exact search, which skips much" in planned.reason
+    planned = approximate.plan(spark, replace(compared, right=compared.left), 5, 0.99, False)
+    assert planned.reason.startswith("the corpus has 600 rows; below 1000")
 
 
 def test_a_recall_that_is_no_share_is_refused(spark, run_job, tmp_path):

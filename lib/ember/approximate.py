@@ -30,7 +30,7 @@ from ember.embedding import task_resources
 from ember.errors import InvalidConfig, InvalidInput
 from ember.resumable import TaskOutput
 from ember.similarity.block import Int64, prepare
-from ember.similarity.lists import Lists, count_for, fit_lists
+from ember.similarity.lists import ITERATIONS, Lists, count_for, fit_lists
 from ember.similarity.neighbours import Neighbours
 from ember.similarity.node import Shelf, own_numbers
 from ember.similarity.recall import Recall, choose_probes
@@ -39,23 +39,62 @@ from ember.similarity.topk import search_block
 __all__ = ["Approximate", "approximate_top_k", "check", "plan"]
 
 MIN_ROWS = 10_000
-MIN_QUERIES = 500
-"""Below these the exact search is as fast."""
-_SAMPLED_SHARE = 20
+"""Below this the exact search is as fast."""
+WORTHWHILE = 0.3
+"""Of all pairs; where more would be scored, the exact search, which skips much, is as fast."""
+_SAMPLED_SHARE = 40
 _SAMPLE_QUERIES = (200, 1000)
 _SAMPLE_PER_LIST = 32
 _SAMPLE_BYTES = 128 << 20
-_WORTHWHILE = 0.25
-"""Of the corpus; where more would be scanned, the exact search, which skips much, is as fast."""
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class Division:
-    """A corpus in lists, and the list of each row by the row's number."""
+    """A corpus in lists.
+
+    owners: the list of each row, by the row's number.
+    """
 
     lists: Lists
     owners: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the parts of the work are: queries and rows, lists, and what is sampled of both."""
+
+    queries: int
+    rows: int
+    lists: int
+    sampled_queries: int
+    sampled_rows: int
+
+    @classmethod
+    def of(cls, compared: Comparison) -> Sizes:
+        queries, rows = compared.left.rows, compared.right.rows
+        affordable = _SAMPLE_BYTES // (4 * compared.right.dimension)
+        lists = max(1, count_for(rows, queries, affordable))
+        fewest, most = _SAMPLE_QUERIES
+        return cls(
+            queries,
+            rows,
+            lists,
+            min(queries, most, max(fewest, queries // _SAMPLED_SHARE)),
+            min(rows, affordable, _SAMPLE_PER_LIST * lists),
+        )
+
+    @property
+    def overhead(self) -> float:
+        """Pairs scored beside the lists' own rows, as a share of all pairs.
+
+        For the exact search of the sample, for the k-means, and for all rows and queries against
+        the centroids.
+        """
+        measuring = self.sampled_queries * self.rows
+        fitting = ITERATIONS * self.sampled_rows * self.lists
+        probing = self.lists * (self.queries + self.rows)
+        return (measuring + fitting + probing) / max(1, self.queries * self.rows)
 
 
 @dataclass(frozen=True)
@@ -64,6 +103,7 @@ class Approximate:
 
     compared: Comparison
     target: float
+    sizes: Sizes
     reason: str
     division: Division | None = None
     recall: Recall | None = None
@@ -110,23 +150,19 @@ class Approximate:
             }
         if self.division is None or self.recall is None or self.pairs is None:
             return {**told, "search": {**facts, "reason": self.reason}}
-        all_pairs = self.compared.left.rows * self.compared.right.rows
         # In a resumed run its own tasks stand for all of them.
-        starts = [*self.compared.left.firsts, self.compared.left.rows]
+        starts = [*self.compared.left.firsts, self.sizes.queries]
         mine = sum(starts[number + 1] - starts[number] for number in self.pairs.value)
-        scanned = sum(self.pairs.value.values()) * self.compared.left.rows / max(1, mine)
-        measuring = self.recall.queries * self.compared.right.rows
-        probing = len(self.division.lists) * (self.compared.left.rows + self.compared.right.rows)
+        scanned = sum(self.pairs.value.values()) / max(1, mine * self.sizes.rows)
         return {
             **told,
             "search": {
                 **facts,
                 "mode": "approximate",
-                "lists": len(self.division.lists),
+                "lists": self.sizes.lists,
                 "probes": self.recall.probes,
-                "fraction_scanned": scanned / all_pairs,
-                # With the exact search of the sample, and rows and queries against the centroids.
-                "fraction_of_work": (scanned + measuring + probing) / all_pairs,
+                "fraction_scanned": scanned,
+                "fraction_of_pairs_scored": scanned + self.sizes.overhead,
             },
         }
 
@@ -175,39 +211,38 @@ def plan(
     spark: SparkSession, compared: Comparison, k: int, recall: float, exclude_self: bool
 ) -> Approximate:
     """Divide the corpus and measure how many lists a recall takes, or say why not."""
-    left, right = compared.left, compared.right
-    exact = partial(Approximate, compared, recall)
-    for packed, least, name in ((right, MIN_ROWS, "corpus"), (left, MIN_QUERIES, "query table")):
-        if packed.rows < least:
-            return exact(
-                f"the {name} has {packed.rows} rows; below {least} the exact search is as fast"
-            )
-    division = _divide(spark, compared)
-    lists = len(division.lists)
-    places, sizes = _measure(spark, compared, division, k, exclude_self)
-    chosen = choose_probes(places, lists, recall)
-    scanned = float(sizes[:, : chosen.probes].sum(axis=1).mean()) / right.rows
-    if chosen.probes > sizes.shape[1] or scanned > _WORTHWHILE:
+    sizes = Sizes.of(compared)
+    exact = partial(Approximate, compared, recall, sizes)
+    if sizes.rows < MIN_ROWS:
         return exact(
-            f"a recall of {recall:g} takes {chosen.probes} of {lists} lists; the exact search, "
-            "which skips much, is as fast"
+            f"the corpus has {sizes.rows} rows; below {MIN_ROWS} the exact search is as fast"
+        )
+    if sizes.overhead > WORTHWHILE:
+        return exact(
+            f"for {sizes.queries} queries, dividing the corpus and measuring the recall would "
+            f"score {sizes.overhead:.0%} as many pairs as the exact search"
+        )
+    division = _divide(spark, compared, sizes)
+    places, lengths = _measure(spark, compared, division, sizes, k=k, exclude_self=exclude_self)
+    chosen = choose_probes(places, sizes.lists, recall)
+    scanned = float(lengths[:, : chosen.probes].sum(axis=1).mean()) / sizes.rows
+    if chosen.probes > lengths.shape[1] or scanned > WORTHWHILE:
+        return exact(
+            f"a recall of {recall:g} takes {chosen.probes} of {sizes.lists} lists; the exact "
+            "search, which skips much, is as fast"
         )
     pairs = spark.sparkContext.accumulator({}, _Latest())
     return exact("", division, chosen, pairs)
 
 
-def _divide(spark: SparkSession, compared: Comparison) -> Division:
+def _divide(spark: SparkSession, compared: Comparison, sizes: Sizes) -> Division:
     """Lists fitted on a sample in one task, then the list of every row, a task for each block."""
     right = compared.right
-    wanted = count_for(right.rows, right.rows)
-    affordable = _SAMPLE_BYTES // (4 * right.dimension)
-    size = max(1, min(right.rows, affordable, _SAMPLE_PER_LIST * wanted))
-    numbers = _sampled(right.rows, size)
+    numbers = _sampled(sizes.rows, sizes.sampled_rows)
 
     def fit(shelf: Shelf, _: int, threads: int) -> bytes:
-        metric = shelf.basis.metric
-        count = count_for(right.rows, size)
-        return pickle.dumps(fit_lists(shelf.rows_at(numbers), metric, count, seed=_SEED))
+        sample = shelf.rows_at(numbers)
+        return pickle.dumps(fit_lists(sample, shelf.basis.metric, sizes.lists, seed=_SEED))
 
     lists = pickle.loads(_collect(spark, compared, fit, 1)[0])
     sent = spark.sparkContext.broadcast(lists)
@@ -222,17 +257,22 @@ def _divide(spark: SparkSession, compared: Comparison) -> Division:
 
 
 def _measure(
-    spark: SparkSession, compared: Comparison, division: Division, k: int, exclude_self: bool
+    spark: SparkSession,
+    compared: Comparison,
+    division: Division,
+    sizes: Sizes,
+    *,
+    k: int,
+    exclude_self: bool,
 ) -> tuple[Int64, Int64]:
     """Of sampled queries: places of their exact neighbours' lists, and sizes of their lists.
 
     (q, k) places as `choose_probes` takes them, and (q, half of the lists) sizes, nearest first.
     """
     left = compared.left
-    fewest, most = _SAMPLE_QUERIES
-    sample = _sampled(left.rows, min(left.rows, most, max(fewest, left.rows // _SAMPLED_SHARE)))
+    sample = _sampled(sizes.queries, sizes.sampled_queries)
     chunks = np.array_split(sample, min(len(sample), wanted_tasks(spark)))
-    half = max(1, len(division.lists) // 2)
+    half = max(1, sizes.lists // 2)
     sent = spark.sparkContext.broadcast(division)
 
     def measure(shelf: Shelf, number: int, threads: int) -> bytes:
@@ -257,8 +297,8 @@ def _measure(
         numbers, _ = found.result(queries.metric)
         lists, owners = sent.value.lists, sent.value.owners
         nearest = lists.nearest(queries.rows, half, queries=True, threads=threads)
-        sizes = np.bincount(owners, minlength=len(lists))[nearest]
-        return pickle.dumps((list_places(numbers, owners, nearest, len(lists)), sizes))
+        lengths = np.bincount(owners, minlength=len(lists))[nearest]
+        return pickle.dumps((list_places(numbers, owners, nearest, len(lists)), lengths))
 
     parts = [pickle.loads(part) for part in _collect(spark, compared, measure, len(chunks))]
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-__all__ = ["Measured", "formatted", "machine", "measure", "middle"]
+__all__ = ["Measured", "descendants", "formatted", "machine", "measure", "middle"]
 
 _SAMPLE_SECONDS = 0.2
 _MIB = 2**20
@@ -84,7 +84,7 @@ class _Sampler(threading.Thread):
 
     def _sample(self) -> None:
         total = 0
-        for pid, name, below_java in _descendants(self.root):
+        for pid, name, below_java in descendants(self.root):
             status = _status(pid)
             total += _bytes(status, "VmRSS")
             self.peaks[pid] = max(self.peaks.get(pid, 0), _bytes(status, "VmHWM"))
@@ -93,7 +93,7 @@ class _Sampler(threading.Thread):
         self.tree = max(self.tree, total)
 
 
-def _descendants(root: int) -> Iterator[tuple[int, str, bool]]:
+def descendants(root: int) -> Iterator[tuple[int, str, bool]]:
     """(process id, program, whether it descends from a Java process) of `root` and all below."""
     names: dict[int, str] = {}
     children: dict[int, list[int]] = {}

@@ -100,6 +100,8 @@ def test_lists_and_probes_do_not_depend_on_how_rows_are_batched(metric):
     whole = lists.nearest(rows, 4)
     parts = [lists.nearest(part, 4) for part in np.array_split(rows, 13)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
+    some = lists.nearest(rows, 4, ordered=False)
+    np.testing.assert_array_equal(np.sort(some, axis=1), np.sort(whole, axis=1))
     points = lists.points(rows).astype(np.float64)
     centroids = lists.centroids.astype(np.float64)
     if metric == "euclidean":

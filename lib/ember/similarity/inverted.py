@@ -86,7 +86,7 @@ class InvertedFile:
         lacking = np.arange(len(queries))
         while len(lacking) and probes:
             asked = queries.take(lacking)
-            near = lists.nearest(asked.rows, probes, queries=True, threads=threads)
+            near = lists.nearest(asked.rows, probes, queries=True, ordered=False, threads=threads)
             part, looked = self.search(asked, near, k, exclude_self=exclude_self, threads=threads)
             found.ids[lacking], found.similarity[lacking] = part.ids, part.similarity
             pairs += looked

@@ -20,15 +20,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ember.similarity import bounds
 from ember.similarity.block import Float32, Int64, prepare
 from ember.similarity.neighbours import Neighbours
 from ember.similarity.projection import Basis, fit_basis
 from ember.similarity.threads import run_tiles, tensor
 from ember.similarity.topk import search_block
 
-ITERATIONS = 8
+ITERATIONS = 6
 ROWS_PER_LIST = 24
 """Rows of the sample for each list, at least."""
+QUERIES_PER_LIST = 20
 CHUNK_ROWS = 4096
 
 
@@ -52,21 +54,52 @@ class Lists:
         return len(self.centroids)
 
     def nearest(
-        self, rows: Float32, count: int, *, queries: bool = False, threads: int = 1
+        self,
+        rows: Float32,
+        count: int,
+        *,
+        queries: bool = False,
+        ordered: bool = True,
+        threads: int = 1,
     ) -> Int64:
         """(n, count) the lists nearest to (n, d) rows, nearest first, ties by number.
 
         queries: the rows are queries and not rows of the corpus (which matters to inner_product).
+        ordered: False gives the same lists sooner, in an order that may differ by rounding.
         """
         metric = self.basis.metric
         centroids = prepare(self.centroids, metric, self.basis, threads=threads)
-        parts = [np.empty((0, count), np.int64)]
+        result = np.empty((len(rows), count), np.int64)
         for start in range(0, len(rows), CHUNK_ROWS):
             points = self.points(rows[start : start + CHUNK_ROWS], queries=queries)
-            block = prepare(points, metric, self.basis, threads=threads)
-            found = Neighbours.empty(len(block), count)
-            parts.append(search_block(block, centroids, found, threads=threads).ids)
-        return np.concatenate(parts)
+            part = result[start : start + CHUNK_ROWS]
+            open_rows = np.arange(len(points))
+            if count == 1 or not ordered:
+                part[:], open_rows = self._nearest(points, count)
+            if len(open_rows):
+                block = prepare(points[open_rows], metric, self.basis, threads=threads)
+                found = Neighbours.empty(len(block), count)
+                part[open_rows] = search_block(block, centroids, found, threads=threads).ids
+        return result
+
+    def _nearest(self, points: Float32, count: int) -> tuple[Int64, Int64]:
+        """The nearest lists of each point, and the points for which rounding leaves them open.
+
+        Those are few, so this costs far less than a search for the exact order.
+        """
+        a, b = tensor(points), tensor(self.centroids)
+        longest = float(b.square().sum(1).max().sqrt())
+        norms = a.square().sum(1).sqrt()
+        values = a @ b.T
+        error = norms * longest
+        if self.basis.metric == "euclidean":
+            values -= 0.5 * b.square().sum(1)
+            error = error + longest * longest
+        best, owners = values.topk(count, dim=1)
+        # Twice the error of either, and as much again for what is rounded here.
+        margin = 4.0 * bounds.dot_slack(points.shape[1]) * error
+        near = (values >= (best[:, -1] - margin)[:, None]).sum(1)
+        return owners.numpy(), (near > count).nonzero()[:, 0].numpy()
 
     def points(self, rows: Float32, *, queries: bool = False) -> Float32:
         """Rows as they are compared with centroids."""
@@ -146,6 +179,10 @@ def _owners(points: Float32, centroids: Float32, spherical: bool) -> Int64:
     return owners
 
 
-def count_for(rows: int, sample: int) -> int:
-    """How many lists for a corpus: 2 sqrt(rows), as many as the sample can support."""
-    return max(1, min(int(2 * np.sqrt(rows)), sample // ROWS_PER_LIST))
+def count_for(rows: int, queries: int, sample: int) -> int:
+    """How many lists: sqrt(rows), so that centroids cost no more than rows.
+
+    Fewer where there are few queries, for which all rows are compared with the centroids, or where
+    the sample cannot support so many.
+    """
+    return max(1, min(int(np.sqrt(rows)), queries // QUERIES_PER_LIST, sample // ROWS_PER_LIST))
