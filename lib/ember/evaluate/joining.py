@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
@@ -143,11 +143,14 @@ def check_slices(rows: DataFrame, slices: Sequence[str]) -> None:
 
 def few_slices(rows: DataFrame, slices: Sequence[str]) -> None:
     """Raise InvalidInput for a slice column that has too many values to divide the rows by."""
-    for name, alias in zip(slices, slice_names(slices), strict=True):
-        if rows.select(alias).distinct().limit(_MOST_SLICES + 1).count() > _MOST_SLICES:
+    if not slices:
+        return
+    counts = rows.agg(*(F.approx_count_distinct(alias) for alias in slice_names(slices))).collect()
+    for name, count in zip(slices, counts[0], strict=True):
+        if count > _MOST_SLICES:
             raise InvalidInput(
-                f"slices: column {name} has more than {_MOST_SLICES} values; give one that "
-                "divides the rows into groups"
+                f"slices: column {name} has about {count} values, more than {_MOST_SLICES}; give "
+                "one that divides the rows into groups"
             )
 
 
@@ -270,12 +273,17 @@ def _reason(element: DataType, classes: Sequence[str] | Sequence[int] | None, ma
 def issues_of(unusable: DataFrame) -> list[Issue]:
     """How many rows (id, reason) there are of each reason, with the smallest ids."""
     counts = unusable.groupBy("reason").count().collect()
-    issues = []
-    for row in sorted(counts, key=lambda row: row["reason"]):
-        of_it = unusable.filter(F.col("reason") == row["reason"])
-        named = of_it.orderBy("id").limit(_NAMED).select(F.col("id").cast("string")).collect()
-        issues.append(Issue(row["reason"], row["count"], tuple(str(each[0]) for each in named)))
-    return issues
+    if not counts:
+        return []
+    place = F.row_number().over(Window.partitionBy("reason").orderBy("id")).alias("place")
+    smallest = unusable.select("reason", F.col("id").cast("string").alias("name"), place)
+    names: dict[str, list[str]] = {}
+    for row in smallest.filter(F.col("place") <= _NAMED).orderBy("place").collect():
+        names.setdefault(row["reason"], []).append(str(row["name"]))
+    return [
+        Issue(row["reason"], row["count"], tuple(names[row["reason"]]))
+        for row in sorted(counts, key=lambda row: row["reason"])
+    ]
 
 
 def failed_rows(issues: Iterable[Issue]) -> int:
