@@ -192,13 +192,11 @@ def _merged(
     """Sums of records that come in order of their keys."""
     held: dict[tuple[str, str, int], np.ndarray] = {}
     for batch in batches:
-        for section, name, item, packed in zip(
-            *(c.to_pylist() for c in batch.columns), strict=True
-        ):
-            key = (section, name, item)
+        keys = zip(*(batch.column(place).to_pylist() for place in range(3)), strict=True)
+        for key, packed in zip(keys, batch.column(3), strict=True):
             if held and key not in held:
                 yield held.popitem()
-            _merge_into(held, key, _unpack(packed, replicates))
+            _merge_into(held, key, _unpack(packed.as_buffer(), replicates))
     if held:
         yield held.popitem()
 
@@ -218,7 +216,7 @@ def _merge_into(
         held[key] = sums.copy()
 
 
-def _unpack(packed: bytes, replicates: int) -> np.ndarray:
+def _unpack(packed: bytes | pa.Buffer, replicates: int) -> np.ndarray:
     return np.frombuffer(packed, np.int64).reshape(-1, replicates + 1)
 
 

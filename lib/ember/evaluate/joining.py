@@ -51,9 +51,13 @@ _MOST_SLICES = 1000
 _MOST_CLASSES = 100_000
 
 
-def key_of(id: Column) -> Column:
-    """The hash of an id that its bootstrap weights come from: xxhash64, long."""
-    return F.xxhash64(id)
+def key_of(rows: DataFrame, id: str = "id") -> Column:
+    """The hash of an id that its bootstrap weights come from: xxhash64, long.
+
+    Integers of any width have the same one, so that runs can be compared.
+    """
+    whole = isinstance(rows.schema[id].dataType, IntegralType)
+    return F.xxhash64(F.col(id).cast("bigint") if whole else F.col(id))
 
 
 def slice_names(slices: Sequence[str]) -> list[str]:
@@ -215,7 +219,7 @@ def join_predictions(
     usable = F.col("reason").isNull()
     return rows.select(
         "id",
-        key_of(F.col("id")).alias("key"),
+        key_of(rows).alias("key"),
         "truth",
         F.when(usable, F.col("labels")).alias("labels"),
         F.when(usable, F.col("scores")).alias("scores"),

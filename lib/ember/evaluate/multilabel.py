@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import FloatType
 
 from ember.evaluate import classes as averaging
 from ember.evaluate.classes import ratio
@@ -28,6 +29,7 @@ from ember.evaluate.ranking import label_ranking_precision, precision_at
 from ember.evaluate.report import Evaluation, Figure, none_for_nan, table
 from ember.evaluate.sums import ALL, CHUNK_ROWS, Sums, codes_in, flat, from_limbs, to_limbs
 from ember.evaluate.weights import interval
+from ember.tables import column
 
 __all__ = ["judge_multilabel", "multilabel_figures"]
 
@@ -104,6 +106,7 @@ def judge_multilabel(
         classes=classes,
         many=True,
     )
+    threshold = _as_stored(threshold, predictions, predicted)
     rows = kept(joined)
     judged = rows.filter("judged")
     few_slices(judged, slices)
@@ -138,6 +141,13 @@ def judge_multilabel(
     return Evaluation(
         "multilabel", figures, tables, issues, outcome, unusable, total, failed, (rows,)
     )
+
+
+def _as_stored(threshold: float, predictions: DataFrame, predicted: str) -> float:
+    """The threshold with the precision of the scores: a score of 0.7 in float32 reaches 0.7."""
+    kind = predictions.select(column(predictions, predicted)).schema[0].dataType
+    score = kind.elementType["score"].dataType  # type: ignore[attr-defined]
+    return float(np.float32(threshold)) if isinstance(score, FloatType) else threshold
 
 
 @dataclass(frozen=True)

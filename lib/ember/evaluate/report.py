@@ -8,17 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import (
-    ArrayType,
-    BooleanType,
-    DataType,
-    DoubleType,
-    LongType,
-    StringType,
-    StructField,
-    StructType,
-)
 
 from ember.errors import InvalidConfig, RequirementNotMet, TooManyFailures
 from ember.evaluate.sums import ALL
@@ -35,12 +26,12 @@ __all__ = [
 ]
 
 LESS_IS_BETTER = frozenset({"ece", "hamming_loss"})
-_TYPES: dict[type, DataType] = {
-    str: StringType(),
-    int: LongType(),
-    float: DoubleType(),
-    bool: BooleanType(),
-    list: ArrayType(StringType()),
+_TYPES = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    list: pa.list_(pa.string()),
 }
 
 
@@ -206,9 +197,9 @@ def check_requirements(require: Mapping[str, float], known: Iterable[str]) -> No
 
 def table(spark: SparkSession, rows: Sequence[Mapping[str, Any]], /, **columns: type) -> DataFrame:
     """A small table made on the driver, in one partition; any value may be null."""
-    schema = StructType([StructField(name, _TYPES[kind]) for name, kind in columns.items()])
-    values = [tuple(row[name] for name in columns) for row in rows]
-    return spark.createDataFrame(values, schema).coalesce(1)
+    schema = pa.schema([(name, _TYPES[kind]) for name, kind in columns.items()])
+    # From Arrow, which needs no Python worker.
+    return spark.createDataFrame(pa.Table.from_pylist(list(rows), schema)).coalesce(1)
 
 
 def _less_is_better(name: str) -> bool:

@@ -265,7 +265,7 @@ def _units(asked: DataFrame, lists: DataFrame, slices: Sequence[str]) -> DataFra
     rows = rows.withColumn("reason", reason)
     return rows.select(
         "id",
-        key_of(F.col("id")).alias("key"),
+        key_of(rows).alias("key"),
         F.coalesce("gains", F.array().cast("array<double>")).alias("gains"),
         "ideal",
         "relevant",

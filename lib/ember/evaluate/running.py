@@ -92,7 +92,7 @@ def judge(config: EvaluateConfig, inputs: Inputs) -> Evaluation:
     new = _judge_one(config, inputs, inputs.judged)
     if config.kind != "compare":
         return new
-    return compare(new, _judge_one(config, inputs, inputs.frames["baseline"]))
+    return compare(new, _judge_one(config, inputs, inputs.frames["baseline"]), config.worst)
 
 
 def _judge_one(config: EvaluateConfig, inputs: Inputs, judged: DataFrame) -> Evaluation:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import AtomicType, BooleanType, DataType, NumericType
+from pyspark.sql.types import AtomicType, BooleanType, DataType, IntegralType, NumericType
 
 from ember.errors import InvalidInput
 from ember.evaluate.cluster import Totals, by_group, kept, record
@@ -118,8 +118,13 @@ def _key(table: DataFrame, id: str | Sequence[str], shown: str) -> tuple[Column,
     for name, kind in zip(names, kinds, strict=True):
         if not isinstance(kind, AtomicType):
             raise InvalidInput(f"{shown}: the id column {name} is {kind.simpleString()}")
-    parts = [each.alias(f"id_{number}") for number, each in enumerate(columns)]
-    return (columns[0] if len(columns) == 1 else F.struct(*parts)), kinds
+    if len(columns) == 1:
+        return columns[0], kinds
+    parts = [
+        (each.cast("bigint") if isinstance(kind, IntegralType) else each).alias(f"id_{number}")
+        for number, (each, kind) in enumerate(zip(columns, kinds, strict=True))
+    ]
+    return F.struct(*parts), kinds
 
 
 def _join(
@@ -170,7 +175,7 @@ def _join(
         .when(~_finite("score"), _BAD_SCORE)
     )
     return rows.select(
-        *("id", key_of(F.col("id")).alias("key"), "score", "truth", reason.alias("reason")),
+        *("id", key_of(rows).alias("key"), "score", "truth", reason.alias("reason")),
         *filled_slices(slices),
     )
 

@@ -20,6 +20,8 @@ __all__ = ["interval", "poisson_weights"]
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _LANES = 4
+# Few enough for the words of 1,000 replicates to stay in cache.
+_BLOCK_ROWS = 32
 
 
 def poisson_weights(keys: np.ndarray, replicates: range) -> np.ndarray:
@@ -33,16 +35,19 @@ def poisson_weights(keys: np.ndarray, replicates: range) -> np.ndarray:
     """
     drawn = range(max(replicates.start, 1), max(replicates.stop, 1))
     ones = len(replicates) - len(drawn)
-    weights = np.ones((len(keys), len(replicates)), np.float32)
-    if not drawn or not len(keys):
+    weights = np.empty((len(keys), len(replicates)), np.float32)
+    weights[:, :ones] = 1
+    if not drawn:
         return weights
     first, last = (drawn[0] - 1) // _LANES, (drawn[-1] - 1) // _LANES
     counters = np.arange(first + 1, last + 2, dtype=np.uint64) * _STEP
-    words = _mix(keys.astype(np.uint64)[:, None] + counters[None, :])
-    draws = words.astype("<u8", copy=False).view("<u2")
     start = (drawn[0] - 1) - first * _LANES
-    # Every draw is in the table; "clip" spares the check.
-    _quantiles().take(draws[:, start : start + len(drawn)], out=weights[:, ones:], mode="clip")
+    for block in range(0, len(keys), _BLOCK_ROWS):
+        rows = slice(block, block + _BLOCK_ROWS)
+        words = _mix(keys[rows].astype(np.uint64)[:, None] + counters)
+        draws = words.astype("<u8", copy=False).view("<u2")[:, start : start + len(drawn)]
+        # Every draw is in the table; "clip" spares the check.
+        weights[rows, ones:] = _quantiles().take(draws, mode="clip")
     return weights
 
 
