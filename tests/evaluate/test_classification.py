@@ -193,15 +193,6 @@ def test_integer_truths_meet_the_index_and_a_class_list_leaves_others_out(spark,
     made.release()
 
 
-def test_no_rows_at_all_give_undefined_figures(spark):
-    predictions = spark.createDataFrame([], SCHEMA)
-    truth = spark.createDataFrame([], "id string, label string")
-    made = judge_classification(predictions, truth, id="id", bootstrap=5)
-    assert {each.value for each in made.figures} == {None}
-    assert {each.n for each in made.figures} == {0}
-    assert made.total == made.failed == 0
-
-
 @pytest.mark.parametrize(
     ("truth", "words"),
     [

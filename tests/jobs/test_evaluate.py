@@ -80,7 +80,7 @@ def test_too_many_rows_without_a_prediction_are_exit_code_3(evaluate, tmp_path):
 
 def test_a_comparison_has_paired_intervals_and_the_rows_that_changed(evaluate, tmp_path):
     better = SCORES.copy()
-    better[np.arange(10), TRUTH[:10]] = 1.5
+    better[np.arange(40), TRUTH[:40]] = 1.5
     predictions = write_predictions(tmp_path / "in" / "n.parquet", IDS, listed(better, NAMES, 2))
     settings = classes(tmp_path, kind="compare", require="{difference_accuracy: 0}")
     settings |= {"baseline__path": settings["predictions__path"], "predictions__path": predictions}

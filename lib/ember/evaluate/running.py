@@ -155,11 +155,12 @@ def _check_sections(config: EvaluateConfig, kind: str) -> None:
         needed.add("baseline")
     allowed = needed | set(_TRUTHS[kind])
     shown = f"kind: {config.kind}" + (f" of {kind}" if config.kind == "compare" else "")
+    given = {section for section in _SECTIONS if getattr(config, section) is not None}
     for section in _SECTIONS:
-        given = getattr(config, section) is not None
-        if section in needed and not given:
+        if section in needed - given:
             raise InvalidConfig(f"{section} is missing; {shown} needs it")
-        if given and section not in allowed:
+    for section in _SECTIONS:
+        if section in given - allowed:
             raise InvalidConfig(
                 f"{section} does not go with {shown}, which reads {', '.join(sorted(allowed))}"
             )
