@@ -1,6 +1,6 @@
 """Judge synthetic predictions over many classes: seconds, rows per second, memory by process.
 
-    .venv/bin/python scripts/bench/evaluate.py --rows 10000000 --classes 1000 --cores 2
+.venv/bin/python scripts/bench/evaluate.py --rows 10000000 --classes 1000 --cores 2
 """
 
 from __future__ import annotations
