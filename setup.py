@@ -13,6 +13,7 @@ setup(
     install_requires=[
         "pyarrow>=18",
         "numpy>=2",
+        "scipy>=1.13",
         "pillow>=11",
         "fsspec>=2024.6",
         "safetensors>=0.4",

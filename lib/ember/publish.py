@@ -123,10 +123,15 @@ class Output:
         todo = rows.join(ids, column(rows, id).eqNullSafe(F.col("_id")), "left_anti")
         return todo, ids.count()
 
-    def write(self, table: DataFrame, **options: str) -> None:
-        """Stage the rows of this attempt; each task's rows are safe as soon as it ends."""
+    def write(self, table: DataFrame, part: str | None = None, **options: str) -> None:
+        """Stage the rows of this attempt; each task's rows are safe as soon as it ends.
+
+        part: the output is a folder of several tables, and this is the one of that name. Such an
+        output is made in one piece: what a killed run wrote of it is not taken up again.
+        """
         writer = table.write.option("mapreduce.fileoutputcommitter.algorithm.version", "2")
-        writer.options(**options).mode("append").parquet(self._new)
+        target = f"{self._new}/{part}" if part else self._new
+        writer.options(**options).mode("append").parquet(target)
 
     def staged(self) -> DataFrame:
         """All rows that would be published: those kept and those of this attempt."""

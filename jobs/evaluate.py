@@ -1,0 +1,50 @@
+"""Judge predictions, neighbors or scores against the truth: figures with intervals, in tables."""
+
+import sys
+from collections.abc import Sequence
+
+from ember import job
+from ember.evaluate.running import judge, read_inputs
+from ember.job import Run
+from ember.publish import Output
+from ember.settings import EvaluateConfig
+
+
+def evaluate(run: Run[EvaluateConfig]) -> None:
+    config, spark = run.config, run.spark
+    with run.phase("check"):
+        inputs = read_inputs(spark, config)
+        output = Output(spark, config.output.path, config.output.mode, {"job": "evaluate"})
+        output.check()
+    if run.dry_run:
+        run.say("configuration and input are fine; nothing was written")
+        return
+
+    with output.attempt():
+        with run.phase("judge"):
+            report = judge(config, inputs)
+            report.refuse_failures(config.limits.max_failed_fraction, output.failures)
+        with run.phase("write"):
+            for name, table in report.all_tables(spark).items():
+                output.write(table, name)
+        output.publish(
+            run.manifest(
+                input_files=inputs.files(),
+                counts={"rows": report.total, "failed": report.failed},
+                issues=[vars(issue) for issue in report.issues],
+                figures=report.headline(),
+                unmet=report.unmet(config.require),
+            )
+        )
+        report.release()
+    # The report of a run that falls short is what one needs to see why.
+    report.refuse_shortfall(config.require, output.path)
+    run.say(f"{len(report.figures)} figures of {report.total} rows in {output.path}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return job.main("evaluate", EvaluateConfig, evaluate, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,306 @@
+"""Truth and predictions on one row: checked, joined by id, and what does not fit counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    AtomicType,
+    DataType,
+    FractionalType,
+    IntegralType,
+    StringType,
+    StructType,
+)
+
+from ember.errors import InvalidInput
+from ember.evaluate.report import Issue
+from ember.tables import check_unique, column
+
+__all__ = [
+    "LEFT_OUT",
+    "check_same_type",
+    "check_slices",
+    "class_list",
+    "failed_rows",
+    "few_slices",
+    "filled_slices",
+    "issues_of",
+    "join_predictions",
+    "key_of",
+    "select_truth",
+    "slice_columns",
+    "slice_names",
+    "unique_rows",
+]
+
+NO_TRUTH = "without a truth, left out"
+NULL_TRUTH = "with a null truth, left out"
+OUTSIDE = "with a truth outside the class list, left out"
+NO_PREDICTION = "without a prediction, counted as wrong"
+FAILED = "with a failed prediction, counted as wrong"
+BAD_SCORE = "with a score that is null or NaN, counted as wrong"
+NO_LABEL = "with a prediction that has no label, counted as wrong"
+LEFT_OUT = (NO_TRUTH, NULL_TRUTH, OUTSIDE)
+_NAMED = 5
+_MOST_SLICES = 1000
+_MOST_CLASSES = 100_000
+
+
+def key_of(rows: DataFrame, id: str = "id") -> Column:
+    """The hash of an id that its bootstrap weights come from: xxhash64, long.
+
+    Integers of any width have the same one, so that runs can be compared.
+    """
+    whole = isinstance(rows.schema[id].dataType, IntegralType)
+    return F.xxhash64(F.col(id).cast("bigint") if whole else F.col(id))
+
+
+def slice_names(slices: Sequence[str]) -> list[str]:
+    """The columns that hold the slices of a row, in the order of `slices`."""
+    return [f"slice_{number}" for number in range(len(slices))]
+
+
+def unique_rows(table: DataFrame, id: str, shown: str) -> DataFrame:
+    """`table`, once it is checked that its ids are atomic and occur once each."""
+    kind = table.select(column(table, id)).schema[0].dataType
+    if not isinstance(kind, AtomicType):
+        raise InvalidInput(f"{shown}: the id column {id} is {kind.simpleString()}, not one value")
+    try:
+        check_unique(table, id)
+    except InvalidInput as error:
+        raise InvalidInput(f"{shown}: {error}") from None
+    return table
+
+
+def check_same_type(one: DataType, other: DataType, what: str) -> None:
+    """Raise InvalidInput unless values of the two types can be equal."""
+    integers = isinstance(one, IntegralType) and isinstance(other, IntegralType)
+    if one != other and not integers:
+        raise InvalidInput(
+            f"{what} are {one.simpleString()} on one side and {other.simpleString()} on the other; "
+            "cast one of them, so that they can be equal"
+        )
+
+
+def select_truth(
+    truth: DataFrame, id: str, label: str, slices: Sequence[str], many: bool
+) -> DataFrame:
+    """The truth as (id, truth, slice_0 …), checked.
+
+    many: the labels are arrays. Raises InvalidInput for columns or types that cannot serve, and
+    for ids that occur twice. Slices that are not in the table are left to the predictions.
+    """
+    kind = truth.select(column(truth, label)).schema[0].dataType
+    element = kind.elementType if isinstance(kind, ArrayType) else kind
+    if isinstance(kind, ArrayType) != many:
+        raise InvalidInput(
+            f"the truth's column {label} is {kind.simpleString()}; "
+            + (
+                "a multilabel truth is array<string> or array<int>"
+                if many
+                else "with several labels a row, use kind: multilabel"
+            )
+        )
+    if not isinstance(element, StringType | IntegralType):
+        raise InvalidInput(
+            f"the truth's column {label} is {kind.simpleString()}; give labels (string), which are "
+            "compared with the predictions' label, or integers, compared with their index"
+        )
+    value = column(truth, label)
+    if many:
+        value = F.array_distinct(F.array_compact(value))
+    plain = "bigint" if isinstance(element, IntegralType) else "string"
+    value = value.cast(f"array<{plain}>" if many else plain)
+    unique_rows(truth, id, "the truth")
+    return truth.select(
+        column(truth, id).alias("id"), value.alias("truth"), *slice_columns(truth, slices).values()
+    )
+
+
+def slice_columns(table: DataFrame, slices: Sequence[str]) -> dict[str, Column]:
+    """The slice columns that `table` has, as strings `column=value`, by their names here."""
+    found: dict[str, Column] = {}
+    for name, alias in zip(slices, slice_names(slices), strict=True):
+        try:
+            value = column(table, name)
+        except InvalidInput:
+            continue
+        kind = table.select(value).schema[0].dataType
+        if not isinstance(kind, AtomicType):
+            raise InvalidInput(f"slices: column {name} is {kind.simpleString()}, not one value")
+        text = F.coalesce(value.cast("string"), F.lit("null"))
+        found[alias] = F.concat(F.lit(f"{name}="), text).alias(alias)
+    return found
+
+
+def check_slices(rows: DataFrame, slices: Sequence[str]) -> None:
+    """Raise InvalidInput for a slice column that is in no table."""
+    for name, alias in zip(slices, slice_names(slices), strict=True):
+        if alias not in rows.columns:
+            raise InvalidInput(f"slices: there is no column {name} in the tables that are judged")
+
+
+def few_slices(rows: DataFrame, slices: Sequence[str]) -> None:
+    """Raise InvalidInput for a slice column that has too many values to divide the rows by."""
+    if not slices:
+        return
+    counts = rows.agg(*(F.approx_count_distinct(alias) for alias in slice_names(slices))).collect()
+    for name, count in zip(slices, counts[0], strict=True):
+        if count > _MOST_SLICES:
+            raise InvalidInput(
+                f"slices: column {name} has about {count} values, more than {_MOST_SLICES}; give "
+                "one that divides the rows into groups"
+            )
+
+
+def filled_slices(slices: Sequence[str]) -> list[Column]:
+    """The slice columns; a row that is missing in their table is in the slice `column=null`."""
+    return [
+        F.coalesce(F.col(alias), F.lit(f"{name}=null")).alias(alias)
+        for name, alias in zip(slices, slice_names(slices), strict=True)
+    ]
+
+
+def join_predictions(
+    predictions: DataFrame,
+    truth: DataFrame,
+    *,
+    id: str,
+    predicted: str,
+    truth_id: str,
+    label: str,
+    slices: Sequence[str],
+    classes: Sequence[str] | Sequence[int] | None,
+    many: bool,
+) -> DataFrame:
+    """Join a table as `classify` writes it with the truth.
+
+    Returns id, key long (the hash of the id that makes the bootstrap weights), truth (a label, or
+    an array of them), labels (array of the labels predicted, best first; null without a usable
+    prediction), scores array<double>, reason (null for a row as it should be), judged (whether the
+    row has a truth, and so counts), slice_0, …
+
+    A label of type string is compared with the `label` of the predictions, one of an integer type
+    with their `index`. Raises InvalidInput for tables that do not fit.
+    """
+    known = select_truth(truth, truth_id, label, slices, many)
+    element = known.schema["truth"].dataType
+    element = element.elementType if isinstance(element, ArrayType) else element
+    name = "label" if isinstance(element, StringType) else "index"
+    _check_predictions(predictions, predicted, name)
+    check_same_type(
+        predictions.select(column(predictions, id)).schema[0].dataType,
+        known.schema["id"].dataType,
+        "the ids of predictions and truth",
+    )
+    unique_rows(predictions, id, "the predictions")
+    value = column(predictions, predicted)
+    target = "string" if name == "label" else "bigint"
+    given = predictions.select(
+        column(predictions, id).alias("id"),
+        F.transform(value, lambda each: each[name].cast(target)).alias("labels"),
+        F.transform(value, lambda each: each["score"].cast("double")).alias("scores"),
+        F.lit(True).alias("answered"),
+        *(
+            each
+            for alias, each in slice_columns(predictions, slices).items()
+            if alias not in known.columns
+        ),
+    )
+    rows = known.withColumn("known", F.lit(True)).join(given, "id", "full_outer")
+    reason = _reason(element, classes, many)
+    rows = rows.withColumn("reason", reason)
+    check_slices(rows, slices)
+    usable = F.col("reason").isNull()
+    return rows.select(
+        "id",
+        key_of(rows).alias("key"),
+        "truth",
+        F.when(usable, F.col("labels")).alias("labels"),
+        F.when(usable, F.col("scores")).alias("scores"),
+        "reason",
+        (F.col("reason").isNull() | ~F.col("reason").isin(*LEFT_OUT)).alias("judged"),
+        *filled_slices(slices),
+    )
+
+
+def _check_predictions(predictions: DataFrame, predicted: str, name: str) -> None:
+    kind = predictions.select(column(predictions, predicted)).schema[0].dataType
+    fields = kind.elementType if isinstance(kind, ArrayType) else None
+    if not (
+        isinstance(fields, StructType)
+        and {name, "score"} <= set(fields.names)
+        and isinstance(fields["score"].dataType, FractionalType)
+        and isinstance(fields[name].dataType, StringType if name == "label" else IntegralType)
+    ):
+        raise InvalidInput(
+            f"the predictions' column {predicted} is {kind.simpleString()}; it must be "
+            "array<struct<index: int, label: string, score: float>>, as classify writes it"
+        )
+
+
+def _reason(element: DataType, classes: Sequence[str] | Sequence[int] | None, many: bool) -> Column:
+    """Why a row is not as it should be; null when it is."""
+    bad_score = F.exists("scores", lambda score: score.isNull() | F.isnan(score))
+    bad_label = F.exists("labels", lambda label: label.isNull())
+    if not many:
+        bad_label = bad_label | (F.size("labels") == 0)
+    else:
+        bad_label = bad_label | (F.size(F.array_distinct("labels")) != F.size("labels"))
+    reason = F.when(F.col("known").isNull(), NO_TRUTH).when(F.col("truth").isNull(), NULL_TRUTH)
+    if classes is not None:
+        wanted = str if isinstance(element, StringType) else int
+        if not all(isinstance(each, wanted) for each in classes):
+            raise InvalidInput(
+                f"classes: the truth has labels of type {element.simpleString()}; list such"
+            )
+        listed = F.array(*(F.lit(each) for each in classes))
+        inside = (
+            F.forall("truth", lambda each: F.array_contains(listed, each))
+            if many
+            else F.array_contains(listed, F.col("truth"))
+        )
+        reason = reason.when(~inside, OUTSIDE)
+    return (
+        reason.when(F.col("answered").isNull(), NO_PREDICTION)
+        .when(F.col("labels").isNull(), FAILED)
+        .when(bad_score, BAD_SCORE)
+        .when(bad_label, NO_LABEL)
+    )
+
+
+def issues_of(unusable: DataFrame) -> list[Issue]:
+    """How many rows (id, reason) there are of each reason, with the smallest ids."""
+    counts = unusable.groupBy("reason").count().collect()
+    if not counts:
+        return []
+    place = F.row_number().over(Window.partitionBy("reason").orderBy("id")).alias("place")
+    smallest = unusable.select("reason", F.col("id").cast("string").alias("name"), place)
+    names: dict[str, list[str]] = {}
+    for row in smallest.filter(F.col("place") <= _NAMED).orderBy("place").collect():
+        names.setdefault(row["reason"], []).append(str(row["name"]))
+    return [
+        Issue(row["reason"], row["count"], tuple(names[row["reason"]]))
+        for row in sorted(counts, key=lambda row: row["reason"])
+    ]
+
+
+def failed_rows(issues: Iterable[Issue]) -> int:
+    """Rows of the truth that were counted as wrong for want of a usable prediction."""
+    return sum(issue.rows for issue in issues if issue.reason not in LEFT_OUT)
+
+
+def class_list(labels: DataFrame) -> list[Any]:
+    """The different values of a table of one column, in order; nulls left out."""
+    found = [row[0] for row in labels.distinct().dropna().limit(_MOST_CLASSES + 1).collect()]
+    if len(found) > _MOST_CLASSES:
+        raise InvalidInput(
+            f"the truth and the predictions have more than {_MOST_CLASSES} different labels; is "
+            "the label column the right one?"
+        )
+    return sorted(found)

@@ -1,0 +1,182 @@
+"""From the configuration of the `evaluate` job to an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from ember import tables
+from ember.errors import InvalidConfig
+from ember.evaluate.report import Evaluation, check_requirements
+from ember.settings import EvaluateConfig
+
+__all__ = ["Inputs", "figures_of", "judge", "read_inputs"]
+
+# The table that is judged, by kind, and the other sections that the kind reads.
+_JUDGED = {
+    "classification": "predictions",
+    "multilabel": "predictions",
+    "retrieval": "neighbors",
+    "similarity": "pairs",
+}
+_TRUTHS = {
+    "classification": ("truth",),
+    "multilabel": ("truth",),
+    "retrieval": ("truth", "queries", "relevance"),
+    "similarity": ("truth",),
+}
+_SECTIONS = ("predictions", "neighbors", "pairs", "truth", "queries", "relevance", "baseline")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The tables of a run by the sections of the configuration that name them."""
+
+    kind: str
+    frames: dict[str, DataFrame]
+
+    @property
+    def judged(self) -> DataFrame:
+        return self.frames[_JUDGED[self.kind]]
+
+    def files(self) -> list[str]:
+        """Every file that is read, sorted."""
+        return sorted({file for frame in self.frames.values() for file in tables.files(frame)})
+
+
+def figures_of(config: EvaluateConfig) -> list[str]:
+    """The figures that the report will have."""
+    from ember.evaluate.classification import classification_figures
+    from ember.evaluate.comparing import compared_figures
+    from ember.evaluate.multilabel import multilabel_figures
+    from ember.evaluate.ranking import retrieval_names
+    from ember.evaluate.similarity import FIGURES
+
+    kind = config.of if config.kind == "compare" else config.kind
+    names = {
+        "classification": lambda: classification_figures(config.top_k),
+        "multilabel": lambda: multilabel_figures(config.top_k),
+        "retrieval": lambda: retrieval_names(config.at),
+        "similarity": lambda: list(FIGURES),
+    }[kind]()
+    return compared_figures(names) if config.kind == "compare" else names
+
+
+def read_inputs(spark: SparkSession, config: EvaluateConfig) -> Inputs:
+    """Check that the sections go with the kind and the tables have the columns; read nothing else.
+
+    Raises InvalidConfig or InvalidInput that names the section, the figure or the column.
+    """
+    kind = config.of if config.kind == "compare" else config.kind
+    _check_sections(config, kind)
+    check_requirements(config.require, figures_of(config))
+    frames = {}
+    for section in _SECTIONS:
+        given = getattr(config, section)
+        if given is None:
+            continue
+        frames[section] = tables.read(spark, given.path)
+        columns = getattr(config, _JUDGED[kind]) if section == "baseline" else given
+        for name in _columns(columns):
+            tables.column(frames[section], name)
+    return Inputs(kind, frames)
+
+
+def judge(config: EvaluateConfig, inputs: Inputs) -> Evaluation:
+    """The report that is asked for. Raises InvalidInput for tables that do not fit."""
+    from ember.evaluate.comparing import compare
+
+    new = _judge_one(config, inputs, inputs.judged)
+    if config.kind != "compare":
+        return new
+    return compare(new, _judge_one(config, inputs, inputs.frames["baseline"]), config.worst)
+
+
+def _judge_one(config: EvaluateConfig, inputs: Inputs, judged: DataFrame) -> Evaluation:
+    options: dict[str, Any] = {"bootstrap": config.bootstrap, "worst": config.worst}
+    options |= {"slices": config.slices}
+    if inputs.kind == "retrieval":
+        return _judge_retrieval(config, inputs, judged, options)
+    truth = inputs.frames["truth"]
+    given, section = config.truth, getattr(config, _JUDGED[inputs.kind])
+    options |= {"id": section.id, "truth_id": given.id if given else None}
+    options |= {"label": given.label if given else "label"}
+    if inputs.kind == "similarity":
+        from ember.evaluate.similarity import judge_similarity
+
+        return judge_similarity(judged, truth, score=section.score, **options)
+    options |= {"predicted": section.predictions, "classes": config.classes}
+    options |= {"top_k": config.top_k}
+    if inputs.kind == "multilabel":
+        from ember.evaluate.multilabel import judge_multilabel
+
+        return judge_multilabel(judged, truth, threshold=config.threshold, **options)
+    from ember.evaluate.classification import judge_classification
+
+    return judge_classification(judged, truth, bins=config.bins, **options)
+
+
+def _judge_retrieval(
+    config: EvaluateConfig, inputs: Inputs, judged: DataFrame, options: dict[str, Any]
+) -> Evaluation:
+    from ember.evaluate.retrieval import judge_retrieval
+
+    frames = inputs.frames
+    neighbors = _renamed(judged, config.neighbors, config.slices)
+    for name in ("relevance", "truth", "queries"):
+        if name in frames:
+            options[name] = _renamed(frames[name], getattr(config, name), config.slices)
+    return judge_retrieval(
+        neighbors,
+        at=config.at,
+        exclude_self=config.exclude_self,
+        **options,
+    )
+
+
+def _renamed(frame: DataFrame, section: Any, slices: Sequence[str]) -> DataFrame:
+    """The columns that a section names, under the names of its keys, and the slices there are."""
+    named = {key: name for key, name in section.model_dump(exclude={"path"}).items() if name}
+    if "rank" in named:
+        named.pop("score")
+    columns = [tables.column(frame, name).alias(key) for key, name in named.items()]
+    also = [name for name in slices if name in frame.columns and name not in named]
+    return frame.select(*columns, *(tables.column(frame, name) for name in also))
+
+
+def _check_sections(config: EvaluateConfig, kind: str) -> None:
+    needed = {_JUDGED[kind]}
+    if kind != "retrieval":
+        needed.add("truth")
+    if config.kind == "compare":
+        needed.add("baseline")
+    allowed = needed | set(_TRUTHS[kind])
+    shown = f"kind: {config.kind}" + (f" of {kind}" if config.kind == "compare" else "")
+    given = {section for section in _SECTIONS if getattr(config, section) is not None}
+    for section in _SECTIONS:
+        if section in needed - given:
+            raise InvalidConfig(f"{section} is missing; {shown} needs it")
+    for section in _SECTIONS:
+        if section in given - allowed:
+            raise InvalidConfig(
+                f"{section} does not go with {shown}, which reads {', '.join(sorted(allowed))}"
+            )
+    if kind == "retrieval" and (config.truth is None) == (config.relevance is None):
+        raise InvalidConfig(
+            "kind: retrieval needs either relevance (a table of relevant documents) or truth "
+            "(labels: documents with the query's label are relevant)"
+        )
+    if kind == "retrieval" and config.relevance is not None and config.queries is not None:
+        raise InvalidConfig("queries goes with truth; relevance names the queries itself")
+
+
+def _columns(section: Any) -> Iterator[str]:
+    """The columns that a section of the configuration names."""
+    for name, value in section.model_dump(exclude={"path"}).items():
+        names: Sequence[str] = [value] if isinstance(value, str) else value or []
+        if name == "score" and getattr(section, "rank", None) is not None:
+            continue  # not read
+        yield from names
