@@ -25,16 +25,16 @@ def train(run: Run[TrainConfig]) -> None:
         run.say("configuration and input are fine; nothing was written")
         return
 
+    with run.phase("join"):
+        gathered = examples.gather(
+            features,
+            labels,
+            config.split,
+            min_rows=config.labels.min_rows,
+            max_failed_fraction=config.limits.max_failed_fraction,
+        )
+        training.keep_failures(gathered, output, config.limits.max_failed_fraction)
     with output.attempt():
-        with run.phase("join"):
-            gathered = examples.gather(
-                features,
-                labels,
-                config.split,
-                min_rows=config.labels.min_rows,
-                max_failed_fraction=config.limits.max_failed_fraction,
-            )
-            training.keep_failures(gathered, output, config.limits.max_failed_fraction)
         with run.phase("train"):
             head = training.fit_examples(gathered, config, config.features)
         with run.phase("predict"):
