@@ -13,7 +13,7 @@ from ember.settings import TrainConfig
 def train(run: Run[TrainConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
-        examples.check_split(config.split)
+        training.check_options(config)
         features = [tables.read_embeddings(spark, each) for each in config.features]
         labelled = tables.read(spark, config.labels.path)
         labels = examples.select_labels(
@@ -38,8 +38,9 @@ def train(run: Run[TrainConfig]) -> None:
         with run.phase("train"):
             head = training.fit_examples(gathered, config, config.features)
         with run.phase("predict"):
-            name = config.labels.id.rpartition(".")[2]
-            output.write(training.held_out_predictions(head, gathered, name), "predictions")
+            if head.labels:
+                name = config.labels.id.rpartition(".")[2]
+                output.write(training.held_out_predictions(head, gathered, name), "predictions")
             place_head(head, output)
         gathered.forget()
         output.publish(

@@ -17,8 +17,8 @@ from pyspark.sql import DataFrame
 
 from ember.learn.fit import (
     Recipe,
-    badness,
     fit,
+    fold_loss,
     fold_of,
     problem_of,
     targets_of,
@@ -121,12 +121,12 @@ class _OnCluster:
         )
         return problem.layers(flat)
 
-    def badness(self, layers: Layers, fold: int) -> float:
-        problem, multilabel = self._problem, self._recipe.multilabel
+    def loss(self, layers: Layers, fold: int) -> float:
+        problem = self._problem
 
         def of(block: _Block) -> float:
             matrix, targets, folds = block
             chosen = folds == fold
-            return badness(problem, layers, matrix[chosen], targets[chosen], multilabel)
+            return fold_loss(problem, layers, matrix[chosen], targets[chosen])
 
         return float(self._blocks.map(of).sum())

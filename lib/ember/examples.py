@@ -127,7 +127,6 @@ def gather(
     of train, validation and test, and when the training rows do not have at least two labels (one,
     for a multi-label head).
     """
-    check_split(split)
     _check_ids([*features, labels])
     parts = tuple(_dimension(table, n, max_failed_fraction) for n, table in enumerate(features))
     joined = _join(features, labels, parts, split).persist(StorageLevel.MEMORY_AND_DISK)

@@ -148,10 +148,14 @@ class SplitConfig(Config):
 
 
 class NetworkConfig(Config):
-    """The hidden layers of `head: mlp`, and the L-BFGS iterations it is trained for."""
+    """The hidden layers of `head: mlp`, the output of `head: similarity`, how long both train.
+
+    `iterations`: of L-BFGS for mlp, passes over the rows for similarity; null: 200 and 100.
+    """
 
     hidden: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = Field(default=[128])
-    iterations: Annotated[int, Field(ge=1)] = 200
+    dimension: Annotated[int, Field(ge=1)] = 128
+    iterations: Annotated[int, Field(ge=1)] | None = None
 
 
 class TrainLimitsConfig(Config):

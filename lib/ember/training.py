@@ -23,11 +23,12 @@ from pyspark.sql.types import (
 
 from ember.cluster_fit import fit_on_cluster
 from ember.config import parse
-from ember.errors import TooManyFailures
-from ember.examples import Examples, gather, select_labels
+from ember.errors import InvalidConfig, TooManyFailures
+from ember.examples import Examples, check_split, gather, select_labels
 from ember.learn.calibrate import calibrate, figures
 from ember.learn.fit import Recipe, fit_on_worker
 from ember.learn.head import Head
+from ember.learn.metric import fit_metric, retrieval_figures
 from ember.learn.predictions import predictions
 from ember.learn.rows import Rows, read_features, read_rows
 from ember.publish import Output
@@ -35,6 +36,7 @@ from ember.settings import EmbeddingsConfig, TrainOptions
 from ember.tables import select_embeddings
 
 __all__ = [
+    "check_options",
     "fit_examples",
     "held_out_predictions",
     "keep_failures",
@@ -79,6 +81,7 @@ def train(
     InvalidConfig for options, TooManyFailures for too many unusable rows.
     """
     settings = parse(TrainOptions, options, "train")
+    check_options(settings)
     tables = [features] if isinstance(features, DataFrame) else list(features)
     examples = gather(
         [
@@ -126,6 +129,9 @@ def fit_examples(
     most = int(options.limits.worker_megabytes * 2**20 / (4 * sum(examples.parts)))
     train = examples.rows.filter("part = 'train'")
     count = examples.rows_by_part["train"]
+    if recipe.kind == "similarity":
+        count = min(count, max(1, most))
+        train = train.orderBy("draw", "id").limit(count)
     if count <= most:
         head = _in_one_task(train, recipe, _fitter(recipe))
     else:
@@ -178,11 +184,20 @@ def summary(head: Head) -> str:
     metrics: dict[str, dict[str, float]] = head.about.get("metrics", {})
     part = next((part for part in ("test", "validation") if metrics.get(part)), None)
     if part is None:
-        return f"a head of {len(head.labels)} labels, not judged: there were no held-out rows"
+        return f"{head.kind} head, not judged: there were no held-out rows"
     figures = {**metrics[part]}
     rows = figures.pop("rows")
     shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
     return f"{shown} on {rows} {part} rows"
+
+
+def check_options(options: TrainOptions) -> None:
+    """Raise InvalidConfig for options that do not go together."""
+    check_split(options.split)
+    if options.head == "similarity" and options.penalty == "cross_validation":
+        raise InvalidConfig(
+            "penalty: cross_validation judges labels; give head: similarity a number"
+        )
 
 
 def _recipe(examples: Examples, options: TrainOptions) -> Recipe:
@@ -197,14 +212,19 @@ def _recipe(examples: Examples, options: TrainOptions) -> Recipe:
         folds=options.folds,
         balanced=options.class_weights == "balanced",
         hidden=tuple(options.network.hidden),
-        iterations=options.network.iterations,
+        iterations=options.network.iterations or (100 if options.head == "similarity" else 200),
+        dimension=options.network.dimension,
         seed=options.split.seed,
     )
 
 
 def _fitter(recipe: Recipe) -> Callable[[Rows], Head]:
     def fit(rows: Rows) -> Head:
-        return fit_on_worker(rows if recipe.multilabel else rows.take(rows.targets >= 0), recipe)
+        if not recipe.multilabel:
+            rows = rows.take(rows.targets >= 0)
+        return (
+            fit_metric(rows, recipe) if recipe.kind == "similarity" else fit_on_worker(rows, recipe)
+        )
 
     return fit
 
@@ -216,6 +236,8 @@ def _judge(
     threshold = None if options.threshold == "auto" else options.threshold
     rows = examples.rows.filter("part != 'train'")
     count = sum(examples.rows_by_part.values()) - examples.rows_by_part["train"]
+    if not count and recipe.kind == "similarity":
+        return head
     if not count:
         nothing = read_rows([], recipe.labels, recipe.multilabel, list(recipe.parts))
         return calibrate(head, nothing, threshold)
@@ -224,8 +246,11 @@ def _judge(
 
     def judge(held_out: Rows) -> Head:
         parts = {part: held_out.take(held_out.part == part) for part in ("validation", "test")}
-        fitted = calibrate(head, parts["validation"], threshold)
-        metrics = {part: figures(fitted, rows) for part, rows in parts.items()}
+        if recipe.kind == "similarity":
+            fitted, told = head, retrieval_figures
+        else:
+            fitted, told = calibrate(head, parts["validation"], threshold), figures
+        metrics = {part: told(fitted, rows) for part, rows in parts.items()}
         return replace(fitted, about={**fitted.about, "metrics": metrics})
 
     return _in_one_task(rows, recipe, judge)
@@ -250,7 +275,7 @@ def _about(
 ) -> dict[str, Any]:
     """What head.json says of the run: what was asked for, of what tables, with which versions."""
     keys = {"head", "scaling", "class_weights", "split"}
-    if options.head == "mlp":
+    if options.head in ("mlp", "similarity"):
         keys.add("network")
     asked = options.model_dump(mode="json", include=keys)
     named = [source.model_dump(mode="json") for source in sources] or [{} for _ in examples.parts]

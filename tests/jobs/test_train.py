@@ -244,3 +244,23 @@ def test_what_cannot_work_is_exit_code_2_and_nothing_written(run_job, tmp_path, 
     code, message = job(run_job, features, labels, tmp_path / "work" / "head", **settings)
     assert (code, words in message, message) == (2, True, message)
     assert not (tmp_path / "work").exists()
+
+
+def test_a_learned_metric_brings_rows_of_one_label_together(run_job, tmp_path):
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 4, 240)
+    signal = rng.normal(size=(4, 3))[kinds] + 0.3 * rng.normal(size=(240, 3))
+    matrix = np.hstack([signal, 2 * rng.normal(size=(240, 12))]).astype(np.float32)
+    ids = list(range(240))
+    features = table(tmp_path / "features.parquet", ids, matrix)
+    labels = write(tmp_path / "labels.parquet", id=ids, label=kinds)
+    out = tmp_path / "metric"
+    settings = {"head": "similarity", "network__dimension": 4, "split": "{train: 0.5, test: 0.4}"}
+    assert job(run_job, features, labels, out, **settings) == (0, "")
+    told = manifest(out)["head"]["metrics"]["test"]
+    assert told["map"] > told["map_plain"] + 0.2
+    head = Head.load(str(out))
+    assert head.project(matrix).shape == (240, 4)
+    assert not (out / "predictions").exists()
+    code, message = job(run_job, features, labels, out, penalty="cross_validation", **settings)
+    assert (code, "give head: similarity a number" in message) == (2, True)

@@ -126,9 +126,9 @@ def test_a_chosen_penalty_is_the_best_of_the_folds(kind):
     rows = replace(few, matrix=np.hstack([few.matrix, noise]))
     it = recipe(rows, kind=kind, penalty=None, folds=3, hidden=(4,), iterations=20)
     head = fit_on_worker(rows, it)
-    table = head.about["cross_validation"]["wrong rows"]
+    table = head.about["cross_validation"]["loss"]
     best = min(table.values())
-    assert head.about["penalty"] == max(float(k) for k, wrong in table.items() if wrong == best)
+    assert head.about["penalty"] == max(float(k) for k, loss in table.items() if loss == best)
     assert head.about["penalty"] > 0.001
     again = fit_on_worker(rows, replace(it, penalty=head.about["penalty"]))
     assert again.fingerprint() == head.fingerprint()

@@ -21,6 +21,7 @@ __all__ = [
     "class_weights",
     "fit",
     "fit_on_worker",
+    "fold_loss",
     "fold_of",
     "problem_of",
     "targets_of",
@@ -39,7 +40,7 @@ class Recipe:
     """What is to be trained, and how; see `TrainConfig` for what the keys mean.
 
     parts: dimension of each feature table. indicators: the tables that some training rows lack.
-    penalty: None has it chosen by cross-validation.
+    penalty: None has it chosen by cross-validation. dimension: of a learned metric's output.
     """
 
     kind: Kind
@@ -53,6 +54,7 @@ class Recipe:
     balanced: bool = False
     hidden: tuple[int, ...] = (128,)
     iterations: int = 200
+    dimension: int = 128
     seed: int = 0
 
     @property
@@ -73,28 +75,27 @@ class Fitter(Protocol):
     def fit(self, penalty: float, without: int | None) -> Layers:
         """Layers fitted on all rows, or on those outside one fold."""
 
-    def badness(self, layers: Layers, fold: int) -> float:
-        """Summed over a fold: wrong first labels, for many labels the unweighted loss."""
+    def loss(self, layers: Layers, fold: int) -> float:
+        """The head's own loss, summed over a fold, every row counting once."""
 
 
 def fit(recipe: Recipe, fitter: Fitter) -> tuple[Layers, dict[str, Any]]:
     """The fitted layers, and what to note about the choice of the penalty.
 
-    Cross-validation takes the penalty with the fewest wrong rows (for many labels the least loss)
-    over all folds, of equal ones the largest.
+    Cross-validation takes the penalty with the least loss over all folds, of equal ones the
+    largest.
     """
     if recipe.penalty is not None:
         return fitter.fit(recipe.penalty, None), {"penalty": recipe.penalty}
     tried = []
     for penalty in PENALTIES:
         folds = range(recipe.folds)
-        tried.append(sum(fitter.badness(fitter.fit(penalty, fold), fold) for fold in folds))
+        tried.append(sum(fitter.loss(fitter.fit(penalty, fold), fold) for fold in folds))
     best = max(range(len(tried)), key=lambda n: (-tried[n], n))
-    measure = "loss" if recipe.multilabel else "wrong rows"
-    table = {f"{penalty:g}": tried[n] for n, penalty in enumerate(PENALTIES)}
+    table = {f"{penalty:g}": round(tried[n], 3) for n, penalty in enumerate(PENALTIES)}
     notes = {
         "penalty": PENALTIES[best],
-        "cross_validation": {"folds": recipe.folds, measure: table},
+        "cross_validation": {"folds": recipe.folds, "loss": table},
     }
     return fitter.fit(PENALTIES[best], None), notes
 
@@ -172,19 +173,11 @@ def fold_of(draw: Float64, folds: int) -> NDArray[np.int64]:
     return (draw * folds).astype(np.int64)
 
 
-def badness(
-    problem: Problem, layers: Layers, matrix: Float32, targets: NDArray[Any], multilabel: bool
-) -> float:
-    """See `Fitter.badness`, of (n, features) rows on one scale."""
+def fold_loss(problem: Problem, layers: Layers, matrix: Float32, targets: NDArray[Any]) -> float:
+    """See `Fitter.loss`, of (n, features) rows on one scale."""
     flat = np.concatenate([part.ravel() for layer in layers for part in layer])
-    if multilabel:
-        plain = replace(problem, weights=np.ones_like(problem.weights))
-        return float(plain.value(flat, matrix, targets)[0])
-    logits = problem.logits(flat, matrix)
-    if logits.shape[1] == 1:
-        return float(((logits[:, 0] > 0) != targets[:, 0]).sum())
-    truth = targets if targets.ndim == 1 else targets.argmax(axis=1)
-    return float((logits.argmax(axis=1) != truth).sum())
+    plain = replace(problem, weights=np.ones_like(problem.weights))
+    return float(plain.value(flat, matrix, targets)[0])
 
 
 class _OnWorker:
@@ -214,15 +207,9 @@ class _OnWorker:
         )
         return problem.layers(flat)
 
-    def badness(self, layers: Layers, fold: int) -> float:
+    def loss(self, layers: Layers, fold: int) -> float:
         chosen = self._folds == fold
-        return badness(
-            self._problem,
-            layers,
-            self._matrix[chosen],
-            self._targets[chosen],
-            self._recipe.multilabel,
-        )
+        return fold_loss(self._problem, layers, self._matrix[chosen], self._targets[chosen])
 
 
 def _one_hot(targets: NDArray[Any], recipe: Recipe) -> NDArray[np.bool_]:
