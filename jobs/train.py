@@ -39,7 +39,7 @@ def train(run: Run[TrainConfig]) -> None:
             head = training.fit_examples(gathered, config, config.features)
         with run.phase("predict"):
             if head.labels:
-                name = config.labels.id.rpartition(".")[2]
+                name = labelled.select(tables.column(labelled, config.labels.id)).columns[0]
                 output.write(training.held_out_predictions(head, gathered, name), "predictions")
             place_head(head, output)
         gathered.forget()

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ember.comparison import similarity_join, top_k
     from ember.embedding import embed
+    from ember.training import train
 
-__all__ = ["embed", "similarity_join", "top_k"]
+__all__ = ["embed", "similarity_join", "top_k", "train"]
 
 _HOMES = {
     "embed": "ember.embedding",
     "similarity_join": "ember.comparison",
     "top_k": "ember.comparison",
+    "train": "ember.training",
 }
 
 

@@ -45,7 +45,7 @@ __all__ = [
     "train",
 ]
 
-_VERSIONS = ("ember-spark", "numpy", "scipy", "scikit-learn", "torch")
+_VERSIONS = ("ember-spark", "numpy", "scipy", "scikit-learn")
 # Few rows that calibrate and judge are of no use, however small a worker is said to be.
 _LEAST_HELD_OUT = 10_000
 _PREDICTION = StructType(
@@ -93,8 +93,11 @@ def train(
         min_rows=min_rows,
         max_failed_fraction=settings.limits.max_failed_fraction,
     )
-    refuse_failures(examples, settings.limits.max_failed_fraction)
-    return fit_examples(examples, settings)
+    try:
+        refuse_failures(examples, settings.limits.max_failed_fraction)
+        return fit_examples(examples, settings)
+    finally:
+        examples.forget()
 
 
 def keep_failures(examples: Examples, output: Output, max_failed_fraction: float) -> None:

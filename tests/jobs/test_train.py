@@ -111,9 +111,11 @@ def test_odd_rows_are_counted_by_reason_and_too_many_are_exit_code_3(run_job, tm
     features = table(tmp_path / "features.parquet", ids, matrix)
     names = [number % 2 for number in range(60)]
     names[3] = None
-    labels = write(tmp_path / "labels.parquet", id=[*ids, 99], label=[*names, 1])
+    labels = write(tmp_path / "labels.parquet", **{"an.id": [*ids, 99], "label": [*names, 1]})
     out = tmp_path / "work" / "head"
-    code, message = job(run_job, features, labels, out, limits__max_failed_fraction=0.02)
+    settings = {"labels__id": "an.id"}
+    limit = "limits__max_failed_fraction"
+    code, message = job(run_job, features, labels, out, **settings, **{limit: 0.02})
     assert code == 3
     assert (
         "4 of 60 labelled rows cannot be used (1 not finite, 1 null embedding, 1 null l" in message
@@ -123,7 +125,8 @@ def test_odd_rows_are_counted_by_reason_and_too_many_are_exit_code_3(run_job, tm
         0: "null embedding", 1: "wrong length", 2: "not finite", 3: "null label"
     }  # fmt: skip
     assert not out.exists()
-    assert job(run_job, features, labels, out, limits__max_failed_fraction=0.1) == (0, "")
+    assert job(run_job, features, labels, out, **settings, **{limit: 0.1}) == (0, "")
+    assert pq.read_table(out / "predictions").column_names[0] == "an.id"
     counts = manifest(out)["counts"]
     assert counts["failed"] == {
         "not finite": 1, "null embedding": 1, "null label": 1, "wrong length": 1
