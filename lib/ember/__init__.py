@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ember.join import similarity_join
     from ember.projection import fit_projection, project
     from ember.search import top_k
+    from ember.training import train
 
 __all__ = [
     "approximate_top_k",
@@ -25,6 +26,7 @@ __all__ = [
     "project",
     "similarity_join",
     "top_k",
+    "train",
 ]
 
 _HOMES = {
@@ -35,6 +37,7 @@ _HOMES = {
     "project": "ember.projection",
     "similarity_join": "ember.join",
     "top_k": "ember.search",
+    "train": "ember.training",
 }
 
 

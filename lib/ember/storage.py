@@ -11,6 +11,7 @@ import ctypes.util
 import hashlib
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -109,18 +110,20 @@ class Storage:
         finally:
             stream.close()
 
-    def upload(self, local: str, target: str) -> None:
-        """Copy a file or folder of the driver's machine to `target`, which must not exist yet."""
-        system, hadoop_path = self._open(target)
-        system.copyFromLocalFile(self._jvm.org.apache.hadoop.fs.Path(f"file:{local}"), hadoop_path)
+    def upload(self, local: str, path: str) -> None:
+        """Copy a file or folder of this machine to `path`, replacing a file that is there."""
+        system, hadoop_path = self._open(path)
+        source = self._jvm.org.apache.hadoop.fs.Path(f"file://{Path(local).absolute()}")
+        system.copyFromLocalFile(False, True, source, hadoop_path)
 
-    def download(self, source: str, local: str) -> None:
-        """Copy a file or folder to `local` on the driver's machine, which must not exist yet."""
-        system, hadoop_path = self._open(source)
-        # The last argument: without a checksum file beside each.
-        system.copyToLocalFile(
-            False, hadoop_path, self._jvm.org.apache.hadoop.fs.Path(f"file:{local}"), True
-        )
+    def download(self, path: str, local: str) -> None:
+        """Copy a file or folder to this machine. Raises OSError when it cannot be read."""
+        system, hadoop_path = self._open(path)
+        target = self._jvm.org.apache.hadoop.fs.Path(f"file://{Path(local).absolute()}")
+        try:
+            system.copyToLocalFile(False, hadoop_path, target, True)
+        except Exception as error:
+            raise OSError(f"cannot copy {path}: {str(error).splitlines()[0]}") from error
 
     def publish(self, staged: str, target: str) -> None:
         """Put the folder `staged` in the place of `target`, which may exist.

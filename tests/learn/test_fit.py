@@ -1,0 +1,178 @@
+"""Fitting on one worker, against scikit-learn and against finite differences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from labelled_rows import labelled, recipe
+from scipy.optimize import check_grad
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from ember.learn.fit import fit_on_worker, problem_of, targets_of
+from ember.learn.objective import INTERCEPT_SCALING, Problem, minimise
+from ember.learn.rows import Moments, Rows, scaling
+
+
+def accuracy(head, rows):
+    return (head.scores(rows.matrix).argmax(axis=1) == rows.targets).mean()
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("c", [2, 3])
+def test_logistic_regression_is_that_of_scikit_learn(c, balanced):
+    rows = labelled(c=c)
+    head = fit_on_worker(rows, recipe(rows, penalty=2.0, balanced=balanced))
+    weights = "balanced" if balanced else None
+    model = LogisticRegression(C=0.5, class_weight=weights, max_iter=1000, tol=1e-6)
+    reference = make_pipeline(StandardScaler(), model).fit(rows.matrix, rows.targets)
+    np.testing.assert_allclose(
+        head.scores(rows.matrix), reference.predict_proba(rows.matrix), atol=2e-3
+    )
+
+
+@pytest.mark.parametrize("c", [2, 3])
+def test_the_svm_is_that_of_scikit_learn(c):
+    rows = labelled(c=c)
+    head = fit_on_worker(rows, recipe(rows, kind="svm"))
+    model = LinearSVC(intercept_scaling=INTERCEPT_SCALING, max_iter=10_000, tol=1e-6)
+    reference = make_pipeline(StandardScaler(), model).fit(rows.matrix, rows.targets)
+    logits = head.logits(rows.matrix)
+    ours = logits[:, 1] - logits[:, 0] if c == 2 else logits
+    np.testing.assert_allclose(ours, reference.decision_function(rows.matrix), atol=5e-3)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize(("kind", "c"), [("logistic", 2), ("logistic", 3), ("svm", 3)])
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_sum_over_rows_has_the_same_minimum_as_scikit_learn(kind, c, multilabel, balanced):
+    """What the cluster minimises is what one worker does."""
+    rows = labelled(c=c, multilabel=multilabel)
+    it = recipe(rows, kind=kind, balanced=balanced)
+    head = fit_on_worker(rows, it)
+    counts = rows.targets.sum(axis=0) if multilabel else np.bincount(rows.targets)
+    problem = problem_of(it, counts.astype(float), len(rows))
+    matrix, targets = head.standardise(rows.matrix), targets_of(rows, it)
+    flat = minimise(
+        problem,
+        lambda now: problem.value(now, matrix, targets),
+        rows=len(rows),
+        penalty=1.0,
+        start=problem.start(0),
+        iterations=1000,
+    )
+    logits = head.logits(rows.matrix)
+    ours = logits[:, 1:] - logits[:, :1] if it.one_output else logits
+    theirs = problem.logits(flat, matrix)
+    if it.loss == "softmax":  # determined but for a constant
+        ours, theirs = (each - each.mean(axis=1, keepdims=True) for each in (ours, theirs))
+    np.testing.assert_allclose(ours, theirs, atol=0.02)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid", "squared_hinge"])
+@pytest.mark.parametrize("hidden", [(), (4,), (4, 3)])
+def test_gradients_are_those_of_finite_differences(loss, hidden):
+    rng = np.random.default_rng(0)
+    weights = rng.random(3) if loss == "softmax" else rng.random((2, 3))
+    problem = Problem((5, *hidden, 3), loss, weights)
+    matrix = rng.normal(size=(20, 5)).astype(np.float32)
+    targets = rng.integers(0, 3, 20) if loss == "softmax" else rng.random((20, 3)) < 0.4
+    point = problem.start(1) + 0.1 * rng.normal(size=len(problem.start(1)))
+    error = check_grad(
+        lambda flat: problem.value(flat, matrix, targets)[0],
+        lambda flat: problem.value(flat, matrix, targets)[1:],
+        point,
+    )
+    assert error < 1e-4
+
+
+def test_a_network_learns_what_a_line_cannot():
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(300, 2)).astype(np.float32)
+    rows = Rows(
+        matrix, (matrix[:, 0] * matrix[:, 1] > 0).astype(int), rng.random(300), np.empty(300)
+    )
+    assert accuracy(fit_on_worker(rows, recipe(rows)), rows) < 0.75
+    network = recipe(rows, kind="mlp", hidden=(16,), penalty=0.01)
+    assert accuracy(fit_on_worker(rows, network), rows) > 0.97
+    assert (
+        fit_on_worker(rows, network).fingerprint()
+        == fit_on_worker(rows, network).fingerprint()
+        != fit_on_worker(rows, replace(network, seed=1)).fingerprint()
+    )
+
+
+def test_balanced_weights_find_the_rare_label():
+    rows = labelled(n=400)
+    rare = rows.targets == 2
+
+    def recall(balanced):
+        head = fit_on_worker(rows, recipe(rows, balanced=balanced))
+        return (head.scores(rows.matrix)[rare].argmax(axis=1) == 2).mean()
+
+    assert recall(True) > recall(False)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "svm", "mlp"])
+def test_a_chosen_penalty_is_the_best_of_the_folds(kind):
+    """Forty noise features and few rows: the best penalty is well above the least."""
+    rng = np.random.default_rng(0)
+    few = labelled(n=60, c=2)
+    noise = 20 * rng.normal(size=(60, 40)).astype(np.float32)
+    rows = replace(few, matrix=np.hstack([few.matrix, noise]))
+    it = recipe(rows, kind=kind, penalty=None, folds=3, hidden=(4,), iterations=20)
+    head = fit_on_worker(rows, it)
+    table = head.about["cross_validation"]["loss"]
+    best = min(table.values())
+    assert head.about["penalty"] == max(float(k) for k, loss in table.items() if loss == best)
+    assert head.about["penalty"] > 0.001
+    again = fit_on_worker(rows, replace(it, penalty=head.about["penalty"]))
+    assert again.fingerprint() == head.fingerprint()
+
+
+@pytest.mark.parametrize("kind", ["logistic", "svm", "mlp"])
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_constant_features_and_folds_without_a_label_do_no_harm(kind, multilabel):
+    rows = labelled(n=30, multilabel=multilabel)
+    rows.matrix[:, 0] = 7.3
+    if multilabel:
+        rows.targets[:, 2] = True  # a label that every row has
+    else:
+        rows.targets[rows.targets == 2] = 1
+        rows.targets[4] = 2  # one row alone
+    head = fit_on_worker(rows, recipe(rows, kind=kind, penalty=None, folds=2, iterations=20))
+    scores = head.scores(rows.matrix)
+    assert np.isfinite(scores).all()
+    assert head.scale[0] == 1
+    if multilabel:
+        assert (scores[:, 2] > 0.9).all()
+
+
+def test_rows_that_lack_a_table_still_learn_from_the_other():
+    rows = labelled(n=300)
+    lacking = np.random.default_rng(1).random(300) < 0.3
+    second = rows.matrix[:, :2] + 100
+    second[lacking] = np.nan
+    both = replace(rows, matrix=np.hstack([rows.matrix, second]))
+    head = fit_on_worker(both, recipe(both, parts=(6, 2), indicators=(1,)))
+    present = both.matrix[~lacking].astype(np.float64)
+    np.testing.assert_allclose(head.mean[6:], present[:, 6:].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(head.scale[6:], present[:, 6:].std(axis=0), rtol=1e-4)
+    assert accuracy(head, both) > accuracy(fit_on_worker(rows, recipe(rows)), rows) - 0.03
+    assert head.layers[0][0].shape == (9, 3)
+
+
+def test_moments_of_parts_are_those_of_the_whole():
+    rng = np.random.default_rng(0)
+    matrix = (1000 + rng.normal(size=(90, 3))).astype(np.float32)
+    matrix[:50, 2] = np.nan
+    merged = Moments.of(matrix[:40]).merge(Moments.of(matrix[40:41])).merge(Moments.of(matrix[41:]))
+    exact = matrix.astype(np.float64)
+    np.testing.assert_allclose(merged.mean, np.nanmean(exact, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(merged.variance, np.nanvar(exact, axis=0), rtol=1e-9)
+    _, scale = scaling(merged, [2, 1], "table")
+    assert scale[0] == scale[1] == pytest.approx(np.sqrt(np.var(exact[:, :2], axis=0).mean()))
