@@ -2,9 +2,10 @@
 
 The corpus, packed as for the exact search (ember.comparison), is divided into lists; sampled
 queries are searched exactly, which tells how many lists must be probed; then every query is
-searched in so many. Each node writes the corpus once more in the order of the lists and all its
-workers memory-map that file; a worker's memory is bounded by a tile, not by a list. The driver
-holds four bytes for each row of the corpus.
+searched in so many. Each node writes the corpus once more in the order of the lists, and all its
+workers read that file tile by tile, so that neither a long list nor a large corpus takes a worker's
+memory; it and the driver hold four bytes for each row of the corpus (the lists' numbers), a worker
+maps sixteen more.
 
 Scores, ties and the lists themselves do not depend on partitions or retries.
 """
