@@ -29,7 +29,7 @@ def search(run: Run[SearchConfig]) -> None:
                 corpus,
                 config.metric,
                 output.scratch,
-                left_blocks=comparison.wanted_tasks(spark),
+                left_blocks=approximate.wanted_tasks(spark, config.mode),
                 max_failed_fraction=config.limits.max_failed_fraction,
             )
             comparison.refuse_rejected(spark, compared, output, config.limits.max_failed_fraction)

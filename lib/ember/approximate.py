@@ -39,7 +39,7 @@ from ember.similarity.recall import Recall, choose_probes
 from ember.similarity.topk import search_block
 from ember.tables import select_embeddings
 
-__all__ = ["Approximate", "approximate_top_k", "plan"]
+__all__ = ["Approximate", "approximate_top_k", "plan", "wanted_tasks"]
 
 MIN_ROWS = 10_000
 """Below this the exact search is as fast."""
@@ -195,9 +195,18 @@ def approximate_top_k(
     right = None if corpus is None else select_embeddings(corpus, id, embedding, "the right table")
     folder = folder or f"file://{tempfile.mkdtemp(prefix='ember-blocks-')}"
     compared = comparison.prepare(
-        left, right, metric, folder, left_blocks=comparison.wanted_tasks(spark)
+        left, right, metric, folder, left_blocks=wanted_tasks(spark, "approximate")
     )
     return plan(spark, compared, k, recall, exclude_self).top_k(spark, k, exclude_self)
+
+
+def wanted_tasks(spark: SparkSession, mode: str) -> int:
+    """How many blocks of queries to search: few for approximate search.
+
+    Each of its tasks reads nearly the whole corpus, and has the fewer queries for it.
+    """
+    cores = int(spark.sparkContext.defaultParallelism)
+    return cores if mode == "approximate" else comparison.wanted_tasks(spark)
 
 
 def plan(

@@ -241,7 +241,8 @@ class _Search:
         rows = self.file.read(run)
         values, norms, error = self._values(query, rows)
         floor = self.floor[query]
-        i, j = np.nonzero(values >= float32_below(self._from_floor(floor, norms) - error)[:, None])
+        least = float32_below(self._from_floor(floor, norms) - error)
+        i, j = np.divmod(np.flatnonzero(values >= least[:, None]), values.shape[1])
         near = values[i, j].astype(np.float64)
         lower, upper = (
             self._to_floor(each, norms[i]) for each in (near - error[i], near + error[i])
