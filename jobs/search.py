@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 
 from ember import approximate, comparison, job, search, tables
-from ember.blockwise import wanted_tasks
 from ember.job import Run
 from ember.resumable import TaskOutput
 from ember.settings import SearchConfig
@@ -35,7 +34,7 @@ def run_search(run: Run[SearchConfig]) -> None:
                 corpus,
                 config.metric,
                 output.shared,
-                left_blocks=wanted_tasks(spark),
+                left_blocks=approximate.wanted_blocks(spark, config.mode),
                 limits=config.limits,
             )
             comparison.refuse_rejected(spark, compared, output, config.limits.max_failed_fraction)

@@ -2,9 +2,10 @@
 
 The corpus, packed as for the exact search (ember.comparison), is divided into lists; sampled
 queries are searched exactly, which tells how many lists must be probed; then every query is
-searched in so many. Each node writes the corpus once more in the order of the lists and all its
-workers memory-map that file; a worker's memory is bounded by a tile, not by a list. The driver
-holds four bytes for each row of the corpus.
+searched in so many. Each node writes the corpus once more in the order of the lists, and all its
+workers read that file tile by tile, so that neither a long list nor a large corpus takes a worker's
+memory; it and the driver hold four bytes for each row of the corpus (the lists' numbers), a worker
+maps sixteen more.
 
 Scores, ties and the lists themselves do not depend on partitions or retries.
 """
@@ -36,7 +37,7 @@ from ember.similarity.node import Shelf, own_numbers
 from ember.similarity.recall import Recall, choose_probes
 from ember.similarity.topk import search_block
 
-__all__ = ["Approximate", "approximate_top_k", "check", "plan"]
+__all__ = ["Approximate", "approximate_top_k", "check", "plan", "wanted_blocks"]
 
 MIN_ROWS = 10_000
 """Below this the exact search is as fast."""
@@ -195,7 +196,8 @@ def approximate_top_k(
     spark = queries.sparkSession
     left, right = comparison.sides(queries, corpus, metric, id=id, embedding=embedding, within=())
     where = folder or comparison.scratch_folder()
-    compared = comparison.prepare(left, right, metric, where, left_blocks=wanted_tasks(spark))
+    blocks = wanted_blocks(spark, "approximate")
+    compared = comparison.prepare(left, right, metric, where, left_blocks=blocks)
     return plan(spark, compared, k, recall, exclude_self).top_k(spark, k, exclude_self)
 
 
@@ -205,6 +207,15 @@ def check(mode: str, within: Sequence[str]) -> None:
         raise InvalidConfig(
             "within goes with mode: exact; a search within groups compares little as it is"
         )
+
+
+def wanted_blocks(spark: SparkSession, mode: str) -> int:
+    """Into how many blocks to pack the queries: few for approximate search.
+
+    Each of its tasks reads nearly the whole corpus, and has the fewer queries for it.
+    """
+    cores = int(spark.sparkContext.defaultParallelism)
+    return cores if mode == "approximate" else wanted_tasks(spark)
 
 
 def plan(

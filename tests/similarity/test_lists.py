@@ -41,7 +41,7 @@ def test_all_lists_give_the_exact_answer(tmp_path, metric, kind):
     lists = fit_lists(corpus, metric, 12)
     owners = lists.nearest(corpus, 1)[:, 0].astype(np.int32)
     file = InvertedFile.on_node(here, owners, 12)
-    assert sorted(file.rows.ids) == list(range(300))
+    assert sorted(file.numbers) == list(range(300))
     block = prepare(queries, metric, here.basis)
     probes = lists.nearest(queries, 12, queries=True)
     assert (np.sort(probes, axis=1) == np.arange(12)).all()

@@ -1,7 +1,7 @@
 """An inverted file on a node, and the search in some of its lists.
 
 The file holds the rows of a table, list after list, and their numbers; the first process of a node
-that needs it writes it, one block of the table at a time, and all of them memory-map it. The scores
+that needs it writes it, one block of the table at a time, and all of them read it. The scores
 and the order of ties are those of the exact search (scores.py): a float32 product with its error
 bound (bounds.py) rules out rows below the k-th place, what it leaves is scored in float64.
 """
@@ -9,10 +9,10 @@ bound (bounds.py) rules out rows below the k-th place, what it leaves is scored 
 from __future__ import annotations
 
 import fcntl
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
@@ -24,24 +24,31 @@ from ember.similarity.block import Block, Float32, Float64, Int64
 from ember.similarity.lists import Lists
 from ember.similarity.neighbours import NOBODY, Neighbours, best_of
 from ember.similarity.node import Shelf
+from ember.similarity.projection import Basis
 from ember.similarity.scores import filter_value, float32_below, similarities, tie_floor
 from ember.similarity.threads import run_tiles, tensor
 from ember.similarity.tiles import TILE_COLUMNS, TILE_ROWS
 
-FLUSH_LISTS = 32
-"""Lists between two exact scorings, which raise the floors."""
+FLUSH_TILES = 32
+"""Tiles between two rises of the floors."""
 
 
 @dataclass(frozen=True)
 class InvertedFile:
-    """Rows in the order of their lists.
+    """Rows in the order of their lists, in a file of which a tile at a time is read.
 
     Attributes:
-        rows: a block whose ids are the rows' numbers in the table; without prefixes.
+        path: of the rows, (n, d) float32 and nothing else.
+        basis: of the table's blocks.
+        numbers: (n,) int64, memory-mapped; the rows' numbers in the table.
+        norms: (n,) float64, memory-mapped.
         starts: (lists + 1,) where each list begins.
     """
 
-    rows: Block
+    path: Path
+    basis: Basis
+    numbers: Int64
+    norms: Float64
     starts: Int64
 
     @classmethod
@@ -57,16 +64,25 @@ class InvertedFile:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the others wait rather than do it once more
             if not folder.is_dir():
                 _write(shelf, owners, lists, folder)
-        numbers, rows, norms = (
-            np.load(folder / f"{name}.npy", mmap_mode="c") for name in ("numbers", "rows", "norms")
+        numbers, norms = (
+            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("numbers", "norms")
         )
         starts = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=lists))])
+        return cls(folder / "rows", shelf.basis, numbers, norms, starts)
+
+    def read(self, run: slice) -> Block:
+        """Some rows as a block without prefixes; its ids are their numbers.
+
+        Read, not mapped: a worker's address space may be limited to less than the table's size.
+        """
+        d = self.basis.dimension
+        count, offset = (run.stop - run.start) * d, 4 * d * run.start
+        rows = np.fromfile(self.path, np.float32, count, offset=offset).reshape(-1, d)
         none = np.empty((0, 0), np.float32)
-        block = Block(
-            *(shelf.basis, numbers, rows, norms, none, none),
-            *(np.empty(0), np.empty(0, np.int32)),
+        return Block(
+            *(self.basis, np.asarray(self.numbers[run]), rows, np.asarray(self.norms[run])),
+            *(none, none, np.empty(0), np.empty(0, np.int32)),
         )
-        return cls(block, starts)
 
     def search_nearest(
         self,
@@ -115,38 +131,27 @@ class InvertedFile:
 
 
 def _write(shelf: Shelf, owners: NDArray[np.int32], lists: int, folder: Path) -> None:
+    """One block at a time, its rows of each list in one piece."""
     partial = Path(tempfile.mkdtemp(dir=folder.parent))
-    n, d = len(owners), shelf.basis.dimension
-    rows = np.lib.format.open_memmap(partial / "rows.npy", "w+", np.float32, (n, d))
-    numbers, norms = np.empty(n, np.int64), np.empty(n)
+    numbers, norms = np.empty(len(owners), np.int64), np.empty(len(owners))
     free = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=lists))])[:-1]
-    for number, first in enumerate(shelf.firsts):
-        block = shelf.block(number)
-        mine = owners[first : first + len(block)]
-        # Rows stay in the order of their numbers within a list.
-        order = np.argsort(mine, kind="stable")
-        sizes = np.bincount(mine, minlength=lists)
-        places = np.repeat(free - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes)
-        places += np.arange(len(order))
-        rows[places] = block.rows[order]
-        numbers[places], norms[places] = first + order, block.norms[order]
-        free = free + sizes
-    rows.flush()
+    with (partial / "rows").open("wb") as stream:
+        for number, first in enumerate(shelf.firsts):
+            block = shelf.block(number)
+            mine = owners[first : first + len(block)]
+            # Rows stay in the order of their numbers within a list.
+            order = np.argsort(mine, kind="stable")
+            ends = np.cumsum(np.bincount(mine, minlength=lists))
+            for place, part in zip(free, np.split(order, ends[:-1]), strict=True):
+                if len(part):
+                    stream.seek(4 * shelf.basis.dimension * int(place))
+                    stream.write(np.ascontiguousarray(block.rows[part]).data)
+                    numbers[place : place + len(part)] = first + part
+                    norms[place : place + len(part)] = block.norms[part]
+            free = free + np.bincount(mine, minlength=lists)
     np.save(partial / "numbers.npy", numbers)
     np.save(partial / "norms.npy", norms)
-    try:
-        partial.rename(folder)
-    except OSError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-@dataclass
-class _Candidates:
-    query: Int64
-    place: Int64
-    lower: Float64
-    upper: Float64
+    partial.rename(folder)
 
 
 class _Search:
@@ -167,9 +172,11 @@ class _Search:
         for query, kth in run_tiles(self._seed, self._tiles(self.probes[:, :1]), threads):
             self.floor[query] = np.maximum(self.floor[query], kth)
         tiles = self._tiles(self.probes)
-        while batch := [tile for tile, _ in zip(tiles, range(FLUSH_LISTS), strict=False)]:
-            found = list(run_tiles(self._scan, batch, threads))
-            self._score(found)
+        while batch := list(islice(tiles, FLUSH_TILES)):
+            parts = zip(*run_tiles(self._scan, batch, threads), strict=True)
+            self.found.add(*(np.concatenate(part) for part in parts))
+            reached = filter_value(self.metric, self.found.similarity[:, -1])
+            self.floor = np.maximum(self.floor, reached)
 
     def _tiles(self, probes: Int64) -> Iterator[tuple[Int64, slice]]:
         """For each list, the queries that probe it and a run of its rows, in bounded pieces."""
@@ -188,25 +195,24 @@ class _Search:
                         slice(column, min(column + TILE_COLUMNS, stop)),
                     )
 
-    def _values(self, query: Int64, run: slice) -> tuple[Float32, Float64, Float64]:
+    def _values(self, query: Int64, rows: Block) -> tuple[Float32, Float64, Float64]:
         """(a, b) values, -inf for a query's own row; norms and error bounds of the queries.
 
         A value is F but for what depends on the query alone: see `_to_floor`.
         """
-        a, norms = self.queries.rows[query], self.queries.norms[query]
-        others = self.file.rows.norms[run]
-        values: Float32 = (tensor(a) @ tensor(self.file.rows.rows[run]).T).numpy()
-        largest = float(others.max())
+        norms = self.queries.norms[query]
+        values: Float32 = (tensor(self.queries.rows[query]) @ tensor(rows.rows).T).numpy()
+        largest = float(rows.norms.max())
         if self.metric == "cosine":
-            values *= (1.0 / others).astype(np.float32)
+            values *= (1.0 / rows.norms).astype(np.float32)
             error = self.slack * norms
         elif self.metric == "inner_product":
             error = self.slack * norms * largest + bounds.TINY
         else:  # a.b - |b|^2 / 2; the last term's rounding and that of the difference are in |b|^2
-            values -= (0.5 * others * others).astype(np.float32)
+            values -= (0.5 * rows.norms * rows.norms).astype(np.float32)
             error = self.slack * (norms * largest + largest * largest) + bounds.TINY
         if self.exclude_self:
-            values[self.queries.ids[query][:, None] == self.file.rows.ids[run]] = -np.inf
+            values[self.queries.ids[query][:, None] == rows.ids] = -np.inf
         return values, norms, error
 
     def _to_floor(self, value: Float64, norms: Float64) -> Float64:
@@ -223,36 +229,29 @@ class _Search:
     def _seed(self, tile: tuple[Int64, slice]) -> tuple[Int64, Float64]:
         """What k rows of a query's nearest list certainly reach."""
         query, run = tile
-        values, norms, error = self._values(query, run)
+        values, norms, error = self._values(query, self.file.read(run))
         if values.shape[1] < self.k:
             return query, np.full(len(query), -np.inf)
         kth = np.partition(values, -self.k, axis=1)[:, -self.k].astype(np.float64)
         return query, tie_floor(self._to_floor(kth - error, norms))
 
-    def _scan(self, tile: tuple[Int64, slice]) -> _Candidates:
-        """The rows that may reach the floor."""
+    def _scan(self, tile: tuple[Int64, slice]) -> tuple[Int64, Int64, Float32]:
+        """Queries, numbers and exact similarities of the rows that may be in the answer."""
         query, run = tile
-        values, norms, error = self._values(query, run)
-        least = self._from_floor(self.floor[query], norms) - error
-        i, j = np.nonzero(values >= float32_below(least)[:, None])
-        near, error, norms = values[i, j].astype(np.float64), error[i], norms[i]
-        lower, upper = (self._to_floor(each, norms) for each in (near - error, near + error))
-        real = upper > -np.inf  # the others are queries' own rows
-        return _Candidates(query[i[real]], j[real] + run.start, lower[real], upper[real])
-
-    def _score(self, parts: list[_Candidates]) -> None:
-        query = np.concatenate([part.query for part in parts])
-        place = np.concatenate([part.place for part in parts])
-        upper = np.concatenate([part.upper for part in parts])
-        lower = float32_below(np.concatenate([part.lower for part in parts]))
-        best = best_of(query, lower, place, self.found.ids.shape).similarity[:, -1]
-        self.floor = np.maximum(self.floor, tie_floor(best.astype(np.float64)))
-        possible = upper >= self.floor[query]
-        query, place = query[possible], place[possible]
-        similarity = similarities(self.queries, self.file.rows, query, place)
-        self.found.add(query, self.file.rows.ids[place], similarity)
-        reached = filter_value(self.metric, self.found.similarity[:, -1])
-        self.floor = np.maximum(self.floor, reached)
+        rows = self.file.read(run)
+        values, norms, error = self._values(query, rows)
+        floor = self.floor[query]
+        least = float32_below(self._from_floor(floor, norms) - error)
+        i, j = np.divmod(np.flatnonzero(values >= least[:, None]), values.shape[1])
+        near = values[i, j].astype(np.float64)
+        lower, upper = (
+            self._to_floor(each, norms[i]) for each in (near - error[i], near + error[i])
+        )
+        best = best_of(i, float32_below(lower), j, (len(query), self.k)).similarity[:, -1]
+        floor = np.maximum(floor, tie_floor(best.astype(np.float64)))
+        possible = (upper >= floor[i]) & (upper > -np.inf)  # which a query's own row is not
+        i, j = i[possible], j[possible]
+        return query[i], rows.ids[j], similarities(self.queries, rows, query[i], j)
 
 
 def list_places(numbers: Int64, owners: NDArray[np.int32], nearest: Int64, lists: int) -> Int64:

@@ -95,11 +95,13 @@ class Lists:
         if self.basis.metric == "euclidean":
             values -= 0.5 * b.square().sum(1)
             error = error + longest * longest
-        best, owners = values.topk(count, dim=1)
+        best, owners = values.topk(min(count + 1, len(self)), dim=1)
+        if count == len(self):
+            return owners.numpy(), np.empty(0, np.int64)
         # Twice the error of either, and as much again for what is rounded here.
         margin = 4.0 * bounds.dot_slack(points.shape[1]) * error
-        near = (values >= (best[:, -1] - margin)[:, None]).sum(1)
-        return owners.numpy(), (near > count).nonzero()[:, 0].numpy()
+        unclear = best[:, count] >= best[:, count - 1] - margin
+        return owners[:, :count].numpy(), unclear.nonzero()[:, 0].numpy()
 
     def points(self, rows: Float32, *, queries: bool = False) -> Float32:
         """Rows as they are compared with centroids."""
