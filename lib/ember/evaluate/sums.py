@@ -62,7 +62,8 @@ class Weights:
 class Sums:
     """Weighted sums by (section, slice, item): arrays (K, 1 + B) of whole numbers.
 
-    Counts are held as int32, which two billion rows fill, and handed on as int64. A section is one kind of sum of a report (totals, classes, bins, …), an item its row.
+    Counts are held as int32, which two billion rows fill, and handed on as int64. A section
+    is one kind of sum of a report (totals, classes, bins, …), an item its row.
     """
 
     def __init__(self, replicates: int) -> None:
@@ -115,12 +116,13 @@ class Sums:
         self.held = {}
         for start in range(0, len(entries), 256):
             part = entries[start : start + 256]
+            packed = [array.astype(np.int64).tobytes() for _, array in part]
             yield pa.RecordBatch.from_pydict(
                 {
                     "section": pa.array([key[0] for key, _ in part], pa.string()),
                     "slice": pa.array([key[1] for key, _ in part], pa.string()),
                     "item": pa.array([key[2] for key, _ in part], pa.int32()),
-                    "sums": pa.array([array.astype(np.int64).tobytes() for _, array in part], pa.binary()),
+                    "sums": pa.array(packed, pa.binary()),
                 }
             )
 
