@@ -60,9 +60,10 @@ class Weights:
 
 
 class Sums:
-    """Weighted sums by (section, slice, item): arrays (K, 1 + B) int64.
+    """Weighted sums by (section, slice, item): arrays (K, 1 + B) of whole numbers.
 
-    A section is one kind of sum of a report (totals, classes, bins, …), an item its row.
+    Counts are held as int32, which two billion rows fill, and handed on as int64. A section
+    is one kind of sum of a report (totals, classes, bins, …), an item its row.
     """
 
     def __init__(self, replicates: int) -> None:
@@ -96,7 +97,8 @@ class Sums:
         matrix = weights.double if values.dtype == np.int64 else weights.single
         span = int(items.max()) + 1
         groups, group = np.unique(slicing.codes[rows] * span + items, return_inverse=True)
-        added = np.zeros((len(groups), values.shape[1], matrix.shape[1]), np.int64)
+        kind = np.int64 if values.dtype == np.int64 else np.int32
+        added = np.zeros((len(groups), values.shape[1], matrix.shape[1]), kind)
         for position in np.flatnonzero(values.any(axis=0)):
             data = values[:, position].astype(matrix.dtype)
             shape = (len(groups), len(weights))
@@ -114,12 +116,13 @@ class Sums:
         self.held = {}
         for start in range(0, len(entries), 256):
             part = entries[start : start + 256]
+            packed = [array.astype(np.int64).tobytes() for _, array in part]
             yield pa.RecordBatch.from_pydict(
                 {
                     "section": pa.array([key[0] for key, _ in part], pa.string()),
                     "slice": pa.array([key[1] for key, _ in part], pa.string()),
                     "item": pa.array([key[2] for key, _ in part], pa.int32()),
-                    "sums": pa.array([array.tobytes() for _, array in part], pa.binary()),
+                    "sums": pa.array(packed, pa.binary()),
                 }
             )
 

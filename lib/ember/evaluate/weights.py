@@ -56,6 +56,10 @@ def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
 
     values: (1 + B,), the figure on the sample and on B replicates. Replicates in which the figure
     is undefined (NaN) are left out. Returns NaN twice where there is none, or no figure.
+
+    It is not corrected for bias. A replicate holds fewer different rows than the sample, which
+    moves figures that are far from linear in small counts (macro averages over classes of few
+    rows, ECE): with very many rows and such classes the figure can lie just outside.
     """
     replicates = values[1:][~np.isnan(values[1:])]
     if not len(replicates) or np.isnan(values[0]):
