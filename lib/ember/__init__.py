@@ -10,12 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ember.classification import classify
     from ember.comparison import similarity_join, top_k
     from ember.embedding import embed
 
-__all__ = ["embed", "similarity_join", "top_k"]
+__all__ = ["classify", "embed", "similarity_join", "top_k"]
 
 _HOMES = {
+    "classify": "ember.classification",
     "embed": "ember.embedding",
     "similarity_join": "ember.comparison",
     "top_k": "ember.comparison",

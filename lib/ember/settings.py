@@ -9,6 +9,7 @@ from pydantic import Field
 from ember.config import Config
 
 __all__ = [
+    "ClassifyConfig",
     "EmbedConfig",
     "EmbeddingsConfig",
     "InputConfig",
@@ -78,6 +79,24 @@ class EmbeddingsConfig(Config):
     path: Paths
     id: Name
     embedding: Name = "embedding"
+
+
+class ClassifyConfig(Config):
+    """Configuration of the `classify` job: input and model, or features and head.
+
+    `head: null` takes the model's own classes. `threshold: model` is each label's own, where
+    several may hold at once.
+    """
+
+    input: InputConfig | None = None
+    model: ModelConfig | None = None
+    features: list[EmbeddingsConfig] | None = None
+    head: Name | None = None
+    top_k: Annotated[int, Field(ge=1)] = 3
+    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["model"] | None = None
+    labels: Name | None = None
+    output: OutputConfig
+    limits: LimitsConfig = LimitsConfig()
 
 
 class NewOutputConfig(Config):
