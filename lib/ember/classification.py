@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import (
-    ArrayType,
-    FloatType,
-    IntegerType,
-    StringType,
-    StructField,
-    StructType,
-)
 
 from ember import embedding, gpu, labels, models, tables
 from ember.config import parse
@@ -24,20 +14,17 @@ from ember.engine.results import Predictions
 from ember.engine.spec import Modality, ModelSpec
 from ember.errors import InvalidConfig, InvalidInput
 from ember.learn.head import Head
-from ember.settings import ClassifyConfig, InputConfig, LimitsConfig, ModelConfig
+from ember.settings import (
+    ClassifyConfig,
+    EmbeddingsConfig,
+    InputConfig,
+    LimitsConfig,
+    ModelConfig,
+)
+from ember.table_classifier import PREDICTIONS, TableClassifier, described, digest
 from ember.tables import Corpus, select_corpus
 
-__all__ = ["PREDICTIONS", "CorpusClassifier", "classify", "load_head", "plan", "predictions"]
-
-PREDICTIONS = ArrayType(
-    StructType(
-        [
-            StructField("index", IntegerType()),
-            StructField("label", StringType()),
-            StructField("score", FloatType()),
-        ]
-    )
-)
+__all__ = ["Classifier", "CorpusClassifier", "classify", "load_head", "plan", "predictions"]
 
 Threshold = float | Literal["model"] | None
 
@@ -93,11 +80,48 @@ def classify(
     return CorpusClassifier(corpus, spec, chosen).predict(corpus.rows)
 
 
-def plan(spark: SparkSession, config: ClassifyConfig) -> CorpusClassifier:
+class Classifier(Protocol):
+    """What the job does: rows, and how they become predictions."""
+
+    @property
+    def rows(self) -> DataFrame:
+        """All rows, the id first."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """The name of the id column."""
+        ...
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the rows of the output depend on beside the input's rows; see `publish.Output`."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest."""
+        ...
+
+    def try_out(self) -> str:
+        """Load what is to be loaded in a task; a sentence on it. Raises what loading raises."""
+        ...
+
+    def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:
+        """`rows` in partitions that keep all cores busy, and how many there are."""
+        ...
+
+    def predict(self, rows: DataFrame, reports: Reports | None = None) -> DataFrame:
+        """Classify some of the rows; see `classify` for the result."""
+        ...
+
+
+def plan(spark: SparkSession, config: ClassifyConfig) -> Classifier:
     """What the job is to do, checked and with the model at hand.
 
     Raises InvalidConfig and InvalidInput as `classify` does.
     """
+    if config.features is not None:
+        return _table_classifier(spark, config, config.features)
     given, wanted = _corpus_sections(config)
     corpus = tables.read_corpus(spark, given, "predictions")
     gpu.check(spark)
@@ -112,6 +136,18 @@ def plan(spark: SparkSession, config: ClassifyConfig) -> CorpusClassifier:
         threshold=config.threshold,
     )
     return CorpusClassifier(corpus, spec, chosen, config.limits.rows_per_task)
+
+
+def _table_classifier(
+    spark: SparkSession, config: ClassifyConfig, features: list[EmbeddingsConfig]
+) -> TableClassifier:
+    if config.input or config.model:
+        raise InvalidConfig("features are given, and input or model as well; give one or the other")
+    if config.head is None:
+        raise InvalidConfig("head is missing; features are classified by a head that train wrote")
+    head = load_head(config.head)
+    chosen = predictions(head, config.labels, config.top_k, config.threshold)
+    return TableClassifier.read(spark, features, head, chosen)
 
 
 def _corpus_sections(config: ClassifyConfig) -> tuple[InputConfig, ModelConfig]:
@@ -132,7 +168,6 @@ class CorpusClassifier:
 
     @property
     def rows(self) -> DataFrame:
-        """(id, content)."""
         return self.corpus.rows
 
     @property
@@ -141,30 +176,21 @@ class CorpusClassifier:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What the rows of the output depend on beside the input's rows; see `publish.Output`."""
         key = f"{self.id} {self.corpus.id_type.simpleString()}"
-        return {
-            "job": "classify",
-            "id": key,
-            "model": self.spec.fingerprint,
-            "predictions": digest(self.predictions),
-        }
+        made = digest(self.predictions)
+        return {"job": "classify", "id": key, "model": self.spec.fingerprint, "predictions": made}
 
     def describe(self) -> dict[str, Any]:
-        """For the manifest."""
         return {"model": self.spec.describe(), **described(self.predictions)}
 
     def try_out(self) -> str:
-        """Load the model in a task; a sentence on what there is. Raises what loading raises."""
         device = embedding.try_model(self.rows.sparkSession, self.spec, self.corpus.paths)
         return f"configuration, input and {self.spec.name} on {device} are fine"
 
     def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:
-        """`rows` in partitions that keep all cores busy, and how many there are."""
         return embedding.spread(rows, self.spec.modality, self.rows_per_task)
 
     def predict(self, rows: DataFrame, reports: Reports | None = None) -> DataFrame:
-        """Classify rows (id, content); see `classify` for the result."""
         return embedding.run_model(
             rows, self.corpus.paths, self.spec, self.predictions, PREDICTIONS, reports=reports
         )
@@ -245,25 +271,3 @@ def _thresholds(
             )
         return own
     return None if threshold is None else (float(threshold),) * count
-
-
-def described(predictions: Predictions) -> dict[str, Any]:
-    """What the manifest says of labels and head."""
-    head = predictions.head
-    return {
-        "labels": len(predictions.labels),
-        "head": head.fingerprint() if isinstance(head, Head) else None,
-    }
-
-
-def digest(predictions: Predictions) -> str:
-    """Names all that decides the predictions of a given output of the model."""
-    head = described(predictions)["head"]
-    facts = [
-        predictions.labels,
-        predictions.top_k,
-        predictions.thresholds,
-        predictions.normalize,
-        head,
-    ]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -192,7 +193,49 @@ def test_a_head_is_applied_to_the_embedding_of_the_same_pass(
         assert [each["index"] for each in row["predictions"]] == [each["index"] for each in ours]
 
 
-def test_what_does_not_go_together_is_exit_code_2(classify, out, tmp_path, bert):
+def test_tables_of_embeddings_are_joined_by_id_and_may_lack_rows(run_job, out, tmp_path):
+    floats = pa.list_(pa.float32())
+    rng = np.random.default_rng(1)
+    one, two = rng.normal(size=(2, 30, 3)).astype(np.float32)
+    first = [*one[:20], None, one[21][:2], *one[22:26]]  # ids 0 to 25, 20 and 21 of no use
+    second = two[8:, :2]  # ids 8 to 29
+    paths = [
+        write(tmp_path / "a.parquet", **{"my.id": [*range(26)]}, embedding=pa.array(first, floats)),
+        write(tmp_path / "b.parquet", key=list(range(8, 30)), v=pa.array(list(second), floats)),
+    ]  # fmt: skip
+    layers = ((rng.normal(size=(6, 3)).astype(np.float32), np.zeros(3, np.float32)),)
+    made = head(tmp_path / "head", d=5, parts=(3, 2), indicators=(1,), layers=layers)
+    features = f"[{{path: {paths[0]}, id: my.id}}, {{path: {paths[1]}, id: key, embedding: v}}]"
+    given = {"features": features, "head": tmp_path / "head", "top_k": 1, "output__path": out}
+    assert run_job("classify", **given, limits__max_failed_fraction=0.1) == (0, "")
+
+    matrix = np.concatenate([one, two[:, :2]], axis=1)
+    matrix[[20, *range(26, 30)], :3] = np.nan
+    matrix[:8, 3:] = np.nan
+    scores = made.scores(matrix)
+    by_id = rows(out, "my.id")
+    assert sorted(by_id) == list(range(30))
+    for key, row in by_id.items():
+        if key == 21:
+            assert (row["predictions"], row["error"]) == (None, "wrong length: 2 instead of 3")
+            continue
+        (best,) = row["predictions"]
+        assert best["label"] == made.labels[scores[key].argmax()]
+        assert best["score"] == pytest.approx(scores[key].max(), rel=1e-5)
+    told = manifest(out)
+    assert (told["dimension"], told["counts"]["rows"], told["head"]) == (5, 30, made.fingerprint())
+
+    repeated = write(tmp_path / "c.parquet", key=[1, 1], v=pa.array([[0, 0]] * 2, floats))
+    texts = write(tmp_path / "d.parquet", key=["1"], v=pa.array([[0, 0]], floats))
+    for path, words in [(repeated, "(1 in table 1)"), (texts, "are bigint, string")]:
+        told = run_job(
+            "classify", **{**given, "features": features.replace(paths[1], path)},
+            output__mode="overwrite",
+        )  # fmt: skip
+        assert (told[0], words in told[1], told) == (2, True, told)
+
+
+def test_what_does_not_go_together_is_exit_code_2(classify, run_job, out, tmp_path, bert):
     source = write_pictures(tmp_path / "in.parquet", 2)
     (tmp_path / "two.json").write_text(json.dumps(["a", "b"]))
     head(tmp_path / "two tables", parts=(20, 4), indicators=())
@@ -220,12 +263,22 @@ def test_what_does_not_go_together_is_exit_code_2(classify, out, tmp_path, bert)
     for settings, words in cases:
         code, message = classify(**{"input__path": source, **settings})
         assert (code, words in message, message) == (2, True, message)
+    features = {"features": f"[{{path: {source}, id: image_id}}]"}
+    bare = [
+        ({}, "input is missing; give input and model, or features and head"),
+        (features, "head is missing; features are classified by a head"),
+        ({**features, "head": tmp_path / "two tables"}, "names 1 tables and the head was"),
+        ({**features, "model.name": bert}, "features are given, and input or model as well"),
+    ]
+    for settings, words in bare:
+        code, message = run_job("classify", **settings, output__path=out)
+        assert (code, words in message, message) == (2, True, message)
     assert not out.parent.exists()
 
 
 def test_the_type_that_spark_declares_is_the_one_that_workers_give(spark):
     from pyspark.sql.pandas.types import from_arrow_type
 
-    from ember.classification import PREDICTIONS as DECLARED
+    from ember.table_classifier import PREDICTIONS as DECLARED
 
     assert from_arrow_type(PREDICTIONS) == DECLARED

@@ -19,6 +19,7 @@ __all__ = [
     "Result",
     "Scorer",
     "best_first",
+    "to_batch",
     "vectors_to_arrow",
 ]
 
@@ -125,6 +126,19 @@ class Predictions:
             [pa.array(chosen), names, pa.array(best[kept])], fields=list(PREDICTIONS.value_type)
         )
         return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(failed))
+
+
+def to_batch(slot: Slot, result: Result) -> pa.RecordBatch:
+    """A filled slot, whose tag is a batch with the id in column 0: (id, result, status, error)."""
+    column = result.column(slot)  # first, since it may find errors
+    rows = range(len(slot.raws))
+    errors = pa.array([slot.errors.get(row) for row in rows], pa.string())
+    status = pa.array(["error" if row in slot.errors else "ok" for row in rows], pa.string())
+    ids: pa.RecordBatch = slot.tag
+    return pa.RecordBatch.from_arrays(
+        [ids.column(0), column, status, errors],
+        names=[ids.schema.names[0], result.name, "status", "error"],
+    )
 
 
 def best_first(scores: Matrix, k: int) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ember.engine.batching import Encoder, Slot, encode
 from ember.engine.device import claim
-from ember.engine.results import Embedding, Result
+from ember.engine.results import Embedding, Result, to_batch
 from ember.engine.rows import raw_values
 from ember.engine.spec import ModelSpec
 from ember.engine.stats import TaskStats, WorkerRecord
@@ -139,7 +139,7 @@ def run_batches(
     slots = _slots(chain([first], filled))
     for slot in encode(slots, encoder, threads=max(1, threads), timed=stats.timed):
         stats.rows += len(slot.raws)
-        yield _output(slot, result)
+        yield to_batch(slot, result)
     stats.truncated = encoder.truncated - truncated_before
 
 
@@ -148,15 +148,3 @@ def _slots(batches: Iterable[pa.RecordBatch]) -> Iterator[Slot]:
         for start in range(0, batch.num_rows, _SLOT_ROWS):
             part = batch.slice(start, _SLOT_ROWS)
             yield Slot(raw_values(part.column(1)), part.select([0]))
-
-
-def _output(slot: Slot, result: Result) -> pa.RecordBatch:
-    column = result.column(slot)  # first, since it may find errors
-    rows = range(len(slot.raws))
-    errors = pa.array([slot.errors.get(row) for row in rows], pa.string())
-    status = pa.array(["error" if row in slot.errors else "ok" for row in rows], pa.string())
-    ids: pa.RecordBatch = slot.tag
-    return pa.RecordBatch.from_arrays(
-        [ids.column(0), column, status, errors],
-        names=[ids.schema.names[0], result.name, "status", "error"],
-    )
