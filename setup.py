@@ -5,6 +5,8 @@ from setuptools import find_packages, setup
 TENSORFLOW = ["tensorflow>=2.20,<3"]
 # Executors on CPUs need no more than this for Keras models; the driver converts with TensorFlow.
 OPENVINO = ["openvino>=2025.3"]
+# What the train job needs, on the driver and on the workers; a trained head scores without it.
+LEARN = ["scikit-learn>=1.6,<2", "scipy>=1.13", "safetensors>=0.5"]
 TORCH = ["torch>=2.6,<3", "transformers>=5,<6"]
 
 setup(
@@ -22,7 +24,8 @@ setup(
         "tensorflow": TENSORFLOW,
         "openvino": OPENVINO,
         "torch": TORCH,
-        "all": [*TENSORFLOW, *OPENVINO, *TORCH],
+        "learn": LEARN,
+        "all": [*TENSORFLOW, *OPENVINO, *TORCH, *LEARN],
     },
     entry_points={"console_scripts": ["ember = ember.cli:main"]},
 )

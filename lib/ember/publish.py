@@ -122,10 +122,17 @@ class Output:
         todo = rows.join(ids, column(rows, id).eqNullSafe(F.col("_id")), "left_anti")
         return todo, ids.count()
 
-    def write(self, table: DataFrame) -> None:
-        """Stage the rows of this attempt; each task's rows are safe as soon as it ends."""
+    def write(self, table: DataFrame, folder: str = "") -> None:
+        """Stage the rows of this attempt; each task's rows are safe as soon as it ends.
+
+        folder: where in the output, for a table that is not all of it.
+        """
         writer = table.write.option("mapreduce.fileoutputcommitter.algorithm.version", "2")
-        writer.mode("append").parquet(self._new)
+        writer.mode("append").parquet(f"{self._new}/{folder}" if folder else self._new)
+
+    def place(self, file: str) -> None:
+        """Stage a file of this machine, for an output that is not, or not only, a table."""
+        self._storage.upload(file, f"{self._new}/{self._storage.name(file)}")
 
     def staged(self) -> DataFrame:
         """All rows that would be published: those kept and those of this attempt."""

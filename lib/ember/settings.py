@@ -14,12 +14,17 @@ __all__ = [
     "EmbeddingsConfig",
     "InputConfig",
     "JoinConfig",
+    "LabelsConfig",
     "LimitsConfig",
     "ModelConfig",
+    "NetworkConfig",
     "NewOutputConfig",
     "OutputConfig",
     "RejectsConfig",
     "SearchConfig",
+    "SplitConfig",
+    "TrainConfig",
+    "TrainOptions",
 ]
 
 Paths = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
@@ -133,3 +138,65 @@ class JoinConfig(Config):
     metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
     output: NewOutputConfig
     limits: RejectsConfig = RejectsConfig()
+
+
+class LabelsConfig(Config):
+    """Labels by id; a list column makes the head multi-label.
+
+    Labels that fewer than `min_rows` rows have are left out.
+    """
+
+    path: Paths
+    id: Name
+    label: Name = "label"
+    min_rows: Annotated[int, Field(ge=1)] = 1
+
+
+class SplitConfig(Config):
+    """Which rows train, by a hash of the id and the seed, or as a column of the labels says.
+
+    `group`: a column of the labels; rows of one group go to one part.
+    """
+
+    train: Annotated[float, Field(gt=0, le=1)] = 0.8
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    seed: int = 0
+    column: Name | None = None
+    group: Name | None = None
+
+
+class NetworkConfig(Config):
+    """The hidden layers of `head: mlp`, and the L-BFGS iterations it is trained for."""
+
+    hidden: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = Field(default=[128])
+    iterations: Annotated[int, Field(ge=1)] = 200
+
+
+class TrainLimitsConfig(Config):
+    """Features of up to `worker_megabytes` (as float32) are trained on by one worker."""
+
+    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    worker_megabytes: Annotated[float, Field(ge=0)] = 512
+
+
+class TrainOptions(Config):
+    """How a head is trained."""
+
+    head: Literal["logistic", "svm", "mlp", "similarity"] = "logistic"
+    scaling: Literal["table", "feature"] = "table"
+    penalty: Annotated[float, Field(gt=0)] | Literal["cross_validation"] = 1.0
+    folds: Annotated[int, Field(ge=2, le=100)] = 5
+    class_weights: Literal["none", "balanced"] = "none"
+    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = 0.5
+    network: NetworkConfig = NetworkConfig()
+    split: SplitConfig = SplitConfig()
+    limits: TrainLimitsConfig = TrainLimitsConfig()
+
+
+class TrainConfig(TrainOptions):
+    """Configuration of the `train` job."""
+
+    features: Annotated[list[EmbeddingsConfig], Field(min_length=1)]
+    labels: LabelsConfig
+    output: NewOutputConfig

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import os
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -97,6 +98,21 @@ class Storage:
             stream.write(bytearray(text.encode("utf-8")))
         finally:
             stream.close()
+
+    def upload(self, local: str, path: str) -> None:
+        """Copy a file of this machine to `path`, replacing one that is there."""
+        system, hadoop_path = self._open(path)
+        source = self._jvm.org.apache.hadoop.fs.Path(f"file://{Path(local).absolute()}")
+        system.copyFromLocalFile(False, True, source, hadoop_path)
+
+    def download(self, path: str, local: str) -> None:
+        """Copy the file at `path` to this machine. Raises OSError when it cannot be read."""
+        system, hadoop_path = self._open(path)
+        target = self._jvm.org.apache.hadoop.fs.Path(f"file://{Path(local).absolute()}")
+        try:
+            system.copyToLocalFile(False, hadoop_path, target, True)
+        except Exception as error:
+            raise OSError(f"cannot copy {path}: {str(error).splitlines()[0]}") from error
 
     def publish(self, staged: str, target: str) -> None:
         """Put the folder `staged` in the place of `target`, which may exist.

@@ -1,0 +1,64 @@
+"""Train a head on embeddings and labels: a model folder that `classify` loads."""
+
+import sys
+from collections.abc import Sequence
+
+from ember import examples, job, tables, training
+from ember.heads import place_head
+from ember.job import Run
+from ember.publish import Output
+from ember.settings import TrainConfig
+
+
+def train(run: Run[TrainConfig]) -> None:
+    config, spark = run.config, run.spark
+    with run.phase("check"):
+        examples.check_split(config.split)
+        features = [tables.read_embeddings(spark, each) for each in config.features]
+        labelled = tables.read(spark, config.labels.path)
+        labels = examples.select_labels(
+            labelled, config.labels.id, config.labels.label, config.split
+        )
+        output = Output(spark, config.output.path, config.output.mode, {"job": "train"})
+        output.check()
+    if run.dry_run:
+        run.say("configuration and input are fine; nothing was written")
+        return
+
+    with output.attempt():
+        with run.phase("join"):
+            gathered = examples.gather(
+                features,
+                labels,
+                config.split,
+                min_rows=config.labels.min_rows,
+                max_failed_fraction=config.limits.max_failed_fraction,
+            )
+            training.keep_failures(gathered, output, config.limits.max_failed_fraction)
+        with run.phase("train"):
+            head = training.fit_examples(gathered, config, config.features)
+        with run.phase("predict"):
+            name = config.labels.id.rpartition(".")[2]
+            output.write(training.held_out_predictions(head, gathered, name), "predictions")
+            place_head(head, output)
+        gathered.forget()
+        output.publish(
+            run.manifest(
+                head=head.about,
+                fingerprint=head.fingerprint(),
+                dimension=head.dimension,
+                input_files=sorted(
+                    {f for table in (*features, labels) for f in tables.files(table)}
+                ),
+                counts=gathered.counts,
+            )
+        )
+    run.say(f"{training.summary(head)}, in {output.path}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return job.main("train", TrainConfig, train, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
