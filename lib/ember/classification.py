@@ -13,6 +13,7 @@ from ember.embedding import Reports
 from ember.engine.results import Predictions
 from ember.engine.spec import Modality, ModelSpec
 from ember.errors import InvalidConfig, InvalidInput
+from ember.heads import load_head
 from ember.learn.head import Head
 from ember.settings import (
     ClassifyConfig,
@@ -24,7 +25,7 @@ from ember.settings import (
 from ember.table_classifier import PREDICTIONS, TableClassifier, described, digest
 from ember.tables import Corpus, select_corpus
 
-__all__ = ["Classifier", "CorpusClassifier", "classify", "load_head", "plan", "predictions"]
+__all__ = ["Classifier", "CorpusClassifier", "classify", "plan", "predictions"]
 
 Threshold = float | Literal["model"] | None
 
@@ -145,7 +146,7 @@ def _table_classifier(
         raise InvalidConfig("features are given, and input or model as well; give one or the other")
     if config.head is None:
         raise InvalidConfig("head is missing; features are classified by a head that train wrote")
-    head = load_head(config.head)
+    head = load_head(spark, config.head)
     chosen = predictions(head, config.labels, config.top_k, config.threshold)
     return TableClassifier.read(spark, features, head, chosen)
 
@@ -213,7 +214,7 @@ def _resolve(
             f"model.{key} is about embeddings, and without `head` the model's own classes are "
             "taken; leave it out or give head"
         )
-    loaded = load_head(head) if head else None
+    loaded = load_head(spark, head) if head else None
     if loaded and len(loaded.parts) > 1:
         raise InvalidConfig(
             f"the head in {head} was trained on {len(loaded.parts)} tables of embeddings; give "
@@ -224,21 +225,10 @@ def _resolve(
     )
     if loaded:
         return spec, predictions(loaded, names, top_k, threshold, normalize=config.normalize)
-    at = config.weights if spec.family == "keras" else spec.path
+    at = str(models.keras_file(config.weights)) if spec.family == "keras" else spec.path
     given = labels.own_labels(spec, at, names)
     own = (0.5,) * len(given) if labels.is_multilabel(spec, at) else None
     return spec, Predictions(given, top_k, _thresholds(threshold, len(given), own))
-
-
-def load_head(folder: str) -> Head:
-    """The head in a folder that `train` wrote. Raises InvalidInput where there is none."""
-    head = Head.load(folder.removeprefix("file://"))
-    if not head.labels:
-        raise InvalidInput(
-            f"the head in {folder} is a learned metric without labels; give one trained as "
-            "logistic, svm or mlp"
-        )
-    return head
 
 
 def predictions(
@@ -249,7 +239,14 @@ def predictions(
     *,
     normalize: bool = False,
 ) -> Predictions:
-    """What is made of embeddings by a head. names: a file of labels in place of the head's."""
+    """What is made of embeddings by a head. names: a file of labels in place of the head's.
+
+    Raises InvalidInput for a head that gives no labels, and for another number of names.
+    """
+    if head.kind == "similarity":
+        raise InvalidInput(
+            "the head is a learned metric without labels; give one trained as logistic, svm or mlp"
+        )
     given = labels.read_labels(names) if names else head.labels
     if len(given) != len(head.labels):
         raise InvalidInput(

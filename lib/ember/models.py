@@ -34,7 +34,7 @@ from ember.engine.spec import (
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings import ModelConfig
 
-__all__ = ["ModelFiles", "distribute", "resolve"]
+__all__ = ["ModelFiles", "distribute", "is_local", "keras_file", "resolve"]
 
 _log = logging.getLogger(__name__)
 _RUNTIMES: dict[Family, tuple[Runtime, ...]] = {
@@ -135,7 +135,7 @@ def _keras_weights(name: str, weights: str) -> Path:
             + (f"did you mean {', '.join(near)}?" if near else f"known: {_names()}")
         )
     if weights not in ("imagenet", "random"):
-        path = Path(weights.removeprefix("file://")).absolute()
+        path = keras_file(weights)
         if not path.is_file():
             raise InvalidInput(
                 f"model.weights: there is no file {path}; give imagenet, random or a file"
@@ -148,6 +148,12 @@ def _keras_weights(name: str, weights: str) -> Path:
         _log.info("making %s weights of keras:%s at %s", weights, name, path)
         _prepare(f"get the {weights} weights of keras:{name}", "weights", name, weights, path)
     return path
+
+
+def keras_file(weights: str) -> Path:
+    """The file that `model.weights` names: itself, or that of a folder which finetune wrote."""
+    path = Path(weights.removeprefix("file://")).absolute()
+    return path / "model.keras" if path.is_dir() else path
 
 
 def _converted(name: str, weights: Path, layer: str, sha256: str) -> Path:

@@ -12,6 +12,7 @@ __all__ = [
     "ClassifyConfig",
     "EmbedConfig",
     "EmbeddingsConfig",
+    "FinetuneConfig",
     "InputConfig",
     "JoinConfig",
     "LabelsConfig",
@@ -200,3 +201,43 @@ class TrainConfig(TrainOptions):
     features: Annotated[list[EmbeddingsConfig], Field(min_length=1)]
     labels: LabelsConfig
     output: NewOutputConfig
+
+
+class EpochsConfig(Config):
+    """How long each stage lasts at most; 0 leaves it out."""
+
+    head: Annotated[int, Field(ge=0)] = 10
+    full: Annotated[int, Field(ge=0)] = 5
+
+
+class RatesConfig(Config):
+    """The largest learning rate of each stage. `full: null` is 1e-4 for images, 3e-5 for texts."""
+
+    head: Annotated[float, Field(gt=0)] = 3e-3
+    full: Annotated[float, Field(gt=0)] | None = None
+
+
+class AugmentConfig(Config):
+    """Of training images: mirrored every other time; a crop of at least `min_area` of the area."""
+
+    flip: bool = True
+    min_area: Annotated[float, Field(gt=0, le=1)] = 0.35
+
+
+class FinetuneConfig(Config):
+    """Configuration of the `finetune` job. `augment: null` shows every picture as it is."""
+
+    input: InputConfig
+    labels: LabelsConfig
+    model: ModelConfig
+    split: SplitConfig = SplitConfig()
+    epochs: EpochsConfig = EpochsConfig()
+    learning_rate: RatesConfig = RatesConfig()
+    unfreeze: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+    batch_norm: Literal["frozen", "trained"] = "frozen"
+    augment: AugmentConfig | None = AugmentConfig()
+    patience: Annotated[int, Field(ge=1)] = 3
+    processes: Annotated[int, Field(ge=1)] = 1
+    seed: int = 0
+    output: OutputConfig
+    limits: LimitsConfig = LimitsConfig()

@@ -249,7 +249,7 @@ def test_what_does_not_go_together_is_exit_code_2(classify, run_job, out, tmp_pa
         ({"threshold": "model"}, "threshold: model is for models that give several labels"),
         ({"threshold": 2}, "threshold: "),
         ({"top_k": 0}, "top_k: "),
-        ({"head": tmp_path / "nothing"}, "there is no head.json"),
+        ({"head": tmp_path / "nothing"}, "there is nothing at"),
         ({"head": tmp_path / "two tables"}, "was trained on 2 tables"),
         ({"head": tmp_path / "metric"}, "a learned metric without labels"),
         ({"labels": tmp_path / "two.json"}, "names 2 classes and hf:"),

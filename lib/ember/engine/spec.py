@@ -119,7 +119,8 @@ class ModelSpec:
 def weight_files(path: Path) -> list[Path]:
     """The files that decide what a model computes: the file itself, or a folder's own files.
 
-    Hidden files and files of prose are left out, so that a README does not change a fingerprint.
+    Hidden files and files of prose are left out, so that a README does not change a fingerprint,
+    and so are a run's manifest and tables, which `finetune` writes beside the model.
     """
     if path.is_file():
         return [path]
@@ -127,8 +128,8 @@ def weight_files(path: Path) -> list[Path]:
     return sorted(
         file
         for file in files
-        if not any(part.startswith(".") for part in file.relative_to(path).parts)
-        and file.suffix.lower() not in {".md", ".png", ".jpg"}
+        if not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+        and file.suffix.lower() not in {".md", ".png", ".jpg", ".parquet"}
     )
 
 
