@@ -58,6 +58,9 @@ def tune(order: Order, address: str | None) -> dict[str, Any]:
     Raises InvalidInput when the files do not make the model that the spec describes, and
     DeviceMissing when the GPU is not usable.
     """
+    # Read when torch is loaded: threads that spin while they wait take a step of milliseconds to
+    # seconds as soon as something else runs on the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     device = claim(address)
     return _run(order, _learner(order, device), Alone())
 
