@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -14,44 +13,11 @@ from PIL import Image
 from ember.learn import tuning
 from ember.learn.augment import Augmentation
 from ember.learn.tuning import Tuning, rate_at
-from ember.learn.tuning_rows import SCHEMA
 from ember.learn.tuning_run import Order, tune
+from staged_rows import LABELS, PICTURES, stage
 from tiny_models import spec_of
 
-LABELS = ("blue", "green", "red")
 WORDS = ("the cat sat", "a big dog runs", "blue house")
-
-
-def tinted(label: int, seed: int) -> bytes:
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 120, (40, 40, 3), np.uint8)
-    pixels[..., 2 - label] += 100
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def stage(folder: Path, contents: list[bytes], rows: int = 24, *, shuffled: bool = False) -> Path:
-    """A run's folder with staged rows of three classes; every fourth row is held out."""
-    (folder / "rows").mkdir(parents=True)
-    table = [
-        {
-            "key": str(number),
-            "draw": (number * 0.6180339887) % 1,
-            "part": "validation" if number % 4 == 3 else "train",
-            "target": number % 3,
-            "content": contents[number],
-            "error": None,
-        }
-        for number in range(rows)
-    ]
-    if shuffled:
-        table.reverse()
-    pq.write_table(pa.Table.from_pylist(table, schema=SCHEMA), folder / "rows" / "part.parquet")
-    return folder
-
-
-PICTURES = [tinted(number % 3, number) for number in range(24)]
 TEXTS = [f"{WORDS[number % 3]} {number}".encode() for number in range(24)]
 
 
@@ -235,15 +201,13 @@ def test_augmentation_crops_and_mirrors_as_the_seed_says():
     assert np.array_equal(crops[0], crops[1])
     assert not np.array_equal(crops[0], crops[2])
 
-    white_left = np.zeros((40, 40, 3), np.uint8)
-    white_left[:, :20] = 255
-    sides = {
-        int(np.asarray(Augmentation(flip=flip).apply(
-            Image.fromarray(white_left), (8, 8), np.random.default_rng(seed)
-        ))[:, 0].mean() > np.asarray(white_left).mean())
-        for seed in range(12) for flip in (True,)
-    }  # fmt: skip
-    assert sides == {0, 1}
+    left_white = np.zeros((40, 40, 3), np.uint8)
+    left_white[:, :20] = 255
+    picture = Image.fromarray(left_white)
+    for flip in (True, False):
+        draws = (np.random.default_rng(seed) for seed in range(12))
+        some = [np.asarray(Augmentation(flip, 0.9).apply(picture, (8, 8), rng)) for rng in draws]
+        assert {bool(crop[:, 0].mean() > 128) for crop in some} == {True, not flip}
     boxes = [augmentation._box((50, 80), np.random.default_rng(seed)) for seed in range(200)]
     for left, top, right, bottom in boxes:
         assert 0 <= left < right <= 50
