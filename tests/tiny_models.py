@@ -45,10 +45,18 @@ def tiny_resnet(folder: Path, *, dtype: str = "float32") -> Path:
     return folder
 
 
-def tiny_bert(folder: Path, *, pooler: bool = True) -> Path:
-    """BertModel: 2 layers, 32 features, 24 tokens, a WordPiece vocabulary of its own."""
+def tiny_bert(folder: Path, *, pooler: bool = True, labels: tuple[str, ...] = ()) -> Path:
+    """BertModel: 2 layers, 32 features, 24 tokens, a WordPiece vocabulary of its own.
+
+    With labels, BertForSequenceClassification that gives any number of them to a text.
+    """
     import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        BertModel,
+        BertTokenizerFast,
+    )
 
     torch.manual_seed(1)
     (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", "utf-8")
@@ -64,7 +72,12 @@ def tiny_bert(folder: Path, *, pooler: bool = True) -> Path:
         intermediate_size=64,
         max_position_embeddings=MAX_TOKENS + 8,
     )
-    model = BertModel(config, add_pooling_layer=pooler).eval()
+    if labels:
+        config.id2label = dict(enumerate(labels))
+        config.problem_type = "multi_label_classification"
+        model = BertForSequenceClassification(config).eval()
+    else:
+        model = BertModel(config, add_pooling_layer=pooler).eval()
     _stir(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

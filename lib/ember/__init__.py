@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ember.approximate import approximate_top_k
+    from ember.classification import classify
     from ember.embedding import embed
     from ember.export import export_faiss
     from ember.join import similarity_join
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "approximate_top_k",
+    "classify",
     "embed",
     "export_faiss",
     "fit_projection",
@@ -31,6 +33,7 @@ __all__ = [
 
 _HOMES = {
     "approximate_top_k": "ember.approximate",
+    "classify": "ember.classification",
     "embed": "ember.embedding",
     "export_faiss": "ember.export",
     "fit_projection": "ember.projection",

@@ -1,4 +1,7 @@
-"""Embedding a DataFrame: rows to the workers as Arrow batches, vectors back."""
+"""Embedding a DataFrame: rows to the workers as Arrow batches, vectors back.
+
+How a model is run on rows (`run_model`, `spread`, `try_model`) serves classification as well.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,37 @@ import pyarrow as pa
 from pyspark import Accumulator, TaskContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    DataType,
+    FloatType,
+    StringType,
+    StructField,
+    StructType,
+)
 
 from ember import gpu, models
 from ember.config import parse
 from ember.engine import worker
+from ember.engine.results import Embedding, Result
 from ember.engine.spec import Modality, ModelSpec
 from ember.engine.stats import TaskStats
 from ember.models import ModelFiles
 from ember.settings import LimitsConfig, ModelConfig
 from ember.tables import Corpus, column, select_corpus
 
-__all__ = ["embed", "embed_corpus", "identity", "spread", "task_resources", "try_model"]
+__all__ = [
+    "embed",
+    "embed_corpus",
+    "identity",
+    "result_schema",
+    "run_model",
+    "spread",
+    "task_resources",
+    "try_model",
+]
+
+Reports = Accumulator[dict[str, Any]]
 
 _ROWS_PER_TASK = {"image": 1000, "text": 2000}
 # A GPU does in a second what a core does in a minute.
@@ -63,29 +85,48 @@ def embed(
 
 
 def embed_corpus(
-    rows: DataFrame,
-    paths: bool,
-    spec: ModelSpec,
-    reports: Accumulator[dict[str, Any]] | None = None,
+    rows: DataFrame, paths: bool, spec: ModelSpec, reports: Reports | None = None
 ) -> DataFrame:
     """Embed rows (id, content) with a resolved model; see `embed` for the result.
 
     paths: the content names files. reports: receives the stats of each task.
     """
+    vectors = ArrayType(FloatType())
+    return run_model(rows, paths, spec, Embedding(spec.normalize), vectors, reports=reports)
+
+
+def run_model(
+    rows: DataFrame,
+    paths: bool,
+    spec: ModelSpec,
+    result: Result,
+    kind: DataType,
+    *,
+    reports: Reports | None = None,
+) -> DataFrame:
+    """Run a resolved model on rows (id, content): id, the result's column, status, error.
+
+    result: what the model's output for a row becomes, and the name of its column, of type `kind`.
+    """
     files = models.distribute(rows.sparkSession, spec)
+    # Under plain names meanwhile: mapInArrow takes no column with a dot or a backtick in its name.
+    plain = rows.toDF("id", "content")
+    schema = result_schema(rows, result.name, kind)
+    done = plain.mapInArrow(_runner(files, result, paths, reports), schema)
+    return done.toDF(rows.schema[0].name, result.name, "status", "error")
+
+
+def result_schema(rows: DataFrame, name: str, kind: DataType) -> StructType:
+    """What comes back from the workers; `id` has the type of the first column of `rows`."""
     key = rows.schema[0]
-    schema = StructType(
+    return StructType(
         [
             StructField("id", key.dataType, key.nullable),
-            StructField("embedding", ArrayType(FloatType())),
+            StructField(name, kind),
             StructField("status", StringType()),
             StructField("error", StringType()),
         ]
     )
-    # Under plain names meanwhile: mapInArrow takes no column with a dot or a backtick in its name.
-    plain = rows.toDF("id", "content")
-    embedded = plain.mapInArrow(_embedder(files, paths, reports), schema)
-    return embedded.toDF(key.name, "embedding", "status", "error")
 
 
 def identity(corpus: Corpus, spec: ModelSpec) -> dict[str, str]:
@@ -140,8 +181,8 @@ def task_resources() -> tuple[str | None, int]:
     return gpu.assigned(), max(1, context.cpus()) if context else 1
 
 
-def _embedder(
-    files: ModelFiles, paths: bool, reports: Accumulator[dict[str, Any]] | None
+def _runner(
+    files: ModelFiles, result: Result, paths: bool, reports: Reports | None
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The function that Spark runs in a worker for each partition."""
 
@@ -149,8 +190,8 @@ def _embedder(
         address, threads = task_resources()
         stats = TaskStats()
         spec = files.on_worker()
-        yield from worker.embed_batches(
-            batches, spec, address=address, threads=threads, paths=paths, stats=stats
+        yield from worker.run_batches(
+            batches, spec, result, address=address, threads=threads, paths=paths, stats=stats
         )
         context = TaskContext.get()
         if reports is not None and context is not None and stats.rows:

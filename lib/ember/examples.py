@@ -25,7 +25,15 @@ from ember.errors import InvalidConfig, InvalidInput
 from ember.settings import SplitConfig
 from ember.tables import check_unique, column
 
-__all__ = ["PARTS", "Examples", "check_split", "gather", "select_labels"]
+__all__ = [
+    "PARTS",
+    "Examples",
+    "check_split",
+    "draw_of",
+    "gather",
+    "part_of",
+    "select_labels",
+]
 
 PARTS = ("train", "validation", "test")
 _NO_LABEL = "features without label"
@@ -202,8 +210,8 @@ def _join(
     given = F.array_compact("label") if listed else F.array("label")
     return joined.select(
         "id",
-        (F.col("part") if split.column else _part(key, split)).alias("part"),
-        _draw(key, f"{split.seed}:fold").alias("draw"),
+        (F.col("part") if split.column else part_of(key, split)).alias("part"),
+        draw_of(key, f"{split.seed}:fold").alias("draw"),
         given.cast("array<string>").alias("labels"),
         *(vector.cast("array<float>").alias(f"f{n}") for n, vector in enumerate(vectors)),
         _reason(vectors, parts, split).alias("reason"),
@@ -228,14 +236,15 @@ def _unusable(value: Column) -> Column:
     return value.isNull() | F.isnan(value) | (F.abs(value) > _LARGEST_FLOAT)
 
 
-def _draw(key: Column, seed: object) -> Column:
-    """A number in [0, 1) for each key; see the module."""
+def draw_of(key: Column, seed: object) -> Column:
+    """A number in [0, 1) for each key, a string; see the module."""
     digest = F.sha2(F.concat(F.lit(f"{seed}:"), key), 256)
     return F.conv(F.substring(digest, 1, 13), 16, 10).cast("double") / F.lit(float(2**52))
 
 
-def _part(key: Column, split: SplitConfig) -> Column:
-    drawn = _draw(key, split.seed)
+def part_of(key: Column, split: SplitConfig) -> Column:
+    """The part that each key, a string, falls to; see the module."""
+    drawn = draw_of(key, split.seed)
     held_out = F.when(drawn < split.train + split.validation, "validation").otherwise("test")
     return F.when(drawn < split.train, "train").otherwise(held_out)
 

@@ -21,6 +21,7 @@ from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
 from ember.engine.spec import (
+    CLASSES,
     IMAGE_LAYERS,
     KERAS_INPUT_SIZE,
     TEXT_LAYERS,
@@ -33,7 +34,7 @@ from ember.engine.spec import (
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings import ModelConfig
 
-__all__ = ["ModelFiles", "distribute", "resolve"]
+__all__ = ["ModelFiles", "distribute", "is_local", "keras_file", "resolve"]
 
 _log = logging.getLogger(__name__)
 _RUNTIMES: dict[Family, tuple[Runtime, ...]] = {
@@ -44,11 +45,17 @@ _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
 
 def resolve(
-    config: ModelConfig, modality: Modality, max_pixels: int, *, gpu: bool = False
+    config: ModelConfig,
+    modality: Modality,
+    max_pixels: int,
+    *,
+    gpu: bool = False,
+    classes: bool = False,
 ) -> ModelSpec:
     """The model that `config` names, with its files on this machine, fetched if need be.
 
     gpu: tasks will be given GPUs, which decides what `runtime: auto` is.
+    classes: the model is to give the scores of its own classes rather than an embedding.
     Raises InvalidConfig when the settings do not go together and InvalidInput when the model or
     its weights are not to be had.
     """
@@ -59,7 +66,7 @@ def resolve(
             "or hf:<hub id or folder> for a transformers model"
         )
     family: Family = family_name
-    layer = _layer(config, family, modality)
+    layer = _layer(config, family, modality, classes)
     runtime = _runtime(config, family, gpu)
     path = _keras_weights(name, config.weights) if family == "keras" else _folder(name, config)
     weights = hash_files(path)
@@ -81,7 +88,7 @@ def resolve(
     )
 
 
-def _layer(config: ModelConfig, family: Family, modality: Modality) -> str:
+def _layer(config: ModelConfig, family: Family, modality: Modality, classes: bool) -> str:
     layer = config.layer or ("avg_pool" if modality == "image" else "mean")
     known: tuple[str, ...] = IMAGE_LAYERS if modality == "image" else TEXT_LAYERS
     if family == "keras":
@@ -92,6 +99,8 @@ def _layer(config: ModelConfig, family: Family, modality: Modality) -> str:
         known = ("avg_pool", "fc1", "fc2") if "VGG" in config.name else ("avg_pool",)
     elif modality == "image":
         known = ("avg_pool", "cls", "pooler")
+    if classes:
+        return CLASSES
     if layer not in known:
         raise InvalidConfig(
             f"model.layer {layer} is not one of {config.name} for {modality}s: {', '.join(known)}"
@@ -126,7 +135,7 @@ def _keras_weights(name: str, weights: str) -> Path:
             + (f"did you mean {', '.join(near)}?" if near else f"known: {_names()}")
         )
     if weights not in ("imagenet", "random"):
-        path = Path(weights.removeprefix("file://")).absolute()
+        path = keras_file(weights)
         if not path.is_file():
             raise InvalidInput(
                 f"model.weights: there is no file {path}; give imagenet, random or a file"
@@ -139,6 +148,12 @@ def _keras_weights(name: str, weights: str) -> Path:
         _log.info("making %s weights of keras:%s at %s", weights, name, path)
         _prepare(f"get the {weights} weights of keras:{name}", "weights", name, weights, path)
     return path
+
+
+def keras_file(weights: str) -> Path:
+    """The file that `model.weights` names: itself, or that of a folder which finetune wrote."""
+    path = Path(weights.removeprefix("file://")).absolute()
+    return path / "model.keras" if path.is_dir() else path
 
 
 def _converted(name: str, weights: Path, layer: str, sha256: str) -> Path:

@@ -178,7 +178,8 @@ class Output:
         failed, rows = counts["status"].get("error", 0), counts["rows"]
         if failed <= max_failed_fraction * rows:
             return
-        table = self.staged().filter(F.col("status") == "error").drop("embedding")
+        table = self.staged().filter(F.col("status") == "error")
+        table = table.drop(table.columns[1])  # the result, which is null
         table.coalesce(1).write.mode("overwrite").parquet(self.failures)
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts["reasons"].items())
         raise TooManyFailures(

@@ -9,12 +9,16 @@ from pydantic import Field
 from ember.config import Config
 
 __all__ = [
+    "AugmentConfig",
     "BaselineConfig",
+    "ClassifyConfig",
     "ComparisonLimits",
     "EmbedConfig",
     "EmbeddingsConfig",
+    "EpochsConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "FinetuneConfig",
     "GroupsConfig",
     "InputConfig",
     "JoinConfig",
@@ -29,6 +33,7 @@ __all__ = [
     "PairsConfig",
     "PredictionsConfig",
     "ProjectConfig",
+    "RatesConfig",
     "RejectsConfig",
     "RelevanceConfig",
     "SearchConfig",
@@ -97,6 +102,24 @@ class EmbeddingsConfig(Config):
     path: Paths
     id: Name
     embedding: Name = "embedding"
+
+
+class ClassifyConfig(Config):
+    """Configuration of the `classify` job: input and model, or features and head.
+
+    `head: null` takes the model's own classes. `threshold: model` is each label's own, where
+    several may hold at once.
+    """
+
+    input: InputConfig | None = None
+    model: ModelConfig | None = None
+    features: list[EmbeddingsConfig] | None = None
+    head: Name | None = None
+    top_k: Annotated[int, Field(ge=1)] = 3
+    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["model"] | None = None
+    labels: Name | None = None
+    output: OutputConfig
+    limits: LimitsConfig = LimitsConfig()
 
 
 class NewOutputConfig(Config):
@@ -345,3 +368,43 @@ class TrainConfig(TrainOptions):
     features: Annotated[list[EmbeddingsConfig], Field(min_length=1)]
     labels: LabelsConfig
     output: NewOutputConfig
+
+
+class EpochsConfig(Config):
+    """How long each stage lasts at most; 0 leaves it out."""
+
+    head: Annotated[int, Field(ge=0)] = 10
+    full: Annotated[int, Field(ge=0)] = 5
+
+
+class RatesConfig(Config):
+    """The largest learning rate of each stage. `full: null` is 1e-4 for images, 3e-5 for texts."""
+
+    head: Annotated[float, Field(gt=0)] = 3e-3
+    full: Annotated[float, Field(gt=0)] | None = None
+
+
+class AugmentConfig(Config):
+    """Of training images: mirrored every other time; a crop of at least `min_area` of the area."""
+
+    flip: bool = True
+    min_area: Annotated[float, Field(gt=0, le=1)] = 0.35
+
+
+class FinetuneConfig(Config):
+    """Configuration of the `finetune` job. `augment: null` shows every picture as it is."""
+
+    input: InputConfig
+    labels: LabelsConfig
+    model: ModelConfig
+    split: SplitConfig = SplitConfig()
+    epochs: EpochsConfig = EpochsConfig()
+    learning_rate: RatesConfig = RatesConfig()
+    unfreeze: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+    batch_norm: Literal["frozen", "trained"] = "frozen"
+    augment: AugmentConfig | None = AugmentConfig()
+    patience: Annotated[int, Field(ge=1)] = 3
+    processes: Annotated[int, Field(ge=1)] = 1
+    seed: int = 0
+    output: OutputConfig
+    limits: LimitsConfig = LimitsConfig()

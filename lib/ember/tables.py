@@ -38,7 +38,7 @@ __all__ = [
     "shown",
 ]
 
-_RESULT_COLUMNS = ("embedding", "status", "error")
+_ACCOUNT_COLUMNS = ("status", "error")
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,22 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
     return table
 
 
-def read_corpus(spark: SparkSession, config: InputConfig) -> Corpus:
+def read_corpus(spark: SparkSession, config: InputConfig, result: str = "embedding") -> Corpus:
     """The corpus that `config` names, checked: columns, types, and ids where asked for.
 
+    result: the column that the output will have beside the id.
     Raises InvalidInput; see `select_corpus` and `check_unique`.
     """
     table = read(spark, config.path)
-    corpus = select_corpus(table, config.id, config.content, config.modality)
+    corpus = select_corpus(table, config.id, config.content, config.modality, result)
     if config.unique_ids:
         check_unique(corpus.rows, corpus.id)
     return corpus
 
 
-def select_corpus(table: DataFrame, id: str, content: str, modality: str) -> Corpus:
+def select_corpus(
+    table: DataFrame, id: str, content: str, modality: str, result: str = "embedding"
+) -> Corpus:
     """The id and content columns of `table`; nested fields may be given as `outer.inner`.
 
     Raises InvalidInput for a missing column, an id that is not atomic or is named like a column
@@ -105,7 +108,7 @@ def select_corpus(table: DataFrame, id: str, content: str, modality: str) -> Cor
             f"the id column {id} is {id_field.dataType.simpleString()}; an id is one value, such "
             "as a string or a number"
         )
-    if id_field.name in _RESULT_COLUMNS:
+    if id_field.name in (result, *_ACCOUNT_COLUMNS):
         raise InvalidInput(
             f"the id column is named {id_field.name}, like a column of the result; rename it"
         )

@@ -103,6 +103,37 @@ def test_every_form_of_file_equals_plain_keras(
     close(features_of(file, architecture), plain(architecture).features)
 
 
+@pytest.mark.parametrize("form", ["weights.h5", "keras", "linear.keras"])
+def test_classes_are_the_probabilities_of_plain_keras(
+    plain: Callable[[str], Plain], tmp_path: Path, form: str
+) -> None:
+    import keras
+
+    top = plain("MobileNetV3Small").top
+    expected = np.concatenate([np.asarray(top(each)) for each in plain_inputs("MobileNetV3Small")])
+    if form == "linear.keras":  # as built with classifier_activation=None
+        scores = keras.layers.Dense(7, kernel_initializer=keras.initializers.RandomNormal(seed=0))
+        features = plain("MobileNetV3Small").pooled
+        top = keras.Model(features.input, scores(features.output))
+        logits = np.asarray(scores(plain("MobileNetV3Small").features))
+        expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    save_keras(top, tmp_path / f"model.{form}")
+    close(features_of(tmp_path / f"model.{form}", "MobileNetV3Small", layer="classes"), expected)
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [("keras", "holds no classification top"), ("weights.h5", r"\(layer classes\)")],
+)
+def test_weights_without_a_top_give_no_classes(
+    plain: Callable[[str], Plain], tmp_path: Path, form: str, words: str
+) -> None:
+    file = tmp_path / f"model.{form}"
+    save_keras(plain("MobileNetV3Small").pooled, file)
+    with pytest.raises(InvalidInput, match=words):
+        build_features("MobileNetV3Small", str(file), "classes")
+
+
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_batch_size_changes_nothing(
     plain: Callable[[str], Plain], tmp_path: Path, batch_size: int

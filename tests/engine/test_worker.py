@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ember.engine import worker
+from ember.engine.results import vectors_to_arrow
 from ember.engine.stats import TaskStats
-from ember.engine.worker import embed_batches, vectors_to_arrow
+from ember.engine.worker import embed_batches
 from odd_images import encoded, picture
 from tiny_models import spec_of
 

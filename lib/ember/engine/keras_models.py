@@ -1,4 +1,4 @@
-"""Models of keras.applications as feature extractors, from any file of weights that Keras wrote."""
+"""Models of keras.applications up to a layer or to their classes, from any file Keras wrote."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import warnings
 from typing import Any
 
-from ember.engine.spec import KERAS_INPUT_SIZE
+from ember.engine.spec import CLASSES, KERAS_INPUT_SIZE
 from ember.errors import InvalidInput
 
 __all__ = ["application_module", "build_features"]
@@ -26,7 +26,8 @@ def build_features(architecture: str, weights: str, layer: str) -> Any:
     """The keras.Model from pixels (n, h, w, 3) float32 to features (n, d), d by layer.
 
     weights: a file written by keras, with or without the classification top. `avg_pool` is the
-    average of the last feature map; `fc1` and `fc2` are the named dense layers and need the top.
+    average of the last feature map; `fc1` and `fc2` are the named dense layers and need the top;
+    `classes` is the top's probabilities.
     Raises InvalidInput when the file does not fit the architecture or lacks the layer.
     """
     size = KERAS_INPUT_SIZE[architecture]
@@ -48,6 +49,8 @@ def build_features(architecture: str, weights: str, layer: str) -> Any:
             whole.input_shape not in {(None, size, size, 3), (None, None, None, 3)}
         ):
             raise misfit
+        if layer == CLASSES and len(whole.weights) == len(expected):
+            raise InvalidInput(f"{weights} holds no classification top; give one saved with it")
         return _cut(whole, architecture, layer)
     if layer == "avg_pool":
         features = bare()
@@ -90,7 +93,9 @@ def _cut(model: Any, architecture: str, layer: str) -> Any:
     import keras
 
     names = [each.name for each in model.layers]
-    if layer == "avg_pool":
+    if layer == CLASSES:
+        output = _probabilities(model)
+    elif layer == "avg_pool":
         output = _average(model)
     elif layer in names:
         output = model.get_layer(layer).output
@@ -99,6 +104,14 @@ def _cut(model: Any, architecture: str, layer: str) -> Any:
             f"keras:{architecture} has no layer {layer!r}; it has {', '.join(names[-4:])}"
         )
     return keras.Model(model.input, output)
+
+
+def _probabilities(model: Any) -> Any:
+    """The top's output; through a softmax where the top leaves that to its loss."""
+    import keras
+
+    plain = getattr(model.layers[-1], "activation", None) is keras.activations.linear
+    return keras.layers.Softmax(dtype="float32")(model.output) if plain else model.output
 
 
 def _average(model: Any) -> Any:

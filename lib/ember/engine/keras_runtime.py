@@ -16,7 +16,7 @@ from ember.engine.keras_models import application_module, build_features
 from ember.engine.pixels import PixelEncoder, Pixels
 from ember.engine.spec import ModelSpec
 
-__all__ = ["KerasImageEncoder"]
+__all__ = ["KerasImageEncoder", "configure"]
 
 _POLICY = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -33,7 +33,7 @@ class KerasImageEncoder(PixelEncoder):
             gpus = tf.config.list_physical_devices("GPU")
         if device == "cuda":
             require_cuda(bool(gpus), "tensorflow")
-        _configure(tf, gpus, threads)
+        configure(tf, gpus, threads)
         import keras
 
         keras.config.set_dtype_policy(_POLICY[spec.precision])
@@ -76,7 +76,8 @@ def _quiet(quiet: bool) -> Iterator[None]:
         os.close(nowhere)
 
 
-def _configure(tf: Any, gpus: list[Any], threads: int) -> None:
+def configure(tf: Any, gpus: list[Any], threads: int) -> None:
+    """Set TensorFlow's threads, and have it take GPU memory as needed, where it is not too late."""
     try:
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 __all__ = [
+    "CLASSES",
     "IMAGE_LAYERS",
     "KERAS_INPUT_SIZE",
     "RELATIVE_TOLERANCE",
@@ -25,6 +26,8 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 IMAGE_LAYERS = ("avg_pool", "fc1", "fc2", "cls", "pooler")
 TEXT_LAYERS = ("mean", "cls", "pooler")
+# The layer that stands for the probabilities of the model's own classes.
+CLASSES = "classes"
 
 # Within this, relative to the largest value, vectors are the same whatever the batch they were in.
 # Sums are taken in another order in batches of another shape.
@@ -69,7 +72,8 @@ class ModelSpec:
 
     `path` is a weights file (Keras) or a folder (transformers, OpenVINO) on the machine that
     loads it. `batch_size` is in rows; None lets the worker choose. `max_pixels` bounds the area
-    of a decoded image; a larger one is an error row.
+    of a decoded image; a larger one is an error row. With the layer CLASSES the model gives the
+    probabilities of its own classes, with any other one an embedding.
     """
 
     name: str
@@ -115,7 +119,8 @@ class ModelSpec:
 def weight_files(path: Path) -> list[Path]:
     """The files that decide what a model computes: the file itself, or a folder's own files.
 
-    Hidden files and files of prose are left out, so that a README does not change a fingerprint.
+    Hidden files and files of prose are left out, so that a README does not change a fingerprint,
+    and so are a run's manifest and tables, which `finetune` writes beside the model.
     """
     if path.is_file():
         return [path]
@@ -123,8 +128,8 @@ def weight_files(path: Path) -> list[Path]:
     return sorted(
         file
         for file in files
-        if not any(part.startswith(".") for part in file.relative_to(path).parts)
-        and file.suffix.lower() not in {".md", ".png", ".jpg"}
+        if not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+        and file.suffix.lower() not in {".md", ".png", ".jpg", ".parquet"}
     )
 
 

@@ -12,10 +12,17 @@ import numpy.typing as npt
 from ember.engine.device import Device, require_cuda
 from ember.engine.images import decode
 from ember.engine.rows import RowError, read_uri, to_text
-from ember.engine.spec import ModelSpec
+from ember.engine.spec import CLASSES, ModelSpec
 from ember.errors import InvalidInput
 
-__all__ = ["TorchImageEncoder", "TorchTextEncoder", "max_tokens", "pool_image", "pool_text"]
+__all__ = [
+    "TorchImageEncoder",
+    "TorchTextEncoder",
+    "max_tokens",
+    "pool_image",
+    "pool_text",
+    "probabilities",
+]
 
 Matrix = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
@@ -49,6 +56,16 @@ def pool_text(output: Any, mask: Any, layer: str) -> Any:
     # In float32: bfloat16 cannot count beyond 256 tokens, float16 sums may overflow.
     weights = mask.unsqueeze(-1).float()
     return (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def probabilities(output: Any, problem_type: str | None) -> Any:
+    """Class probabilities of a transformers classifier's output: (n, classes) float32.
+
+    A sigmoid for each label where the model was trained for several at once, else a softmax.
+    """
+    logits = output.logits.float()
+    several = problem_type == "multi_label_classification"
+    return logits.sigmoid() if several else logits.softmax(dim=-1)
 
 
 def max_tokens(tokenizer: Any, config: Any) -> int:
@@ -90,8 +107,13 @@ class _TorchEncoder:
         from safetensors import SafetensorError
 
         torch, spec = self._torch, self.spec
+        kind = transformers.AutoModel
+        if spec.layer == CLASSES and spec.modality == "image":
+            kind = transformers.AutoModelForImageClassification
+        elif spec.layer == CLASSES:
+            kind = transformers.AutoModelForSequenceClassification
         try:
-            model, info = transformers.AutoModel.from_pretrained(
+            model, info = kind.from_pretrained(
                 spec.path,
                 dtype=getattr(torch, spec.precision),
                 local_files_only=True,
@@ -105,6 +127,11 @@ class _TorchEncoder:
         missing = [
             key for key in info["missing_keys"] if needs_pooler or not key.startswith("pooler")
         ]
+        if missing and spec.layer == CLASSES:
+            raise InvalidInput(
+                f"{spec.name} has no classification head (it lacks {sorted(missing)[0]}); give "
+                "`head`, a folder that train wrote, or a model that finetune wrote"
+            )
         if missing:
             raise InvalidInput(
                 f"{spec.name} lacks the weights {', '.join(sorted(missing)[:3])}"
@@ -125,7 +152,11 @@ class _TorchEncoder:
             f"{self.spec.name} cannot be loaded: {' '.join(str(error).split())[:300]}"
         )
 
-    def _pooled(self, pool: Callable[[], Any]) -> Matrix:
+    def _features(self, output: Any, pool: Callable[[], Any]) -> Matrix:
+        if self.spec.layer == CLASSES:
+            scores = probabilities(output, self.model.config.problem_type)
+            classes: Matrix = scores.cpu().numpy()
+            return classes
         try:
             features = pool()
         except (AttributeError, IndexError, TypeError):
@@ -183,7 +214,7 @@ class TorchImageEncoder(_TorchEncoder):
         )
         with torch.inference_mode():
             output = self.model(pixel_values=pixels)
-            return self._pooled(lambda: pool_image(output, self.spec.layer))
+            return self._features(output, lambda: pool_image(output, self.spec.layer))
 
 
 class TorchTextEncoder(_TorchEncoder):
@@ -249,6 +280,6 @@ class TorchTextEncoder(_TorchEncoder):
         }
         with torch.inference_mode():
             output = self.model(**inputs)
-            return self._pooled(
-                lambda: pool_text(output, inputs["attention_mask"], self.spec.layer)
+            return self._features(
+                output, lambda: pool_text(output, inputs["attention_mask"], self.spec.layer)
             )

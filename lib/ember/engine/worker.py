@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from time import perf_counter
 
-import numpy as np
 import pyarrow as pa
 
 from ember.engine.batching import Encoder, Slot, encode
 from ember.engine.device import claim
+from ember.engine.results import Embedding, Result, to_batch
 from ember.engine.rows import raw_values
 from ember.engine.spec import ModelSpec
 from ember.engine.stats import TaskStats, WorkerRecord
 from ember.errors import InvalidInput
 
-__all__ = ["embed_batches", "load", "record", "vectors_to_arrow"]
+__all__ = ["embed_batches", "load", "record", "run_batches"]
 
 # Rows of an output batch. Small, so that rows travel on while others are still being embedded.
 _SLOT_ROWS = 512
@@ -96,9 +96,35 @@ def embed_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Embed every row of a stream of batches; with `spec.normalize`, to unit length.
 
+    The result of `run_batches` is the column `embedding` list<float>.
+    """
+    yield from run_batches(
+        batches,
+        spec,
+        Embedding(spec.normalize),
+        address=address,
+        threads=threads,
+        paths=paths,
+        stats=stats,
+    )
+
+
+def run_batches(
+    batches: Iterable[pa.RecordBatch],
+    spec: ModelSpec,
+    result: Result,
+    *,
+    address: str | None = None,
+    threads: int = 1,
+    paths: bool = False,
+    stats: TaskStats | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Run the model on every row of a stream of batches.
+
     batches: columns (id of any type, content string or binary), any names, any sizes.
-    Yields batches (id, embedding list<float>, status string, error string), rows in the order of
-    the input: `status` is "ok" with a vector, or "error" with a null vector and a reason.
+    result: what a row's line of the model's matrix becomes.
+    Yields batches (id, the result's column, status string, error string), rows in the order of
+    the input: `status` is "ok" with a result, or "error" with a null result and a reason.
     Filled in on the way: `stats`.
     """
     stats = stats or TaskStats()
@@ -113,7 +139,7 @@ def embed_batches(
     slots = _slots(chain([first], filled))
     for slot in encode(slots, encoder, threads=max(1, threads), timed=stats.timed):
         stats.rows += len(slot.raws)
-        yield _output(slot, spec.normalize)
+        yield to_batch(slot, result)
     stats.truncated = encoder.truncated - truncated_before
 
 
@@ -122,35 +148,3 @@ def _slots(batches: Iterable[pa.RecordBatch]) -> Iterator[Slot]:
         for start in range(0, batch.num_rows, _SLOT_ROWS):
             part = batch.slice(start, _SLOT_ROWS)
             yield Slot(raw_values(part.column(1)), part.select([0]))
-
-
-def _output(slot: Slot, normalize: bool) -> pa.RecordBatch:
-    rows = len(slot.raws)
-    if normalize and slot.vectors is not None:
-        lengths = np.linalg.norm(slot.vectors, axis=1, keepdims=True)
-        slot.vectors /= np.where(lengths > 0, lengths, 1)
-    errors = pa.array([slot.errors.get(row) for row in range(rows)], pa.string())
-    status = pa.array(["error" if row in slot.errors else "ok" for row in range(rows)], pa.string())
-    failed = np.zeros(rows, bool)
-    failed[list(slot.errors)] = True
-    ids: pa.RecordBatch = slot.tag
-    embeddings = vectors_to_arrow(slot.vectors, failed)
-    return pa.RecordBatch.from_arrays(
-        [ids.column(0), embeddings, status, errors],
-        names=[ids.schema.names[0], "embedding", "status", "error"],
-    )
-
-
-def vectors_to_arrow(vectors: np.ndarray | None, failed: np.ndarray) -> pa.Array:
-    """A matrix (n, d) float32 as list<float> without going through Python lists.
-
-    failed: (n,) bool, the rows that become null. vectors may be None when all of them failed.
-    """
-    if vectors is None:
-        return pa.nulls(len(failed), pa.list_(pa.float32()))
-    kept = vectors if not failed.any() else vectors[~failed]
-    lengths = np.where(failed, 0, vectors.shape[1])
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(kept.reshape(-1)), mask=pa.array(failed)
-    )

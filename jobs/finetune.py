@@ -1,0 +1,48 @@
+"""Fine-tune a backbone on a labelled corpus: a model folder that `embed` and `classify` load."""
+
+import sys
+from collections.abc import Sequence
+
+from ember import finetuning, job, tables
+from ember.job import Run
+from ember.publish_model import ModelOutput
+from ember.settings import FinetuneConfig
+
+
+def finetune(run: Run[FinetuneConfig]) -> None:
+    config, spark = run.config, run.spark
+    with run.phase("check"):
+        work = finetuning.plan(spark, config)
+        output = ModelOutput(spark, config.output.path, config.output.mode, work.identity)
+        output.check()
+    if run.dry_run:
+        device = work.try_out()
+        run.say(f"configuration, input and {work.spec.name} on {device} are fine; nothing written")
+        return
+    if output.finished:
+        run.say(f"the model at {output.path} is complete; nothing was done")
+        return
+
+    with output.attempt():
+        with run.phase("stage"):
+            staged = work.stage_rows(output)
+        with run.phase("train"):
+            told = work.train(output, staged["labels"])
+        output.publish(
+            run.manifest(
+                model=work.spec.describe(),
+                labels=staged["labels"],
+                counts=staged["counts"],
+                input_files=tables.files(work.corpus.rows),
+                **told,
+            )
+        )
+    run.say(f"{finetuning.summary(told)}, in {output.path}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return job.main("finetune", FinetuneConfig, finetune, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,347 @@
+"""Fine-tuning a backbone on a labelled corpus: rows checked by all tasks, trained on by a few."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from threading import Event, Thread
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from ember import embedding, examples, gpu, models, tables
+from ember.embedding import task_resources
+from ember.engine.spec import Modality, ModelSpec
+from ember.errors import EmberError, InvalidConfig, InvalidInput, TooManyFailures
+from ember.learn.augment import Augmentation
+from ember.learn.tuning import Tuning
+from ember.learn.tuning_rows import PARTS, SCHEMA, check_rows
+from ember.learn.tuning_run import ROWS, Order, tune, tune_together
+from ember.models import ModelFiles
+from ember.publish_model import ModelOutput
+from ember.settings import FinetuneConfig
+from ember.tables import Corpus
+
+__all__ = ["Finetuning", "plan", "summary", "tuning_of"]
+
+_log = logging.getLogger(__name__)
+_BATCH = {"image": 32, "text": 32}
+_FULL_RATE = {"image": 1e-4, "text": 3e-5}
+_NAMED = 5
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """A labelled corpus and the model to be trained on it.
+
+    labels: (id, label, part or null, group or null), see `examples.select_labels`.
+    """
+
+    corpus: Corpus
+    labels: DataFrame
+    spec: ModelSpec
+    config: FinetuneConfig
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the model depends on beside the rows; see `publish.Output`."""
+        left_out = {"input", "labels", "model", "output", "limits"}
+        settings = self.config.model_dump(mode="json", exclude=left_out)
+        sources = [self.config.input.path, self.config.labels.path, self.config.labels.label]
+        told = json.dumps([settings, sources], sort_keys=True)
+        return {
+            "job": "finetune",
+            "id": f"{self.corpus.id} {self.corpus.id_type.simpleString()}",
+            "model": self.spec.fingerprint,
+            "recipe": hashlib.sha256(told.encode()).hexdigest(),
+        }
+
+    def try_out(self) -> str:
+        """Load the backbone in a task; the device. Raises what loading raises."""
+        return embedding.try_model(self.corpus.rows.sparkSession, self.spec, self.corpus.paths)
+
+    def stage_rows(self, output: ModelOutput) -> dict[str, Any]:
+        """Join, split, check and stage the rows; their classes and counts.
+
+        Rows that a killed run had staged are taken as they are.
+        Raises InvalidInput when there is nothing to learn, and TooManyFailures.
+        """
+        if told := output.rows_staged:
+            return dict(told)
+        joined = self._joined()
+        names, counts = _classes(joined, self.labels)
+        counts["unlabelled"] = self._unlabelled()
+        targets = {name: index for index, name in enumerate(names)}
+        known = joined.filter(F.col("label").isin(names))
+        checker = _checker(
+            targets, self.spec.modality, self.config.limits.max_pixels, self.corpus.paths
+        )
+        staged = known.mapInArrow(checker, from_arrow_schema(SCHEMA))
+        staged.write.mode("overwrite").parquet(f"{output.work}/{ROWS}")
+        counts |= _refuse_failures(
+            joined.sparkSession.read.parquet(f"{output.work}/{ROWS}"),
+            output,
+            self.config.limits.max_failed_fraction,
+        )
+        told = {"labels": names, "counts": counts}
+        output.keep_rows(told)
+        return told
+
+    def _joined(self) -> DataFrame:
+        """Labelled rows of the corpus: key, draw, part, label string, content."""
+        split = self.config.split
+        corpus = self.corpus.rows.toDF("id", "content")
+        key = F.coalesce(F.col("group"), F.col("id").cast("string"))
+        given = F.col("part") if split.column else examples.part_of(key, split)
+        rows = corpus.join(self.labels, "id").filter("label is not null").select(
+            F.col("id").cast("string").alias("key"),
+            examples.draw_of(F.col("id").cast("string"), f"{split.seed}:order").alias("draw"),
+            given.alias("part"),
+            F.col("label").cast("string").alias("label"),
+            "content",
+        )  # fmt: skip
+        return rows.filter("part is not null")
+
+    def _unlabelled(self) -> int:
+        """Rows of the corpus without a label."""
+        corpus = self.corpus.rows.toDF("id", "content").select("id")
+        return corpus.join(self.labels.filter("label is not null"), "id", "left_anti").count()
+
+    def train(self, output: ModelOutput, names: list[str]) -> dict[str, Any]:
+        """Train on the staged rows, in one task or in several processes; see `Trainer.run`.
+
+        One process is a Spark task like any other. TorchDistributor, which several need to find
+        one another, would start an interpreter of its own under torchrun: that takes as long as
+        a small training, and of an error it passes on that there was one.
+        """
+        spark = self.corpus.rows.sparkSession
+        files = models.distribute(spark, self.spec)
+        tuning = tuning_of(self.config, names)
+        make = partial(Order, tuning=tuning, folder=output.work)
+        with _epochs_logged(output):
+            if self.config.processes == 1:
+                return _alone(spark, files, make)
+            return _together(spark, files, make, self.config.processes)
+
+
+def plan(spark: SparkSession, config: FinetuneConfig) -> Finetuning:
+    """What the job is to do, checked and with the model at hand.
+
+    Raises InvalidConfig for settings that do not go together, InvalidInput for columns or a model
+    that cannot be used.
+    """
+    _check(config)
+    examples.check_split(config.split)
+    corpus = tables.read_corpus(spark, config.input)
+    labelled = tables.read(spark, config.labels.path)
+    labels = examples.select_labels(labelled, config.labels.id, config.labels.label, config.split)
+    kind = labels.schema["label"].dataType
+    if kind.simpleString().startswith("array"):
+        raise InvalidInput(
+            f"the label column {config.labels.label} is {kind.simpleString()}; finetune learns one "
+            "label a row. For several, embed the corpus and train a head"
+        )
+    types = [corpus.id_type.simpleString(), labels.schema["id"].dataType.simpleString()]
+    if len(set(types)) > 1 and "string" in types:
+        raise InvalidInput(
+            f"the ids of the corpus are {types[0]} and those of the labels {types[1]}; write both "
+            "as one type"
+        )
+    tables.check_unique(labels, "id")
+    gpu.check(spark)
+    chosen = config.model
+    if chosen.name.startswith("keras:"):
+        chosen = chosen.model_copy(update={"runtime": "tensorflow"})
+    pixels = config.limits.max_pixels
+    spec = models.resolve(chosen, config.input.modality, pixels, gpu=gpu.scheduled(spark))
+    return Finetuning(corpus, labels, spec, config)
+
+
+def _check(config: FinetuneConfig) -> None:
+    model = config.model
+    keras = model.name.startswith("keras:")
+    if model.layer or model.normalize:
+        raise InvalidConfig(
+            "model.layer and model.normalize are about embeddings; finetune trains the model's own "
+            "classes"
+        )
+    known = ("float32",) if keras else ("float32", "bfloat16")
+    if model.precision not in known:
+        raise InvalidConfig(
+            f"model.precision {model.precision} is not one to train {model.name} in; use "
+            f"{' or '.join(known)}"
+        )
+    if keras and model.runtime not in ("auto", "tensorflow"):
+        raise InvalidConfig(f"model.runtime {model.runtime} does not train; use tensorflow")
+    if keras and config.processes > 1:
+        raise InvalidConfig("processes: Keras models are trained by one; set it to 1")
+    if not config.epochs.head + config.epochs.full:
+        raise InvalidConfig("epochs.head and epochs.full are both 0: there is nothing to do")
+
+
+def tuning_of(config: FinetuneConfig, names: Iterable[str]) -> Tuning:
+    """The recipe of a configuration, for the workers."""
+    modality, size, full = config.input.modality, config.model.batch_size, config.learning_rate.full
+    augment = config.augment if modality == "image" else None
+    return Tuning(
+        labels=tuple(names),
+        epochs={"head": config.epochs.head, "full": config.epochs.full},
+        rates={"head": config.learning_rate.head, "full": full or _FULL_RATE[modality]},
+        batch_size=_BATCH[modality] if size == "auto" else size,
+        unfreeze=None if config.unfreeze == "all" else config.unfreeze,
+        batch_norm=config.batch_norm,
+        augmentation=Augmentation(**augment.model_dump()) if augment else None,
+        patience=config.patience,
+        seed=config.seed,
+    )
+
+
+def _classes(joined: DataFrame, labels: DataFrame) -> tuple[list[str], dict[str, Any]]:
+    """The labels of training rows, numbers by size, others by name; and rows by part."""
+    parts = joined.groupBy("label").pivot("part", list(PARTS)).count().na.fill(0).collect()
+    numeric = labels.schema["label"].dataType.typeName() not in ("string", "boolean", "date")
+    try:
+        parts.sort(key=lambda row: (float(row["label"]) if numeric else 0.0, row["label"]))
+    except ValueError:  # timestamps and the like
+        parts.sort(key=lambda row: str(row["label"]))
+    names = [row["label"] for row in parts if row["train"]]
+    unseen = [row for row in parts if not row["train"]]
+    if len(names) < 2:
+        raise InvalidInput(
+            f"the training rows have {len(names)} labels ({', '.join(names) or 'none'}): nothing "
+            "to learn; check that corpus and labels are of the same rows"
+        )
+    counts = {
+        "rows": {part: sum(row[part] for row in parts if row["train"]) for part in PARTS},
+        "labels": len(names),
+        "unseen_labels": {
+            "rows": sum(row["validation"] + row["test"] for row in unseen),
+            "named": [row["label"] for row in unseen[:_NAMED]],
+        },
+    }
+    return names, counts
+
+
+def _refuse_failures(staged: DataFrame, output: ModelOutput, limit: float) -> dict[str, Any]:
+    """Count rows that cannot be learnt from; keep them and raise when there are too many."""
+    reason = F.substring_index("error", ":", 1).alias("reason")
+    found = staged.groupBy(reason).count().orderBy(F.desc("count"), "reason").collect()
+    reasons = {row["reason"]: row["count"] for row in found if row["reason"]}
+    failed, rows = sum(reasons.values()), sum(row["count"] for row in found)
+    if failed > limit * rows:
+        bad = staged.filter("error is not null").select(F.col("key").alias("id"), "error")
+        bad.coalesce(1).write.mode("overwrite").parquet(output.failures)
+        shown = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        raise TooManyFailures(
+            f"{failed} of {rows} labelled rows failed ({shown}), more than "
+            f"limits.max_failed_fraction = {limit:g}; nothing was trained. Look at "
+            f"{output.failures}; then mend the input or raise the limit"
+        )
+    return {"failed": failed, "reasons": reasons}
+
+
+def _checker(
+    targets: dict[str, int], modality: Modality, max_pixels: int, paths: bool
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def check(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from check_rows(batches, targets, modality, max_pixels, paths=paths)
+
+    return check
+
+
+def _alone(spark: SparkSession, files: ModelFiles, make: Callable[..., Order]) -> dict[str, Any]:
+    threads = _threads(spark, 1)
+
+    def run(_: Iterable[Any]) -> Iterator[dict[str, Any]]:
+        address, _own = task_resources()
+        yield tune(make(spec=files.on_worker(), threads=threads), address)
+
+    (told,) = spark.sparkContext.parallelize([0], 1).mapPartitions(run).collect()
+    return told
+
+
+def _together(
+    spark: SparkSession, files: ModelFiles, make: Callable[..., Order], processes: int
+) -> dict[str, Any]:
+    from pyspark.ml.torch.distributor import TorchDistributor
+
+    local = models.is_local(spark)
+    threads = _threads(spark, processes)
+
+    def run() -> dict[str, Any]:
+        return tune_together(make(spec=files.on_worker(), threads=threads))
+
+    distributor = TorchDistributor(
+        num_processes=processes, local_mode=local, use_gpu=gpu.scheduled(spark)
+    )
+    told: dict[str, Any] | None = distributor.run(run)
+    if told is None:
+        raise EmberError("the processes ended without a result; look at the log of their tasks")
+    return told
+
+
+def _threads(spark: SparkSession, processes: int) -> int:
+    """Of each process: what the machine has, where all run on it; else the cores of a task."""
+    context = spark.sparkContext
+    if models.is_local(spark):
+        return max(1, context.defaultParallelism // processes)
+    return int(context.getConf().get("spark.task.cpus", "1") or 1)
+
+
+@contextmanager
+def _epochs_logged(output: ModelOutput) -> Iterator[None]:
+    """Log each epoch as its checkpoint appears."""
+    ended = Event()
+    shown = len(output.history())
+    if shown:
+        _log.info("going on after epoch %d", shown)
+
+    def log(since: int) -> int:
+        for each in output.history()[since:]:
+            _log.info("%s", _line(each))
+            since += 1
+        return since
+
+    def watch() -> None:
+        since = shown
+        while not ended.wait(_POLL_SECONDS):
+            since = log(since)
+        log(since)
+
+    thread = Thread(target=watch, name="ember-epochs", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _line(epoch: dict[str, Any]) -> str:
+    text = f"epoch {epoch['epoch']} ({epoch['stage']}): loss {epoch['loss']:.4f}, accuracy "
+    text += f"{epoch['accuracy']:.4f}"
+    if epoch["validation_loss"] is not None:
+        text += f"; validation {epoch['validation_loss']:.4f}, {epoch['validation_accuracy']:.4f}"
+    return f"{text}; {epoch['seconds']:.1f} s"
+
+
+def summary(told: dict[str, Any]) -> str:
+    """A run in a few words."""
+    best = told["best"]
+    words = f"{len(told['history'])} epochs ({told['resumed_epochs']} of them resumed)"
+    for part, accuracy in (
+        ("validation", best["validation_accuracy"]),
+        ("test", told["test_accuracy"]),
+    ):
+        if accuracy is not None:
+            words += f", {part} accuracy {accuracy:.4f}"
+    return words
