@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from ember.comparison import similarity_join, top_k
     from ember.embedding import embed
     from ember.export import export_faiss
-    from ember.projection import fit_projection, project
+    from ember.projection import fit_alignment, fit_projection, project
 
 __all__ = [
     "approximate_top_k",
     "embed",
     "export_faiss",
+    "fit_alignment",
     "fit_projection",
     "project",
     "similarity_join",
@@ -30,6 +31,7 @@ _HOMES = {
     "approximate_top_k": "ember.approximate",
     "embed": "ember.embedding",
     "export_faiss": "ember.export",
+    "fit_alignment": "ember.projection",
     "fit_projection": "ember.projection",
     "project": "ember.projection",
     "similarity_join": "ember.comparison",
