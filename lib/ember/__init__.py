@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ember.embedding import embed
     from ember.export import export_faiss
     from ember.join import similarity_join
-    from ember.projection import fit_projection, project
+    from ember.projection import fit_alignment, fit_projection, project
     from ember.search import top_k
     from ember.training import train
 
@@ -24,6 +24,7 @@ __all__ = [
     "classify",
     "embed",
     "export_faiss",
+    "fit_alignment",
     "fit_projection",
     "project",
     "similarity_join",
@@ -36,6 +37,7 @@ _HOMES = {
     "classify": "ember.classification",
     "embed": "ember.embedding",
     "export_faiss": "ember.export",
+    "fit_alignment": "ember.projection",
     "fit_projection": "ember.projection",
     "project": "ember.projection",
     "similarity_join": "ember.join",

@@ -20,6 +20,7 @@ from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, Str
 
 from ember import blocks
 from ember.errors import InvalidConfig, InvalidInput
+from ember.similarity import align
 from ember.similarity.linear import Projection, project_column
 from ember.similarity.pca import Moments, fit_pca
 from ember.similarity.vectors import read_vectors
@@ -31,6 +32,7 @@ __all__ = [
     "check_choice",
     "check_free",
     "check_length",
+    "fit_alignment",
     "fit_projection",
     "load_projection",
     "output_dimension",
@@ -85,6 +87,56 @@ def fit_projection(
         )
     except ValueError as error:
         raise InvalidInput(str(error)) from None
+
+
+def fit_alignment(
+    left: DataFrame,
+    right: DataFrame,
+    method: str = "ridge",
+    *,
+    id: str = "id",
+    embedding: str = "embedding",
+    dimension: int | None = None,
+    strength: float = 0.01,
+) -> tuple[Projection, Projection | None]:
+    """Linear maps learned from pairs, such as images and their texts, under the same ids.
+
+    left, right: an id column and a column array<float>, under the same names in both. A row without
+        a partner or without a usable vector is left out; an id that occurs more than once makes all
+        pairs of its rows.
+    method: ridge or procrustes map the left vectors to the right ones; cca maps both. dimension,
+        strength: see `ember.similarity.align.fit_alignment`.
+
+    Returns the projection for the left table, and that for the right one; None where it stays.
+    Use them in `project`, or save them with `save_projection` for the job.
+
+    Raises InvalidInput for tables without pairs, and for sizes and methods that cannot be.
+    """
+    rows, others = _paired(left, id, embedding, "left"), _paired(right, id, embedding, "right")
+    sizes = [
+        blocks.dimension_of(table, f"the {name} table", 0.01)
+        for name, table in (("left", rows), ("right", others))
+    ]
+    if not all(sizes):
+        raise InvalidInput("a table has no vectors; an alignment is learned from pairs of them")
+    partners = others.toDF("id", "other").filter(F.size("other") == sizes[1])
+    pairs = rows.filter(F.size("embedding") == sizes[0]).join(partners, "id")
+    together = pairs.select(F.concat("embedding", "other").alias("embedding"))
+    try:
+        return align.fit_alignment(
+            _moments(together, sum(sizes)),
+            sizes[0],
+            method,
+            dimension=dimension,
+            strength=strength,
+        )
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
+
+
+def _paired(table: DataFrame, id: str, embedding: str, name: str) -> DataFrame:
+    rows = select_embeddings(table, id, embedding, f"the {name} table")
+    return rows.select("id", F.col("embedding").cast("array<float>").alias("embedding"))
 
 
 def project(

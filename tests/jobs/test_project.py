@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 
 import ember
 from corpora import leftovers, manifest, write
-from ember.errors import InvalidConfig
+from ember.errors import InvalidConfig, InvalidInput
 
 FLOATS = pa.list_(pa.float32())
 
@@ -95,6 +95,21 @@ def test_the_library_fits_to_a_share_or_to_another_table_s_dimension(spark, tmp_
     assert [row["n"] for row in sizes] == [6]
     with pytest.raises(InvalidConfig, match="give one of projection, dimension, explained, like"):
         ember.project(table, dimension=3, explained=0.5)
+
+
+def test_an_alignment_is_learned_from_rows_of_the_same_id(spark, tmp_path):
+    path, matrix = source(tmp_path / "in.parquet", 150, name="id", row_group_size=40)
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(10, 10)))[0]
+    ids = [f"i{n:03}" for n in range(100, 250)]  # a third of them have partners
+    texts = (matrix[np.arange(100, 250) % 150] @ turn - 1).astype(np.float32)
+    other = write(tmp_path / "texts.parquet", id=ids, embedding=pa.array(list(texts), FLOATS))
+    images, captions = spark.read.parquet(path), spark.read.parquet(other)
+    fitted, second = ember.fit_alignment(images, captions, "procrustes")
+    assert second is None
+    assert fitted.facts["pairs"] == 50
+    np.testing.assert_allclose(fitted.apply(matrix), matrix @ turn - 1, atol=1e-4)
+    with pytest.raises(InvalidInput, match="unknown method"):
+        ember.fit_alignment(images, captions, "magic")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from cases import KINDS, brute_force, brute_top_k, clustered, random
 
-from ember.similarity import fit_basis, prepare
+from ember.similarity import fit_basis, inverted, prepare
 from ember.similarity.inverted import InvertedFile, list_places
 from ember.similarity.lists import fit_lists
 from ember.similarity.node import Shelf, own_numbers, to_ipc
@@ -33,7 +33,9 @@ def shelf(folder, matrix, metric, size):
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_all_lists_give_the_exact_answer(tmp_path, metric, kind):
+def test_all_lists_give_the_exact_answer(tmp_path, monkeypatch, metric, kind):
+    for name, size in (("FLUSH_TILES", 5), ("TILE_ROWS", 16), ("TILE_COLUMNS", 20)):
+        monkeypatch.setattr(inverted, name, size)
     rng = np.random.default_rng(3)
     corpus, queries = kind(rng, 300, 9), kind(rng, 40, 9)
     queries[:5] = corpus[:5]
