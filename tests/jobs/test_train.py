@@ -185,7 +185,7 @@ def test_the_cluster_and_one_worker_come_to_nearly_the_same_head(run_job, tmp_pa
         first, second, labels = two_modalities(tmp_path)
         features = [first, second]
     settings = {"head": head, "class_weights": "balanced", "limits__max_failed_fraction": 0.2,
-                "network": "{hidden: [4], iterations: 500}"}  # fmt: skip
+                "network": "{hidden: [3], iterations: 100}", "penalty": 20}  # fmt: skip
     small, large = tmp_path / "small", tmp_path / "large"
     assert job(run_job, features, labels, small, **settings) == (0, "")
     assert job(run_job, features, labels, large, limits__worker_megabytes=0, **settings) == (0, "")

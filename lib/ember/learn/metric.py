@@ -23,7 +23,7 @@ __all__ = ["contrastive_loss", "fit_metric", "retrieval_figures", "same_label_ma
 
 _TEMPERATURE = 0.1
 _BATCH_ROWS = 256
-_LEARNING_RATE = 1e-3
+_LEARNING_RATE = 1e-2
 # Compared each with each.
 _JUDGED_ROWS = 5000
 
