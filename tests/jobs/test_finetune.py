@@ -77,8 +77,8 @@ def test_what_finetune_writes_embed_and_classify_load(finetune, run_job, corpus,
     history = pq.read_table(out / "history.parquet").to_pylist()
     assert [each["epoch"] for each in history] == list(range(1, len(history) + 1))
     assert {each["stage"] for each in history} == {"head", "full"}
-    assert told["best"]["validation_accuracy"] == max(
-        each["validation_accuracy"] for each in history if each["stage"] == "full"
+    assert told["best"]["validation_loss"] == min(
+        each["validation_loss"] for each in history if each["stage"] == "full"
     )
 
     code, message = finetune(limits__max_failed_fraction=0.1, output__mode="resume")
