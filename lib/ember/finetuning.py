@@ -16,6 +16,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import NumericType
 
 from ember import embedding, examples, gpu, models, tables
 from ember.embedding import task_resources
@@ -78,7 +79,7 @@ class Finetuning:
         if told := output.rows_staged:
             return dict(told)
         joined = self._joined()
-        names, counts = _classes(joined, self.labels)
+        names, counts = _classes(joined, self.labels, self.config.labels.min_rows)
         counts["unlabelled"] = self._unlabelled()
         targets = {name: index for index, name in enumerate(names)}
         known = joined.filter(F.col("label").isin(names))
@@ -205,27 +206,37 @@ def tuning_of(config: FinetuneConfig, names: Iterable[str]) -> Tuning:
     )
 
 
-def _classes(joined: DataFrame, labels: DataFrame) -> tuple[list[str], dict[str, Any]]:
-    """The labels of training rows, numbers by size, others by name; and rows by part."""
-    parts = joined.groupBy("label").pivot("part", list(PARTS)).count().na.fill(0).collect()
-    numeric = labels.schema["label"].dataType.typeName() not in ("string", "boolean", "date")
-    try:
-        parts.sort(key=lambda row: (float(row["label"]) if numeric else 0.0, row["label"]))
-    except ValueError:  # timestamps and the like
-        parts.sort(key=lambda row: str(row["label"]))
-    names = [row["label"] for row in parts if row["train"]]
-    unseen = [row for row in parts if not row["train"]]
-    if len(names) < 2:
+def _classes(
+    joined: DataFrame, labels: DataFrame, min_rows: int
+) -> tuple[list[str], dict[str, Any]]:
+    """The labels of training rows, numbers by size, others by name; and rows by part.
+
+    Raises InvalidInput for parts that there are not, and fewer than two labels.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for row in joined.groupBy("label", "part").count().collect():
+        if row["part"] not in PARTS:
+            raise InvalidInput(
+                f"split.column has the value {row['part']}; write {', '.join(PARTS)}"
+            )
+        found.setdefault(row["label"], dict.fromkeys(PARTS, 0))[row["part"]] = row["count"]
+    usual = {name: parts for name, parts in found.items() if sum(parts.values()) >= min_rows}
+    known = {name: parts for name, parts in usual.items() if parts["train"]}
+    if len(known) < 2:
         raise InvalidInput(
-            f"the training rows have {len(names)} labels ({', '.join(names) or 'none'}): nothing "
+            f"the training rows have {len(known)} labels ({', '.join(known) or 'none'}): nothing "
             "to learn; check that corpus and labels are of the same rows"
         )
+    numeric = isinstance(labels.schema["label"].dataType, NumericType)
+    names = sorted(known, key=lambda name: (float(name) if numeric else 0.0, name))
+    unseen = {name: parts for name, parts in usual.items() if name not in known}
     counts = {
-        "rows": {part: sum(row[part] for row in parts if row["train"]) for part in PARTS},
+        "rows": {part: sum(parts[part] for parts in known.values()) for part in PARTS},
         "labels": len(names),
+        "rare_labels": len(found) - len(usual),
         "unseen_labels": {
-            "rows": sum(row["validation"] + row["test"] for row in unseen),
-            "named": [row["label"] for row in unseen[:_NAMED]],
+            "rows": sum(sum(parts.values()) for parts in unseen.values()),
+            "named": sorted(unseen)[:_NAMED],
         },
     }
     return names, counts

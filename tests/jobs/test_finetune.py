@@ -77,8 +77,8 @@ def test_what_finetune_writes_embed_and_classify_load(finetune, run_job, corpus,
     history = pq.read_table(out / "history.parquet").to_pylist()
     assert [each["epoch"] for each in history] == list(range(1, len(history) + 1))
     assert {each["stage"] for each in history} == {"head", "full"}
-    assert told["best"]["validation_accuracy"] == max(
-        each["validation_accuracy"] for each in history if each["stage"] == "full"
+    assert told["best"]["validation_loss"] == min(
+        each["validation_loss"] for each in history if each["stage"] == "full"
     )
 
     code, message = finetune(limits__max_failed_fraction=0.1, output__mode="resume")
@@ -137,12 +137,16 @@ def test_what_cannot_work_is_exit_code_2_and_nothing_written(finetune, tmp_path)
     several = write(tmp_path / "several.parquet", key=[1, 2], kind=[["a"], ["b", "c"]])
     one = write(tmp_path / "one.parquet", key=[1, 2], kind=["a", "a"])
     twice = write(tmp_path / "twice.parquet", key=[1, 1], kind=["a", "b"])
+    parts = write(tmp_path / "p.parquet", key=[1, 2], kind=["a", "b"], part=["train", "dev"])
+    by_part = {"labels__path": parts, "split": "{column: part}"}
     texts = write(tmp_path / "texts.parquet", key=["1", "2"], kind=["a", "b"])
     cases = [
         ({"labels__path": several}, "finetune learns one label a row"),
         ({"labels__path": one}, "the training rows have 1 labels (a): nothing to learn"),
         ({"labels__path": twice}, "ids in column id are not unique: 1 (2 times)"),
         ({"labels__path": texts}, "ids of the corpus are bigint and those of the labels string"),
+        (by_part, "split.column has the value dev; write train, validation, test"),
+        ({"labels__min_rows": 31}, "the training rows have 0 labels (none)"),
         ({"labels__label": "sort"}, "there is no column sort"),
         ({"model__layer": "avg_pool"}, "model.layer and model.normalize are about embeddings"),
         ({"model__precision": "float16"}, "float16 is not one to train"),

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import pickle
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +177,40 @@ def test_a_killed_run_ends_with_the_same_weights(
     assert sorted(path.name for path in (halved / "checkpoint").iterdir()) == [
         "4.state", "full.best", "head.best", "progress.json",
     ]  # fmt: skip
+
+
+def test_two_processes_learn_what_one_does(resnet, tmp_path):
+    changes = {"augmentation": None, "batch_size": 4}  # 18 rows: the last step has an odd share
+    alone = stage(tmp_path / "alone", PICTURES)
+    expected = tune(order(alone, resnet, **changes), None)
+    both = stage(tmp_path / "both", PICTURES)
+    asked = tmp_path / "order.pickle"
+    asked.write_bytes(pickle.dumps(order(both, resnet, **changes)))
+    code = (
+        "import pickle, sys; from ember.learn.tuning_run import tune_together; "
+        f"tune_together(pickle.load(open({str(asked)!r}, 'rb')))"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+        )
+        for rank in ("0", "1")
+    ]
+    said = [rank.communicate()[1].decode() for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+    one, other = weights(alone / "model"), weights(both / "model")
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-3, atol=1e-4)
+    history = pq.read_table(both / "model" / "history.parquet").to_pylist()
+    for ours, theirs in zip(history, expected["history"], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        assert ours["validation_accuracy"] == theirs["validation_accuracy"]
 
 
 def test_a_stage_ends_when_nothing_gets_better_and_the_best_epoch_is_kept(resnet, tmp_path):

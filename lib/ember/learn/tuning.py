@@ -162,10 +162,13 @@ class Epoch:
 
     @property
     def merit(self) -> tuple[float, float]:
-        """The better of two epochs has the larger: by accuracy, then by loss."""
+        """The better of two epochs has the larger: by validation loss, then by accuracy.
+
+        The loss still tells epochs apart where a small validation part has all its rows right.
+        """
         if self.validation_accuracy is None or self.validation_loss is None:
             return (float(self.epoch), 0.0)  # nothing to judge by: the last is taken
-        return (self.validation_accuracy, -self.validation_loss)
+        return (-self.validation_loss, self.validation_accuracy)
 
 
 @dataclass

@@ -58,15 +58,14 @@ def tune(order: Order, address: str | None) -> dict[str, Any]:
     Raises InvalidInput when the files do not make the model that the spec describes, and
     DeviceMissing when the GPU is not usable.
     """
-    # Read when torch is loaded: threads that spin while they wait take a step of milliseconds to
-    # seconds as soon as something else runs on the machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _yield_cores()
     device = claim(address)
     return _run(order, _learner(order, device), Alone())
 
 
 def tune_together(order: Order) -> dict[str, Any]:
     """Train as one of the processes that torchrun started; models of transformers only."""
+    _yield_cores()
     import torch.distributed
 
     cards = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
@@ -78,6 +77,14 @@ def tune_together(order: Order) -> dict[str, Any]:
         return _run(order, _learner(order, device, group), group)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _yield_cores() -> None:
+    """Have threads that wait for one another sleep; heeded when torch is not yet loaded.
+
+    Threads that spin turn a step of milliseconds into seconds as soon as something else runs.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class TorchGroup:
@@ -99,10 +106,15 @@ class TorchGroup:
 
     def sum_gradients(self, parameters: Iterable[Any]) -> None:
         """Each gradient becomes its sum over the processes; one that is not there counts as 0."""
-        for each in parameters:
-            if each.grad is None:
-                each.grad = self._torch.zeros_like(each)
-            self._torch.distributed.all_reduce(each.grad)
+        trained = list(parameters)
+        torch = self._torch
+        whole = torch.cat(
+            [torch.zeros_like(p).view(-1) if p.grad is None else p.grad.view(-1) for p in trained]
+        )
+        torch.distributed.all_reduce(whole)  # in one message: most parameters are small
+        parts = whole.split([each.numel() for each in trained])
+        for each, part in zip(trained, parts, strict=True):
+            each.grad = part.view_as(each)
 
     def average(self, tensors: Iterable[Any]) -> None:
         for each in tensors:
