@@ -12,31 +12,35 @@ from functools import partial
 from threading import Event, Thread
 from typing import Any
 
-import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
-from pyspark.sql.types import NumericType
 
 from ember import embedding, examples, gpu, models, tables
 from ember.embedding import task_resources
-from ember.engine.spec import Modality, ModelSpec
-from ember.errors import EmberError, InvalidConfig, InvalidInput, TooManyFailures
+from ember.engine.spec import ModelSpec
+from ember.errors import EmberError, InvalidConfig, InvalidInput
 from ember.learn.augment import Augmentation
-from ember.learn.tuning import Tuning
-from ember.learn.tuning_rows import PARTS, SCHEMA, check_rows
+from ember.learn.learner import Tuning
+from ember.learn.tuning_rows import SCHEMA
 from ember.learn.tuning_run import ROWS, Order, tune, tune_together
 from ember.models import ModelFiles
 from ember.publish_model import ModelOutput
 from ember.settings import FinetuneConfig
 from ember.tables import Corpus
+from ember.tuning_data import (
+    classes_of,
+    count_unlabelled,
+    labelled_rows,
+    refuse_failures,
+    row_checker,
+)
 
 __all__ = ["Finetuning", "plan", "summary", "tuning_of"]
 
 _log = logging.getLogger(__name__)
 _BATCH = {"image": 32, "text": 32}
 _FULL_RATE = {"image": 1e-4, "text": 3e-5}
-_NAMED = 5
 _POLL_SECONDS = 0.5
 
 
@@ -54,11 +58,9 @@ class Finetuning:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What the model depends on beside the rows; see `publish.Output`."""
-        left_out = {"input", "labels", "model", "output", "limits"}
-        settings = self.config.model_dump(mode="json", exclude=left_out)
-        sources = [self.config.input.path, self.config.labels.path, self.config.labels.label]
-        told = json.dumps([settings, sources], sort_keys=True)
+        """What the model depends on; see `publish.Output`."""
+        settings = self.config.model_dump(mode="json", exclude={"model", "output", "limits"})
+        told = json.dumps([settings, self.config.model.batch_size], sort_keys=True)
         return {
             "job": "finetune",
             "id": f"{self.corpus.id} {self.corpus.id_type.simpleString()}",
@@ -78,44 +80,23 @@ class Finetuning:
         """
         if told := output.rows_staged:
             return dict(told)
-        joined = self._joined()
-        names, counts = _classes(joined, self.labels, self.config.labels.min_rows)
-        counts["unlabelled"] = self._unlabelled()
-        targets = {name: index for index, name in enumerate(names)}
-        known = joined.filter(F.col("label").isin(names))
-        checker = _checker(
-            targets, self.spec.modality, self.config.limits.max_pixels, self.corpus.paths
+        config = self.config
+        joined = labelled_rows(self.corpus, self.labels, config.split)
+        names, counts = classes_of(joined, self.labels, config.labels.min_rows)
+        counts["unlabelled"] = count_unlabelled(self.corpus, self.labels)
+        checker = row_checker(
+            names, self.spec.modality, config.limits.max_pixels, self.corpus.paths
         )
-        staged = known.mapInArrow(checker, from_arrow_schema(SCHEMA))
-        staged.write.mode("overwrite").parquet(f"{output.work}/{ROWS}")
-        counts |= _refuse_failures(
-            joined.sparkSession.read.parquet(f"{output.work}/{ROWS}"),
-            output,
-            self.config.limits.max_failed_fraction,
+        staged = joined.filter(F.col("label").isin(names))
+        folder = f"{output.work}/{ROWS}"
+        staged.mapInArrow(checker, from_arrow_schema(SCHEMA)).write.mode("overwrite").parquet(
+            folder
         )
+        written = joined.sparkSession.read.parquet(folder)
+        counts |= refuse_failures(written, output.failures, config.limits.max_failed_fraction)
         told = {"labels": names, "counts": counts}
         output.keep_rows(told)
         return told
-
-    def _joined(self) -> DataFrame:
-        """Labelled rows of the corpus: key, draw, part, label string, content."""
-        split = self.config.split
-        corpus = self.corpus.rows.toDF("id", "content")
-        key = F.coalesce(F.col("group"), F.col("id").cast("string"))
-        given = F.col("part") if split.column else examples.part_of(key, split)
-        rows = corpus.join(self.labels, "id").filter("label is not null").select(
-            F.col("id").cast("string").alias("key"),
-            examples.draw_of(F.col("id").cast("string"), f"{split.seed}:order").alias("draw"),
-            given.alias("part"),
-            F.col("label").cast("string").alias("label"),
-            "content",
-        )  # fmt: skip
-        return rows.filter("part is not null")
-
-    def _unlabelled(self) -> int:
-        """Rows of the corpus without a label."""
-        corpus = self.corpus.rows.toDF("id", "content").select("id")
-        return corpus.join(self.labels.filter("label is not null"), "id", "left_anti").count()
 
     def train(self, output: ModelOutput, names: list[str]) -> dict[str, Any]:
         """Train on the staged rows, in one task or in several processes; see `Trainer.run`.
@@ -158,6 +139,7 @@ def plan(spark: SparkSession, config: FinetuneConfig) -> Finetuning:
             "as one type"
         )
     tables.check_unique(labels, "id")
+    tables.check_unique(corpus.rows, corpus.id)
     gpu.check(spark)
     chosen = config.model
     if chosen.name.startswith("keras:"):
@@ -204,69 +186,6 @@ def tuning_of(config: FinetuneConfig, names: Iterable[str]) -> Tuning:
         patience=config.patience,
         seed=config.seed,
     )
-
-
-def _classes(
-    joined: DataFrame, labels: DataFrame, min_rows: int
-) -> tuple[list[str], dict[str, Any]]:
-    """The labels of training rows, numbers by size, others by name; and rows by part.
-
-    Raises InvalidInput for parts that there are not, and fewer than two labels.
-    """
-    found: dict[str, dict[str, int]] = {}
-    for row in joined.groupBy("label", "part").count().collect():
-        if row["part"] not in PARTS:
-            raise InvalidInput(
-                f"split.column has the value {row['part']}; write {', '.join(PARTS)}"
-            )
-        found.setdefault(row["label"], dict.fromkeys(PARTS, 0))[row["part"]] = row["count"]
-    usual = {name: parts for name, parts in found.items() if sum(parts.values()) >= min_rows}
-    known = {name: parts for name, parts in usual.items() if parts["train"]}
-    if len(known) < 2:
-        raise InvalidInput(
-            f"the training rows have {len(known)} labels ({', '.join(known) or 'none'}): nothing "
-            "to learn; check that corpus and labels are of the same rows"
-        )
-    numeric = isinstance(labels.schema["label"].dataType, NumericType)
-    names = sorted(known, key=lambda name: (float(name) if numeric else 0.0, name))
-    unseen = {name: parts for name, parts in usual.items() if name not in known}
-    counts = {
-        "rows": {part: sum(parts[part] for parts in known.values()) for part in PARTS},
-        "labels": len(names),
-        "rare_labels": len(found) - len(usual),
-        "unseen_labels": {
-            "rows": sum(sum(parts.values()) for parts in unseen.values()),
-            "named": sorted(unseen)[:_NAMED],
-        },
-    }
-    return names, counts
-
-
-def _refuse_failures(staged: DataFrame, output: ModelOutput, limit: float) -> dict[str, Any]:
-    """Count rows that cannot be learnt from; keep them and raise when there are too many."""
-    reason = F.substring_index("error", ":", 1).alias("reason")
-    found = staged.groupBy(reason).count().orderBy(F.desc("count"), "reason").collect()
-    reasons = {row["reason"]: row["count"] for row in found if row["reason"]}
-    failed, rows = sum(reasons.values()), sum(row["count"] for row in found)
-    if failed > limit * rows:
-        bad = staged.filter("error is not null").select(F.col("key").alias("id"), "error")
-        bad.coalesce(1).write.mode("overwrite").parquet(output.failures)
-        shown = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        raise TooManyFailures(
-            f"{failed} of {rows} labelled rows failed ({shown}), more than "
-            f"limits.max_failed_fraction = {limit:g}; nothing was trained. Look at "
-            f"{output.failures}; then mend the input or raise the limit"
-        )
-    return {"failed": failed, "reasons": reasons}
-
-
-def _checker(
-    targets: dict[str, int], modality: Modality, max_pixels: int, paths: bool
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def check(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        yield from check_rows(batches, targets, modality, max_pixels, paths=paths)
-
-    return check
 
 
 def _alone(spark: SparkSession, files: ModelFiles, make: Callable[..., Order]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from PIL import Image
 
 from ember.learn import tuning
 from ember.learn.augment import Augmentation
-from ember.learn.tuning import Tuning, rate_at
+from ember.learn.learner import Tuning
+from ember.learn.tuning import rate_at
 from ember.learn.tuning_run import Order, tune
 from staged_rows import LABELS, PICTURES, stage
 from tiny_models import spec_of

@@ -18,7 +18,7 @@ from ember.engine.keras_models import application_module, build_features
 from ember.engine.keras_runtime import configure
 from ember.engine.pixels import to_pixels
 from ember.engine.spec import KERAS_INPUT_SIZE, ModelSpec
-from ember.learn.tuning import Batch, Stage, Tuning
+from ember.learn.learner import Batch, Stage, Tuning
 
 __all__ = ["KerasLearner"]
 
@@ -26,7 +26,7 @@ Float32 = npt.NDArray[np.float32]
 
 
 class KerasLearner:
-    """The features of a model of keras.applications with a new softmax layer. See `tuning.Learner`.
+    """Features of a model of keras.applications, and a new softmax layer. See `learner.Learner`.
 
     A stage of the backbone is what works at one resolution: the layers whose output has the same
     height and width.

@@ -16,7 +16,7 @@ from ember.engine.rows import to_text
 from ember.engine.spec import ModelSpec
 from ember.engine.torch_runtime import max_tokens
 from ember.errors import InvalidInput
-from ember.learn.tuning import Batch, Stage, Tuning
+from ember.learn.learner import Batch, Stage, Tuning
 
 __all__ = ["TorchLearner"]
 
@@ -25,7 +25,7 @@ _WEIGHT_DECAY = 0.01
 
 
 class TorchLearner:
-    """A transformers model with a new classification head. See `tuning.Learner`.
+    """A transformers model with a new classification head. See `learner.Learner`.
 
     Where the folder's own labels are the ones to be learnt, its head is kept.
     With several processes the gradients of a step are summed over them, each of its share of the

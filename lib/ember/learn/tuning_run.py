@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from ember.engine.device import Device, claim
 from ember.engine.spec import ModelSpec
-from ember.learn.tuning import Alone, Group, Learner, Trainer, Tuning
+from ember.learn.learner import Alone, Group, Learner, Tuning
+from ember.learn.tuning import Trainer
 from ember.learn.tuning_rows import TuningRows
 from ember.learn.workspace import Workspace
 
@@ -88,7 +89,7 @@ def _yield_cores() -> None:
 
 
 class TorchGroup:
-    """The processes of torch.distributed. See `tuning.Group`."""
+    """The processes of torch.distributed. See `learner.Group`."""
 
     def __init__(self, device: Device) -> None:
         import torch.distributed
