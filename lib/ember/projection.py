@@ -20,6 +20,8 @@ from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, Str
 
 from ember import blocks
 from ember.errors import InvalidConfig, InvalidInput
+from ember.heads import load_head
+from ember.learn.head import DESCRIPTION
 from ember.similarity import align
 from ember.similarity.linear import Projection, project_column
 from ember.similarity.pca import Moments, fit_pca
@@ -265,10 +267,15 @@ def save_projection(spark: SparkSession, projection: Projection, folder: str) ->
 
 
 def load_projection(spark: SparkSession, folder: str) -> Projection:
-    """What `save_projection` wrote. Raises InvalidInput when there is no usable projection."""
+    """What `save_projection` wrote, or the metric that `train` learned.
+
+    Raises InvalidInput when there is no usable projection.
+    """
     storage = Storage(spark)
     if not storage.exists(folder):
         raise InvalidInput(f"there is no projection at {folder}")
+    if storage.exists(f"{folder}/{DESCRIPTION}"):
+        return load_head(spark, folder).as_projection()
     with tempfile.TemporaryDirectory() as local:
         storage.download(folder, f"{local}/projection")
         try:

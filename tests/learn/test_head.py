@@ -96,6 +96,8 @@ def test_a_learned_metric_projects_and_gives_no_labels(tmp_path):
         it.scores(matrix)
     with pytest.raises(InvalidInput, match="no projection"):
         head().project(matrix)
+    with pytest.raises(InvalidInput, match="takes a similarity head of one table"):
+        head().as_projection()
 
 
 def _truncate(folder):

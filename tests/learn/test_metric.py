@@ -57,7 +57,10 @@ def test_a_metric_is_repeatable_and_takes_one_label_a_row():
     rows = labelled(n=90)
     it = recipe(rows, kind="similarity", dimension=2, iterations=5)
     assert fit_metric(rows, it).fingerprint() == fit_metric(rows, it).fingerprint()
-    assert fit_metric(rows, it).project(rows.matrix).shape == (90, 2)
+    metric = fit_metric(rows, it)
+    assert metric.project(rows.matrix).shape == (90, 2)
+    mapped = metric.as_projection().apply(rows.matrix)
+    np.testing.assert_allclose(mapped, metric.project(rows.matrix), rtol=1e-3, atol=1e-4)
     many = labelled(n=90, multilabel=True)
     with pytest.raises(InvalidInput, match="one label a row"):
         fit_metric(many, recipe(many, kind="similarity"))

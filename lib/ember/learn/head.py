@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ember.errors import InvalidInput
+from ember.similarity.linear import Projection
 
 __all__ = ["DESCRIPTION", "WEIGHTS", "Float32", "Head", "Kind", "sigmoid", "softmax"]
 
@@ -109,6 +110,21 @@ class Head:
         if self.kind != "similarity":
             raise InvalidInput(f"this head is {self.kind}; it gives labels and no projection")
         return self.logits(matrix)
+
+    def as_projection(self) -> Projection:
+        """The learned metric as a linear map of embeddings, for `project`.
+
+        Raises InvalidInput for a head that gives labels, or one of several tables.
+        """
+        if self.kind != "similarity" or len(self.parts) > 1 or len(self.layers) > 1:
+            raise InvalidInput(
+                f"this head is {self.kind} on {len(self.parts)} tables; a projection takes a "
+                "similarity head of one table"
+            )
+        weights, bias = self.layers[0]
+        components = weights.astype(np.float64) / self.scale.astype(np.float64)[:, None]
+        mean, offset = self.mean.astype(np.float64), bias.astype(np.float64)
+        return Projection("learned metric", mean, components, offset)
 
     def logits(self, matrix: Float32) -> Float32:
         """(n, d) raw features to the outputs of the last layer, before calibration."""
