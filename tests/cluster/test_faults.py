@@ -79,7 +79,7 @@ def test_a_killed_driver_is_resumed_also_when_killed_again(
     process = start(["python", "jobs/embed.py", *settings(**job)], tmp_path / "log")
     wait_for(lambda: {f.parent.parent.name for f in committed(out)} - before, process, 180)
     stop(process)
-    attempt = max(out.parent.glob(f".{out.name}.staging/*"), key=lambda each: each.name)
+    attempt = max(out.parent.glob(f".{out.name}.staging/[0-9]*"))
     done = sum(
         pq.read_metadata(file).num_rows
         for name in ("kept", "new")

@@ -63,4 +63,4 @@ def test_a_properties_file_decides_over_the_settings_of_a_started_session(tmp_pa
 def test_an_unknown_job_shows_the_usage():
     done = run(["ember", "embde"])
     assert done.returncode == 2
-    assert "usage: ember {embed" in done.stderr
+    assert "usage: ember {classify,embed," in done.stderr
