@@ -1,19 +1,11 @@
-"""The three ways to run a job, as a user types them."""
+"""The ways to run a job, as a user types them; `python jobs/…` is what tests/cluster kills."""
 
 from __future__ import annotations
 
 import subprocess
 
-import pytest
-
 from cluster.processes import BIN, ROOT, environment, settings
 from corpora import manifest, vectors, write_pictures
-
-WAYS = {
-    "python": ["python", "jobs/embed.py"],
-    "spark-submit": ["spark-submit", "jobs/embed.py"],
-    "ember": ["ember", "embed"],
-}
 
 
 def run(command, **extra):
@@ -23,8 +15,7 @@ def run(command, **extra):
     )
 
 
-@pytest.mark.parametrize("way", ["spark-submit", "ember"])
-def test_each_way_writes_the_table_and_refuses_to_write_it_twice(way, tmp_path, resnet):
+def test_spark_submit_writes_the_table_and_refuses_to_write_it_twice(tmp_path, resnet):
     given = settings(
         input__path=write_pictures(tmp_path / "in.parquet", 10),
         input__id="image_id",
@@ -32,19 +23,19 @@ def test_each_way_writes_the_table_and_refuses_to_write_it_twice(way, tmp_path, 
         output__path=tmp_path / "out",
         input__modality="image",
     )
-    done = run([*WAYS[way], "--config", "conf/embed_images.yaml", *given])
+    command = ["spark-submit", "jobs/embed.py", "--config", "conf/embed_images.yaml", *given]
+    done = run(command)
     assert done.returncode == 0, done.stderr
     assert len(vectors(tmp_path / "out", "image_id")) == 10
     assert "10 rows" in done.stdout
-    if way == "spark-submit":  # which has an exit code of its own to pass on
-        again = run([*WAYS[way], "--config", "conf/embed_images.yaml", *given])
-        assert again.returncode == 2
-        said = again.stdout + again.stderr  # spark-submit puts both of its program's on stdout
-        assert "exists; set output.mode" in said
-        assert "Traceback" not in said
+    again = run(command)  # spark-submit has an exit code of its own to pass on
+    assert again.returncode == 2
+    said = again.stdout + again.stderr  # and puts both streams of its program on stdout
+    assert "exists; set output.mode" in said
+    assert "Traceback" not in said
 
 
-def test_a_properties_file_decides_over_the_settings_of_a_started_session(tmp_path, resnet):
+def test_the_console_script_starts_a_session_that_a_properties_file_decides(tmp_path, resnet):
     (tmp_path / "spark-defaults.conf").write_text(
         "# a comment\n\nspark.master local[1]\nspark.driver.memory=600m\n"
     )
@@ -55,8 +46,9 @@ def test_a_properties_file_decides_over_the_settings_of_a_started_session(tmp_pa
         model__name=resnet,
         output__path=tmp_path / "out",
     )
-    done = run([*WAYS["python"], *given], SPARK_CONF_DIR=str(tmp_path))
+    done = run(["ember", "embed", *given], SPARK_CONF_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
+    assert "3 rows" in done.stdout
     assert manifest(tmp_path / "out")["spark"]["master"] == "local[1]"
 
 
