@@ -126,6 +126,18 @@ def test_a_corpus_smaller_than_k_and_empty_tables_give_what_there_is(spark, tmp_
     assert ember.similarity_join(two.limit(1), threshold=-1).count() == 0
 
 
+def test_rows_of_one_id_are_packed_into_several_blocks(spark, tmp_path):
+    matrix = clustered(7, 500)
+    same = table(spark, tmp_path / "t", [7] * 500, matrix, 3)
+    packed = blocks.pack(same, "cosine", DIMENSION, f"file://{tmp_path}/packed", 64)
+    assert packed.rows == 500
+    assert len(packed.files) >= 4
+    assert max(np.diff([*packed.firsts, 500])) <= 128
+    found = ember.similarity_join(same, threshold=0.9)
+    expected = np.triu(scores(matrix, matrix, "cosine") >= np.float32(0.9), 1).sum()
+    assert found.count() == expected
+
+
 @pytest.mark.parametrize(
     ("metric", "threshold", "files"),
     [("cosine", 0.9, 5), ("inner_product", 12.0, 1), ("euclidean", 1.4, 5)],

@@ -29,9 +29,10 @@ from pyspark.sql.types import (
 
 from ember.errors import InvalidInput
 from ember.models import is_local
+from ember.similarity.block import Float32
 from ember.similarity.node import Shelf, to_ipc
 from ember.similarity.projection import Basis, fit_basis
-from ember.similarity.vectors import read_vectors
+from ember.similarity.vectors import Vectors, read_vectors
 from ember.storage import Storage
 
 __all__ = [
@@ -51,6 +52,7 @@ _SAMPLE_ROWS = 8192
 _PACKED = StructType(
     [
         StructField("part", IntegerType()),
+        StructField("place", IntegerType()),
         StructField("rows", LongType()),
         StructField("first_group", StringType()),
         StructField("last_group", StringType()),
@@ -126,7 +128,7 @@ def dimension_of(rows: DataFrame, shown: str, max_failed_fraction: float) -> int
 
 
 def pack(rows: DataFrame, metric: str, dimension: int, folder: str, size: int) -> Packed:
-    """Write (id, embedding), or (id, embedding, group), as blocks of about `size` rows.
+    """Write (id, embedding), or (id, embedding, group), as blocks of at most 2 `size` rows.
 
     Rows that cannot be compared (see ember.similarity.vectors) are set aside in the same files;
     `rejected_rows` reads them. Rows of equal ids are in an order that depends on their vectors
@@ -135,60 +137,85 @@ def pack(rows: DataFrame, metric: str, dimension: int, folder: str, size: int) -
     blocks = max(1, -(-rows.count() // size))
     group = [F.col("group")] if "group" in rows.columns else []
     order = [*group, F.col("id"), F.xxhash64("embedding")]
-    ordered = rows.repartitionByRange(blocks, *order).sortWithinPartitions(*order)
-    packed = ordered.mapInArrow(_packer(metric, dimension), _PACKED)
-    packed.write.mode("overwrite").option("compression", "none").parquet(folder)
+    # Not by the vectors' hash, too: to sample the keys, Spark would then read all vectors.
+    ordered = rows.repartitionByRange(blocks, *order[:-1]).sortWithinPartitions(*order)
+    packed = ordered.mapInArrow(_packer(metric, dimension, size), _PACKED)
+    writer = packed.write.mode("overwrite").option("compression", "none")
+    writer.option("maxRecordsPerFile", "1").parquet(folder)
     return _open(rows.sparkSession, folder, rows.schema["id"].dataType, dimension)
 
 
-def _packer(metric: str, dimension: int) -> Callable[..., Iterator[pa.RecordBatch]]:
+def _packer(metric: str, dimension: int, size: int) -> Callable[..., Iterator[pa.RecordBatch]]:
+    """Each partition becomes a block, or several where many rows have one id."""
+
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import TaskContext
 
-        kept, matrices, rejected = [], [], []
-        for batch in batches:
-            vectors = read_vectors(batch.column(1), metric, dimension)
-            kept.append(batch.drop_columns(["embedding"]).filter(pa.array(vectors.kept)))
-            # A copy: the batch's memory is Spark's.
-            matrices.append(np.array(vectors.matrix, np.float32))
-            positions = pa.array(list(vectors.reasons), pa.int64())
-            reasons = pa.array(list(vectors.reasons.values()), pa.string())
-            bad = [batch.column(0).take(positions), reasons]
-            rejected.append(pa.RecordBatch.from_arrays(bad, names=["id", "reason"]))
-        if not kept:
-            return
         context = TaskContext.get()
-        rows = pa.Table.from_batches(kept).combine_chunks()
-        bad_rows = pa.Table.from_batches(rejected)
-        groups = rows["group"].combine_chunks() if "group" in rows.column_names else None
-        ends = (
-            (groups[0].as_py(), groups[-1].as_py())
-            if groups is not None and len(groups)
-            else (None, None)
-        )
-        values = {
-            "part": context.partitionId() if context else 0,
-            "rows": rows.num_rows,
-            "first_group": ends[0],
-            "last_group": ends[1],
-            "ids": to_ipc(rows.select(["id"])),
-            "groups": None if groups is None else to_ipc(rows.select(["group"])),
-            "matrix": np.concatenate(matrices).tobytes(),
-            "rejected": to_ipc(bad_rows),
-            "rejected_rows": bad_rows.num_rows,
-        }
-        types = to_arrow_schema(_PACKED)
-        columns = [pa.array([values[field.name]], field.type) for field in types]
-        yield pa.RecordBatch.from_arrays(columns, schema=types)
+        part = context.partitionId() if context else 0
+        block = _Block(part)
+        for batch in batches:
+            block.add(batch, read_vectors(batch.column(1), metric, dimension))
+            while block.rows > 2 * size:
+                yield block.take(size)
+        if block.rows or block.rejected:
+            yield block.take(block.rows)
 
     return run
+
+
+class _Block:
+    """Rows on their way into a packed block."""
+
+    def __init__(self, part: int) -> None:
+        self.part, self.place, self.rows = part, 0, 0
+        self.kept: list[pa.RecordBatch] = []
+        self.matrices: list[Float32] = []
+        self.rejected: list[pa.RecordBatch] = []
+
+    def add(self, batch: pa.RecordBatch, vectors: Vectors) -> None:
+        self.kept.append(batch.drop_columns(["embedding"]).filter(pa.array(vectors.kept)))
+        # A copy: the batch's memory is Spark's.
+        self.matrices.append(np.array(vectors.matrix, np.float32))
+        self.rows += len(vectors.matrix)
+        if vectors.reasons:
+            bad = batch.column(0).take(pa.array(list(vectors.reasons), pa.int64()))
+            reasons = pa.array(list(vectors.reasons.values()), pa.string())
+            self.rejected.append(pa.RecordBatch.from_arrays([bad, reasons], names=["id", "reason"]))
+
+    def take(self, count: int) -> pa.RecordBatch:
+        """The first `count` rows, and all rejected ones, as a row of the packed table."""
+        rows = pa.Table.from_batches(self.kept).combine_chunks()
+        matrix = np.concatenate(self.matrices)
+        groups = rows["group"].slice(0, count) if "group" in rows.column_names else None
+        ends = (groups[0].as_py(), groups[-1].as_py()) if groups and count else (None, None)
+        bad = pa.Table.from_batches(self.rejected) if self.rejected else None
+        values = {
+            "part": self.part,
+            "place": self.place,
+            "rows": count,
+            "first_group": ends[0],
+            "last_group": ends[1],
+            "ids": to_ipc(rows.select(["id"]).slice(0, count)),
+            "groups": None if groups is None else to_ipc(rows.select(["group"]).slice(0, count)),
+            "matrix": matrix[:count].tobytes(),
+            "rejected": to_ipc(bad) if bad else None,
+            "rejected_rows": bad.num_rows if bad else 0,
+        }
+        self.kept = rows.slice(count).to_batches()
+        self.matrices, self.rejected = [matrix[count:]], []
+        self.rows, self.place = self.rows - count, self.place + 1
+        types = to_arrow_schema(_PACKED)
+        columns = [pa.array([values[field.name]], field.type) for field in types]
+        return pa.RecordBatch.from_arrays(columns, schema=types)
 
 
 def _open(spark: SparkSession, folder: str, id_type: DataType, dimension: int) -> Packed:
     """What `pack` wrote, put in order."""
     table = spark.read.parquet(folder).drop("ids", "groups", "matrix", "rejected")
     found = sorted(
-        table.withColumn("file", F.input_file_name()).collect(), key=lambda row: row["part"]
+        table.withColumn("file", F.input_file_name()).collect(),
+        key=lambda row: (row["part"], row["place"]),
     )
     filled = [row for row in found if row["rows"]]
     # Of the file's URI, which is encoded, only the name, which has nothing to encode.
@@ -215,7 +242,7 @@ def rejected_rows(spark: SparkSession, folder: str, id_type: DataType) -> DataFr
 
     def unpack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for packed in batch.column(0):
+            for packed in batch.column(0).drop_null():
                 with pa.ipc.open_stream(packed.as_buffer()) as stream:
                     yield from stream
 
@@ -225,10 +252,13 @@ def rejected_rows(spark: SparkSession, folder: str, id_type: DataType) -> DataFr
 def fit(rows: DataFrame, metric: str, dimension: int) -> bytes:
     """The basis that all blocks of a comparison share, fitted in a task; as `Basis.to_bytes`.
 
-    On the rows whose ids hash lowest, so that it does not depend on the partitioning.
+    On rows that the hash of their ids chooses, so that it does not depend on the partitioning.
     """
-    sample = rows.filter(F.size("embedding") == dimension)
-    sample = sample.orderBy(F.xxhash64("id"), "id").limit(_SAMPLE_ROWS).coalesce(1)
+    # A filter first: sorting all rows would be the larger part of packing them.
+    share = max(1, rows.count() // _SAMPLE_ROWS)
+    chosen = rows.filter(F.pmod(F.xxhash64("id"), F.lit(share)) == 0)
+    sample = chosen.filter(F.size("embedding") == dimension)
+    sample = sample.orderBy(F.xxhash64("id", "embedding")).limit(_SAMPLE_ROWS).coalesce(1)
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         parts = [read_vectors(batch.column(1), metric, dimension).matrix for batch in batches]
