@@ -52,7 +52,8 @@ def test_a_figure_below_its_requirement_is_exit_code_5_and_the_report_is_there(e
     assert "), below the required 0.99; ece is " in message
     assert ", above the required 0. The report is at file:" in message
     assert "macro_f1" not in message
-    parts = ["confusion", "figures", "issues", "most_confused", "per_class", "reliability", "worst"]
+    parts = ["confusion", "figures", "issues", "most_confused", "per_class", "reliability"]
+    parts += ["report.html", "worst"]
     assert [each for each in leftovers(out) if not each.startswith((".", "_"))] == parts
     assert leftovers(out.parent) == ["out"]
     told = manifest(out)
@@ -62,6 +63,15 @@ def test_a_figure_below_its_requirement_is_exit_code_5_and_the_report_is_there(e
     row = figures(out)["accuracy", "all"]
     assert row["value"] == told["figures"]["accuracy"]["value"]
     assert row["low"] < row["value"] < row["high"]
+    page = (out / "report.html").read_text("utf-8")
+    tables = ("per_class", "reliability", "worst", "most_confused")
+    numbers = [row["value"] for row in figures(out).values()]
+    numbers += [row["f1"] for row in read(out, "per_class")]
+    numbers += [row["score"] for row in read(out, "worst")]
+    assert not [n for n in numbers if f'data-value="{n!r}"' not in page]
+    assert all(f'<div class="table" id="{name}">' in page for name in tables)
+    assert page.count("<img") == 6  # classes, confusion, reliability; light and dark
+    assert "below the required 0.99" in page
     code, message = evaluate(**settings)
     assert (code, "exists; set output.mode" in message) == (2, True)
 

@@ -11,16 +11,19 @@ from ember.report.content import Row, Table
 
 __all__ = ["Cell", "Head", "View", "Whisker", "cell", "shown", "table_view", "whisker"]
 
-_WIDTH, _MARGIN = 140.0, 6.0
+# As page.css has them, too.
+_WIDTHS = {False: 140, True: 320}
+_MARGIN = 6.0
 
 
 @dataclass(frozen=True)
 class Whisker:
-    """A figure and its interval on an axis, in units of an SVG picture 140 wide.
+    """A figure and its interval on an axis, in CSS pixels of a picture `width` wide.
 
     Positions are None where the figure, or its interval, is undefined.
     """
 
+    width: int
     at: float | None
     low: float | None
     high: float | None
@@ -38,11 +41,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Head:
-    """A column. axis: the ends of a column of whiskers, which cannot be sorted."""
+    """A column. axis: the ends of a column of whiskers, which cannot be sorted.
+
+    wide: of a column of wide whiskers.
+    """
 
     name: str
     number: bool = False
     axis: tuple[str, str] | None = None
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,20 +92,21 @@ def repr_of(value: float | Decimal) -> str:
     return str(value) if isinstance(value, Decimal) else repr(value)
 
 
-def whisker(row: Row, ends: tuple[float, float]) -> Cell:
+def whisker(row: Row, ends: tuple[float, float], wide: bool = False) -> Cell:
     """A cell with the whisker of a row's value, low and high on the axis `ends`."""
+    width = _WIDTHS[wide]
 
     def place(value: float | None) -> float | None:
         if value is None or not ends[0] <= value <= ends[1]:
             return None
         share = (value - ends[0]) / (ends[1] - ends[0])
-        return round(_MARGIN + share * (_WIDTH - 2 * _MARGIN), 2)
+        return round(_MARGIN + share * (width - 2 * _MARGIN), 2)
 
     at, origin = place(row["value"]), place(0.0)
     low, high = place(row["low"]), place(row["high"])
     if low is None or high is None:
         low = high = None
-    return Cell("", None, Whisker(at, low, high, _MARGIN if origin is None else origin))
+    return Cell("", None, Whisker(width, at, low, high, _MARGIN if origin is None else origin))
 
 
 def table_view(key: str, caption: str, table: Table, names: Iterable[str] | None = None) -> View:

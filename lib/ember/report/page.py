@@ -119,8 +119,9 @@ def _axis(rows: Sequence[Row]) -> tuple[float, float]:
     return -float(far), float(far)
 
 
-def _axis_head(ends: tuple[float, float]) -> Head:
-    return Head("95% interval", axis=(f"{ends[0]:g}".replace("-", "−"), f"{ends[1]:g}"))
+def _axis_head(ends: tuple[float, float], wide: bool = False) -> Head:
+    low, high = (f"{end:g}".replace("-", "−") for end in ends)
+    return Head("95% interval", axis=(low, high), wide=wide)
 
 
 def _figures(report: Report) -> View:
@@ -134,11 +135,11 @@ def _figures(report: Report) -> View:
         [
             cell(name),
             *(cell(row[key], True) for key in ("value", "low", "high", "n")),
-            Cell("") if name == _UNSCALED else whisker(row, ends),
+            Cell("") if name == _UNSCALED else whisker(row, ends, wide=True),
         ]
         for name, row in figures.items()
     ]
-    return View("figures", "Figures", [*heads, _axis_head(ends)], rows)
+    return View("figures", "Over all rows", [*heads, _axis_head(ends, wide=True)], rows)
 
 
 def _differences(figures: Mapping[str, Row]) -> View:
@@ -150,10 +151,11 @@ def _differences(figures: Mapping[str, Row]) -> View:
         row = figures[f"difference_{name}"]
         values = [figures[name]["value"], figures[f"baseline_{name}"]["value"]]
         values += [row[key] for key in ("value", "low", "high", "n")]
-        last = Cell("") if name == _UNSCALED else whisker(row, ends)
+        last = Cell("") if name == _UNSCALED else whisker(row, ends, wide=True)
         rows.append([cell(name), *(cell(value, True) for value in values), last])
-    columns = [Head("figure"), *(Head(name, True) for name in heads), _axis_head(ends)]
-    return View("figures", "Run, baseline, and their difference", columns, rows)
+    columns = [Head("figure"), *(Head(name, True) for name in heads)]
+    columns.append(_axis_head(ends, wide=True))
+    return View("figures", "Run, baseline, and their difference, over all rows", columns, rows)
 
 
 def _slices(report: Report) -> View | None:
@@ -218,7 +220,9 @@ def _classes(key: str, name: str, table: Table) -> tuple[str, str, list[Picture]
     title = "Classes" if name == "class" else "Labels"
     bars = [pictures.class_bars([row[name] for row in drawn], drawn)] if drawn else []
     caption = f"Every {name}" if not table.more else title
-    columns = [each for each in table.columns if not each.endswith(("_low", "_high"))]
+    first = (name, "f1", "precision", "recall", "average_precision")
+    columns = [each for each in first if each in table.columns]
+    columns += ["tp", "support", "predicted"]
     view = table_view(key, caption, table, columns)
     ends = (0.0, 1.0)
     f1 = [{"value": r["f1"], "low": r["f1_low"], "high": r["f1_high"]} for r in table.rows]

@@ -46,7 +46,7 @@ class _Theme:
 
 
 _LIGHT = _Theme("#ffffff", "#1c2126", "#59636e", "#dde1e6", "#1f63a8", "#c2571a")
-_DARK = _Theme("#15181c", "#e2e6ea", "#9aa4af", "#32383f", "#6cabe6", "#ee9657")
+_DARK = _Theme("#15181c", "#e2e6ea", "#9aa4af", "#32383f", "#4a8ccc", "#c9743f")
 
 
 @dataclass(frozen=True)
@@ -179,14 +179,17 @@ def _points(axes: Axes, rows: Sequence[Row], x: str, y: str, color: str) -> None
 def _picture(
     draw: Callable[[Figure, _Theme], None], size: tuple[float, float], alt: str
 ) -> Picture:
-    light, dark = (_png(draw, size, theme) for theme in (_LIGHT, _DARK))
-    return Picture(light, dark, round(size[0] * 96), round(size[1] * 96), alt)
+    width, height = round(size[0] * 96), round(size[1] * 96)
+    light, dark = (_png(draw, (width, height), theme) for theme in (_LIGHT, _DARK))
+    return Picture(light, dark, width, height, alt)
 
 
-def _png(draw: Callable[[Figure, _Theme], None], size: tuple[float, float], theme: _Theme) -> str:
+def _png(draw: Callable[[Figure, _Theme], None], size: tuple[int, int], theme: _Theme) -> str:
     """The picture as the address of an image: a PNG of 256 colours."""
+    # matplotlib rounds pixels down.
+    inches = [(2 * side + 0.1) / 192 for side in size]
     with _style(theme):
-        figure = Figure(figsize=size, dpi=192, layout="constrained", facecolor=theme.paper)
+        figure = Figure(figsize=inches, dpi=192, layout="constrained", facecolor=theme.paper)
         canvas = FigureCanvasAgg(figure)
         draw(figure, theme)
         canvas.draw()
