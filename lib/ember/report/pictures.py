@@ -130,12 +130,10 @@ def class_bars(names: Sequence[str], rows: Sequence[Row]) -> Picture:
             ("precision", -0.19, theme.first),
             ("recall", 0.19, theme.second),
         ):
-            values = [np.nan if row[name] is None else row[name] for row in rows]
+            values = np.array([row[name] for row in rows], float)
             axes.barh(places + shift, values, 0.34, color=color, label=name)
-            for place, row in zip(places + shift, rows, strict=True):
-                ends = (row[f"{name}_low"], row[f"{name}_high"])
-                if None not in ends:
-                    axes.plot(ends, (place, place), color=theme.ink, linewidth=0.9)
+            ends = np.array([[row[f"{name}_low"], row[f"{name}_high"]] for row in rows], float)
+            axes.hlines(places + shift, *ends.T, color=theme.ink, linewidth=0.9)
         axes.set_yticks(places, [_short(each) for each in names])
         axes.tick_params(axis="y", length=0)
         axes.set(xlim=(0, 1.005), ylim=(len(rows) - 0.4, -0.6))
@@ -170,10 +168,10 @@ def ranks(families: Mapping[str, Sequence[tuple[int, Row]]]) -> Picture:
 
 
 def _points(axes: Axes, rows: Sequence[Row], x: str, y: str, color: str) -> None:
-    for row in rows:
-        if row["low"] is not None and row["high"] is not None:
-            axes.plot([row[x]] * 2, [row["low"], row["high"]], color=color, linewidth=1.1)
-    axes.plot([row[x] for row in rows], [row[y] for row in rows], "o", color=color, markersize=3.6)
+    places = [row[x] for row in rows]
+    low, high = (np.array([row[end] for row in rows], float) for end in ("low", "high"))
+    axes.vlines(places, low, high, color=color, linewidth=1.1)
+    axes.plot(places, [row[y] for row in rows], "o", color=color, markersize=3.6)
 
 
 def _picture(
