@@ -110,18 +110,19 @@ def whisker(row: Row, ends: tuple[float, float], wide: bool = False) -> Cell:
 
 
 def table_view(key: str, caption: str, table: Table, names: Iterable[str] | None = None) -> View:
-    """A table as it is, or the columns `names` of it; numbers are columns of numbers only."""
-    columns = list(names or table.columns)
+    """The columns `names` of a table, by default those that have any value."""
+    rows = table.rows
+    filled = [c for c in table.columns if not rows or any(row[c] is not None for row in rows)]
+    columns = list(names or filled)
     heads = [
-        Head(name.replace("_", " "), _numeric([row[name] for row in table.rows]))
-        for name in columns
+        Head(name.replace("_", " "), _numeric([row[name] for row in rows])) for name in columns
     ]
-    rows = [
+    body = [
         [cell(row[name], head.number) for name, head in zip(columns, heads, strict=True)]
-        for row in table.rows
+        for row in rows
     ]
     note = f"The first {len(rows)} rows; all are in the table {key}." if table.more else ""
-    return View(key, caption, heads, rows, note)
+    return View(key, caption, heads, body, note)
 
 
 def _numeric(values: Sequence[Any]) -> bool:

@@ -29,6 +29,9 @@ __all__ = ["Picture", "class_bars", "confusion", "ranks", "reliability"]
 
 MOST_BARS = 40
 _MOST_COUNTS = 25
+# Inches of a cell of the heat map, and points.
+_CELL = 0.21
+_POINTS = 72 * _CELL
 _LONGEST = 22
 # Signs beyond Latin, Greek and Cyrillic, where one of these is installed.
 _FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei"]
@@ -62,7 +65,7 @@ class Picture:
 
 def confusion(labels: Sequence[str], answers: Sequence[str], counts: np.ndarray) -> Picture:
     """A heat map of (truth, answer) counts; the colour is the share of the truth's rows."""
-    side = 0.26 * max(len(labels), 6)
+    side = _CELL * max(len(labels), 6)
     room = 0.4 + 0.075 * max((len(_short(each)) for each in [*labels, *answers]), default=0)
     size = (side * max(1.0, len(answers) / max(len(labels), 6)) + room, side + room)
     totals = counts.sum(axis=1, keepdims=True)
@@ -79,9 +82,11 @@ def confusion(labels: Sequence[str], answers: Sequence[str], counts: np.ndarray)
         axes.tick_params(length=0)
         if len(labels) > _MOST_COUNTS:
             return
+        # A digit is about 0.64 as wide as it is high.
+        size = min(7.0, 0.9 * _POINTS / (0.64 * len(str(counts.max(initial=0)))))
         for i, j in np.argwhere(counts > 0):
-            dark = theme.paper if shares[i, j] > 0.5 else theme.ink
-            axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=dark, fontsize=7)
+            color = theme.paper if shares[i, j] > 0.5 else theme.ink
+            axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=color, fontsize=size)
 
     off = counts.copy()
     for i, label in enumerate(labels):
