@@ -246,9 +246,11 @@ def test_retrieval_by_label_leaves_the_query_itself_out(evaluate, tmp_path):
         "exclude_self": "true",
         "slices": ["even"],
         "at": [3],
+        "report": "false",
         "output__path": out,
     }
     assert evaluate(**settings) == (0, "")
+    assert not (out / "report.html").exists()
     found = figures(out)
     for name, queries in {"all": range(30), "even=true": range(0, 30, 2)}.items():
         qrels = {
@@ -328,6 +330,14 @@ def test_what_cannot_work_is_exit_code_2_and_nothing_written(evaluate, tmp_path,
 
 def test_a_dry_run_writes_nothing(evaluate, tmp_path):
     assert evaluate("--dry-run", **classes(tmp_path)) == (0, "")
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_page_without_what_makes_it_is_exit_code_2(evaluate, tmp_path, monkeypatch):
+    monkeypatch.setattr("ember.report.collecting.find_spec", lambda name: None)
+    code, message = evaluate(**classes(tmp_path))
+    assert code == 2
+    assert "pip install 'ember-spark[report]', or set report to false" in message
     assert not (tmp_path / "work").exists()
 
 

@@ -202,6 +202,7 @@ def test_every_number_on_the_page_is_that_of_the_tables():
     assert [row[0] for row in page.tables["worst"]] == ["r1", "r2", "r3"]
     assert page.tables["issues"] == [["without a prediction, counted as wrong", "2", "r1, r2"]]
     assert ["truth.path", "data/labels"] in page.tables["config"]
+    assert page.tables["seconds"] == [["judge", "1.25"]]
     assert page.tables["inputs"] == [["file:/data/labels/part-0.parquet"]]
     # The whisker of the first figure: 0 to 1 on 320 pixels with a margin of 6.
     span = next(a for tag, a in page.elements if tag == "line" and a["class"] == "span")

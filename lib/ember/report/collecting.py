@@ -32,7 +32,7 @@ def check_packages() -> None:
     missing = [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
     if missing:
         raise InvalidInput(
-            f"{' and '.join(missing)} is not installed here, and report.html needs it; install it "
+            f"report.html needs {' and '.join(missing)}, which the driver lacks; install the extra "
             "with pip install 'ember-spark[report]', or set report to false"
         )
 

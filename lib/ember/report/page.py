@@ -139,7 +139,7 @@ def _figures(report: Report) -> View:
         ]
         for name, row in figures.items()
     ]
-    return View("figures", "Over all rows", [*heads, _axis_head(ends, wide=True)], rows)
+    return View("figures", "Over all", [*heads, _axis_head(ends, wide=True)], rows)
 
 
 def _differences(figures: Mapping[str, Row]) -> View:
@@ -155,7 +155,7 @@ def _differences(figures: Mapping[str, Row]) -> View:
         rows.append([cell(name), *(cell(value, True) for value in values), last])
     columns = [Head("figure"), *(Head(name, True) for name in heads)]
     columns.append(_axis_head(ends, wide=True))
-    return View("figures", "Run, baseline, and their difference, over all rows", columns, rows)
+    return View("figures", "Run, baseline, and their difference, over all", columns, rows)
 
 
 def _slices(report: Report) -> View | None:
@@ -295,7 +295,9 @@ def _run(manifest: Mapping[str, Any]) -> list[View]:
 
 def _pairs(key: str, caption: str, names: Sequence[str], rows: Sequence[tuple[Any, Any]]) -> View:
     heads = [Head(name) for name in names]
-    return View(key, caption, heads, [[cell(value) for value in row] for row in rows])
+    # All digits: a setting must be seen as it was.
+    cells = [[cell(repr(v) if isinstance(v, float) else v) for v in row] for row in rows]
+    return View(key, caption, heads, cells)
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

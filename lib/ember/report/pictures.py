@@ -190,7 +190,7 @@ def _picture(
 def _png(draw: Callable[[Figure, _Theme], None], size: tuple[int, int], theme: _Theme) -> str:
     """The picture as the address of an image: a PNG of 256 colours."""
     # matplotlib rounds pixels down.
-    inches = [(2 * side + 0.1) / 192 for side in size]
+    inches = ((2 * size[0] + 0.1) / 192, (2 * size[1] + 0.1) / 192)
     with _style(theme):
         figure = Figure(figsize=inches, dpi=192, layout="constrained", facecolor=theme.paper)
         canvas = FigureCanvasAgg(figure)
