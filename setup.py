@@ -7,11 +7,14 @@ TENSORFLOW = ["tensorflow>=2.20,<3"]
 OPENVINO = ["openvino>=2025.3"]
 # What the train job needs, on the driver and on the workers; a trained head scores without it.
 LEARN = ["scikit-learn>=1.6,<2", "scipy>=1.13", "safetensors>=0.5"]
+# What the driver needs for report.html, which evaluate writes unless `report: false`.
+REPORT = ["matplotlib>=3.9", "jinja2>=3.1"]
 TORCH = ["torch>=2.6,<3", "transformers>=5,<6"]
 
 setup(
     packages=[*find_packages("lib"), "ember.jobs"],
     package_dir={"": "lib", "ember.jobs": "jobs"},
+    package_data={"ember.report": ["templates/*"]},
     install_requires=[
         "pyarrow>=18",
         "numpy>=2",
@@ -29,7 +32,8 @@ setup(
         # For `ember.export_faiss` alone; the machines that write and serve the index have it.
         "faiss": ["faiss-cpu>=1.9"],
         "learn": LEARN,
-        "all": [*TENSORFLOW, *OPENVINO, *TORCH, *LEARN],
+        "report": REPORT,
+        "all": [*TENSORFLOW, *OPENVINO, *TORCH, *LEARN, *REPORT],
     },
     entry_points={"console_scripts": ["ember = ember.cli:main"]},
 )

@@ -7,12 +7,15 @@ from ember import job
 from ember.evaluate.running import judge, read_inputs
 from ember.job import Run
 from ember.publish import Output
+from ember.report import add_page, check_packages
 from ember.settings import EvaluateConfig
 
 
 def evaluate(run: Run[EvaluateConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
+        if config.report:
+            check_packages()
         inputs = read_inputs(spark, config)
         output = Output(spark, config.output.path, config.output.mode, {"job": "evaluate"})
         output.check()
@@ -27,15 +30,17 @@ def evaluate(run: Run[EvaluateConfig]) -> None:
         with run.phase("write"):
             for name, table in report.all_tables(spark).items():
                 output.write(table, name)
-        output.publish(
-            run.manifest(
-                input_files=inputs.files(),
-                counts={"rows": report.total, "failed": report.failed},
-                issues=[vars(issue) for issue in report.issues],
-                figures=report.headline(),
-                unmet=report.unmet(config.require),
-            )
-        )
+        facts = {
+            "input_files": inputs.files(),
+            "counts": {"rows": report.total, "failed": report.failed},
+            "issues": [vars(issue) for issue in report.issues],
+            "figures": report.headline(),
+            "unmet": report.unmet(config.require),
+        }
+        if config.report:
+            with run.phase("page"):
+                add_page(output, report, run.manifest(**facts))
+        output.publish(run.manifest(**facts))
         report.release()
     # The report of a run that falls short is what one needs to see why.
     report.refuse_shortfall(config.require, output.path)

@@ -300,6 +300,7 @@ class EvaluateConfig(Config):
     bins: Annotated[int, Field(ge=1, le=1000)] = 15
     bootstrap: Annotated[int, Field(ge=0, le=10_000)] = 1000
     worst: Annotated[int, Field(ge=0, le=100_000)] = 100
+    report: bool = True
     output: NewOutputConfig
     limits: RejectsConfig = RejectsConfig()
 

@@ -52,7 +52,8 @@ def test_a_figure_below_its_requirement_is_exit_code_5_and_the_report_is_there(e
     assert "), below the required 0.99; ece is " in message
     assert ", above the required 0. The report is at file:" in message
     assert "macro_f1" not in message
-    parts = ["confusion", "figures", "issues", "most_confused", "per_class", "reliability", "worst"]
+    parts = ["confusion", "figures", "issues", "most_confused", "per_class", "reliability"]
+    parts += ["report.html", "worst"]
     assert [each for each in leftovers(out) if not each.startswith((".", "_"))] == parts
     assert leftovers(out.parent) == ["out"]
     told = manifest(out)
@@ -62,6 +63,15 @@ def test_a_figure_below_its_requirement_is_exit_code_5_and_the_report_is_there(e
     row = figures(out)["accuracy", "all"]
     assert row["value"] == told["figures"]["accuracy"]["value"]
     assert row["low"] < row["value"] < row["high"]
+    page = (out / "report.html").read_text("utf-8")
+    tables = ("per_class", "reliability", "worst", "most_confused")
+    numbers = [row["value"] for row in figures(out).values()]
+    numbers += [row["f1"] for row in read(out, "per_class")]
+    numbers += [row["score"] for row in read(out, "worst")]
+    assert not [n for n in numbers if f'data-value="{n!r}"' not in page]
+    assert all(f'<div class="table" id="{name}">' in page for name in tables)
+    assert page.count("<img") == 6  # classes, confusion, reliability; light and dark
+    assert "below the required 0.99" in page
     code, message = evaluate(**settings)
     assert (code, "exists; set output.mode" in message) == (2, True)
 
@@ -236,9 +246,11 @@ def test_retrieval_by_label_leaves_the_query_itself_out(evaluate, tmp_path):
         "exclude_self": "true",
         "slices": ["even"],
         "at": [3],
+        "report": "false",
         "output__path": out,
     }
     assert evaluate(**settings) == (0, "")
+    assert not (out / "report.html").exists()
     found = figures(out)
     for name, queries in {"all": range(30), "even=true": range(0, 30, 2)}.items():
         qrels = {
@@ -318,6 +330,14 @@ def test_what_cannot_work_is_exit_code_2_and_nothing_written(evaluate, tmp_path,
 
 def test_a_dry_run_writes_nothing(evaluate, tmp_path):
     assert evaluate("--dry-run", **classes(tmp_path)) == (0, "")
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_page_without_what_makes_it_is_exit_code_2(evaluate, tmp_path, monkeypatch):
+    monkeypatch.setattr("ember.report.collecting.find_spec", lambda name: None)
+    code, message = evaluate(**classes(tmp_path))
+    assert code == 2
+    assert "pip install 'ember-spark[report]', or set report to false" in message
     assert not (tmp_path / "work").exists()
 
 

@@ -1,0 +1,397 @@
+"""The report page: its numbers are the tables', its texts are only texts, and it runs in a browser.
+
+Rendering needs no Spark; the job that publishes the page is tested in tests/jobs.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ember.report import Report, Table
+from ember.report.page import render
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "<svg onload=alert(1)><a href='javascript:alert(1)'>x</a></svg>",
+    "{{ 7 * 7 }}{% raw %} $\\frac{1$ -->",
+    "line\nbreak\x07 \u202egnp.exe 猫 🐈",
+]
+TAGS = {
+    *("html", "head", "meta", "title", "style", "body", "header", "div", "h1", "h2", "h3", "p"),
+    *("b", "button", "nav", "a", "main", "section", "ul", "li", "dl", "dt", "dd", "small"),
+    *("output", "label", "input", "table", "thead", "tbody", "tr", "th", "td", "span", "svg"),
+    *("line", "circle", "figure", "img", "details", "summary", "pre", "script"),
+}
+MANIFEST = {
+    "run_id": "r1",
+    "finished": "2026-01-02T03:04:05+00:00",
+    "counts": {"rows": 60, "failed": 2},
+    "config": {"kind": "classification", "truth": {"path": "data/labels", "id": None}},
+    "versions": {"python": "3.11.0"},
+    "input_files": ["file:/data/labels/part-0.parquet"],
+    "seconds": {"judge": 1.25},
+    "unmet": [],
+}
+
+
+class Page(HTMLParser):
+    """A page as a browser takes it apart: elements, texts of elements, tables by key."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.scripts: list[str] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.values: dict[str, list[list[str | None]]] = {}
+        self._open: list[str] = []
+        self._key = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.elements.append((tag, values))
+        if tag not in {"meta", "input", "img"}:
+            self._open.append(tag)
+        if values.get("class") == "table":
+            self._key = values["id"]
+            self.tables[self._key], self.values[self._key] = [], []
+        elif tag == "tr" and "tbody" in self._open:
+            self.tables[self._key].append([])
+            self.values[self._key].append([])
+        elif tag in {"td", "th"} and "tbody" in self._open:
+            self.tables[self._key][-1].append("")
+            self.values[self._key][-1].append(values.get("data-value"))
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if self._open and self._open[-1] in {"script", "style"}:
+            self.scripts.append(data)
+            return
+        self.texts.append(data)
+        if "tbody" in self._open and {"td", "th"} & set(self._open):
+            self.tables[self._key][-1][-1] += data
+
+
+def figure(metric, value, low=None, high=None, n=60, slice="all"):
+    return {"metric": metric, "slice": slice, "value": value, "low": low, "high": high, "n": n}
+
+
+def classification(names, ids, extra=()):
+    """A report whose classes are `names`: 7 rows each, some taken for the next."""
+    rng = np.random.default_rng(len(names))
+    classes, pairs = [], []
+    for number, name in enumerate(names):
+        row = {"class": name, "tp": 5, "support": 7, "predicted": 6}
+        for each in ("precision", "recall", "f1"):
+            low, value, high = np.sort(rng.random(3)).tolist()
+            row |= {each: value, f"{each}_low": low, f"{each}_high": high}
+        classes.append(row)
+        other = names[(number + 1) % len(names)]
+        pairs.append({"truth": name, "predicted": name, "count": 5})
+        pairs.append({"truth": name, "predicted": other, "count": 1})
+        pairs.append({"truth": name, "predicted": None, "count": 1})
+    bins = [
+        {
+            "bin": n,
+            "lower": n / 5,
+            "upper": (n + 1) / 5,
+            "count": n,
+            "confidence": (n + 0.4) / 5 if n else None,
+            "accuracy": rng.random() if n else None,
+            "low": None,
+            "high": None,
+        }
+        for n in range(5)
+    ]
+    worst = [
+        {
+            "id": each,
+            "truth": names[0],
+            "predicted": names[-1],
+            "score": 1 / (n + 3),
+            "reason": None,
+        }
+        for n, each in enumerate(ids)
+    ]
+    off = [row for row in pairs if row["predicted"] not in (None, row["truth"])]
+    tables = {"per_class": classes, "most_confused": off, "reliability": bins, "worst": worst}
+    if len(names) <= 50:
+        tables["confusion"] = pairs
+    return Report(
+        "classification",
+        [
+            figure("accuracy", 2 / 3, 0.6123456789, 0.7),
+            figure("ece", 1.25e-05, n=58),
+            figure("macro_f1", None),
+            *extra,
+        ],
+        [{"reason": "without a prediction, counted as wrong", "rows": 2, "ids": ids[:2]}],
+        {name: Table(list(rows[0]), rows) for name, rows in tables.items() if rows},
+    )
+
+
+def check_safe(text: str) -> Page:
+    """Only the page's own elements, attributes and scripts, each script named in the policy."""
+    page = Page(text)
+    for tag, attributes in page.elements:
+        assert tag in TAGS, tag
+        assert not {"style", "srcdoc", "action"} & set(attributes)
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href"):
+            assert re.match("data:image/png;base64,|#", attributes.get(name) or "#")
+    policy = next(a["content"] for t, a in page.elements if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    assert [tag for tag, _ in page.elements].count("script") == 1
+    for inline in page.scripts:
+        digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    return page
+
+
+def same_numbers(page: Page, key: str, rows, names):
+    """The exact values of the page's columns of numbers are those of the rows, in order."""
+    found = [[value for value in row if value is not None] for row in page.values[key]]
+    wanted = [["" if row[n] is None else repr(row[n]) for n in names] for row in rows]
+    assert found == wanted
+
+
+def test_every_number_on_the_page_is_that_of_the_tables():
+    slices = [figure("accuracy", 0.25, 0.1, 0.5, 8, "half=b")]
+    slices += [figure(m, 0.125, n=8, slice="half=b") for m in ("ece", "macro_f1")]
+    report = classification(["ant", "bee", "cat"], ["r1", "r2", "r3"], slices)
+    page = check_safe(render(report, MANIFEST))
+    same_numbers(page, "figures", report.figures[:3], ("value", "low", "high", "n"))
+    assert [row[:5] for row in page.tables["figures"]] == [
+        ["accuracy", "0.6667", "0.6123", "0.7000", "60"],
+        ["ece", "1.25e-05", "–", "–", "58"],
+        ["macro_f1", "–", "–", "–", "60"],
+    ]
+    classes = report.tables["per_class"].rows
+    names = ("f1", "precision", "recall", "tp", "support", "predicted")
+    same_numbers(page, "per_class", classes, names)
+    for key, names in {
+        "most_confused": ("count",),
+        "reliability": ("bin", "lower", "upper", "count", "confidence", "accuracy"),
+        "worst": ("score",),
+    }.items():
+        same_numbers(page, key, report.tables[key].rows, names)
+    assert page.values["slices"][1][1:3] == ["8", "0.25"]
+    assert [row[0] for row in page.tables["worst"]] == ["r1", "r2", "r3"]
+    assert page.tables["issues"] == [["without a prediction, counted as wrong", "2", "r1, r2"]]
+    assert ["truth.path", "data/labels"] in page.tables["config"]
+    assert page.tables["seconds"] == [["judge", "1.25"]]
+    assert page.tables["inputs"] == [["file:/data/labels/part-0.parquet"]]
+    # The whisker of the first figure: 0 to 1 on 320 pixels with a margin of 6.
+    span = next(a for tag, a in page.elements if tag == "line" and a["class"] == "span")
+    assert float(span["x1"]) == pytest.approx(6 + 308 * 0.6123456789, abs=0.01)
+    assert float(span["x2"]) == pytest.approx(6 + 308 * 0.7, abs=0.01)
+
+
+def test_pictures_are_png_of_the_data_with_a_text_for_each():
+    report = classification(["ant", "bee", "cat"], ["r1"])
+    page = Page(render(report, MANIFEST))
+    pictures = [attributes for tag, attributes in page.elements if tag == "img"]
+    assert [each["class"] for each in pictures] == ["light", "dark"] * 3
+    assert "ant taken for bee, 1 rows" in pictures[2]["alt"]
+    for each in pictures:
+        file = base64.b64decode(each["src"].removeprefix("data:image/png;base64,"))
+        image = Image.open(io.BytesIO(file))
+        assert image.size == (2 * int(each["width"]), 2 * int(each["height"]))
+        assert len(image.convert("RGB").getcolors(1 << 20)) > 10
+    assert pictures[0]["src"] != pictures[1]["src"]
+    again = [a["src"] for t, a in Page(render(report, MANIFEST)).elements if t == "img"]
+    assert again == [each["src"] for each in pictures]
+
+
+def test_hostile_strings_are_text_wherever_they_stand():
+    report = classification(HOSTILE, HOSTILE, [figure("accuracy", 0.5, slice=HOSTILE[0])])
+    slices = [figure(name, 0.5, slice=HOSTILE[0]) for name in ("ece", "macro_f1")]
+    issues = [{"reason": each, "rows": 1, "ids": HOSTILE} for each in HOSTILE]
+    report = Report(report.kind, [*report.figures, *slices], issues, report.tables)
+    config = dict.fromkeys(HOSTILE, HOSTILE) | {"nested": {HOSTILE[1]: HOSTILE[0]}}
+    manifest = {
+        **MANIFEST,
+        "run_id": HOSTILE[0],
+        "finished": HOSTILE[1],
+        "config": config,
+        "unmet": HOSTILE,
+        "versions": dict.fromkeys(HOSTILE, HOSTILE[2]),
+        "input_files": HOSTILE,
+    }
+    page = check_safe(render(report, manifest))
+    assert [row[0] for row in page.tables["worst"]] == HOSTILE
+    assert [row[0] for row in page.tables["per_class"]] == HOSTILE
+    assert [row[0] for row in page.tables["inputs"]] == HOSTILE
+    assert page.tables["slices"][1][0] == HOSTILE[0]
+    assert any(HOSTILE[1] in (a.get("alt") or "") for _, a in page.elements)
+
+
+def test_many_classes_have_no_heat_map_and_a_picture_of_the_worst():
+    report = classification([f"class {n}" for n in range(60)], ["r1"])
+    page = check_safe(render(report, MANIFEST))
+    alts = [attributes["alt"] for tag, attributes in page.elements if tag == "img"]
+    assert [each.split(".")[0] for each in alts[::2]] == [
+        "Precision and recall of 40 classes",
+        "Reliability curve: accuracy by mean score, in 4 bins with rows",
+    ]
+    assert len(page.tables["per_class"]) == 60
+    assert "The picture has the 40 of lowest F1." in page.texts
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "retrieval", "similarity"])
+def test_an_empty_evaluation_has_a_page(kind):
+    figures = [figure(name, None, n=0) for name in ("accuracy", "map", "recall@1", "recall@5")]
+    names = ("per_class", "per_label", "most_confused", "confusion", "reliability", "worst")
+    columns = ["class", "label", "f1", "precision", "recall", "tp", "support", "predicted"]
+    tables = {name: Table(columns, []) for name in names}
+    page = check_safe(render(Report(kind, figures, [], tables), MANIFEST))
+    assert len(page.tables["figures"]) == 4
+    assert page.tables["worst"] == []
+    assert not [tag for tag, _ in page.elements if tag == "img"]
+
+
+def test_a_comparison_shows_both_runs_and_the_paired_difference():
+    figures = [
+        figure("accuracy", 0.8, 0.7, 0.9),
+        figure("ece", 0.1),
+        figure("baseline_accuracy", 0.75, 0.65, 0.85),
+        figure("baseline_ece", 0.3),
+        figure("difference_accuracy", 0.05, -0.01, 0.11),
+        figure("difference_ece", -0.2),
+    ]
+    page = check_safe(render(Report("compare", figures), MANIFEST))
+    assert page.tables["figures"] == [
+        ["accuracy", "0.8000", "0.7500", "0.0500", "−0.0100", "0.1100", "60", ""],
+        ["ece", "0.1000", "0.3000", "−0.2000", "–", "–", "60", ""],
+    ]
+    # The axis is symmetric, and its origin in the middle.
+    origin = next(a for tag, a in page.elements if tag == "line" and a["class"] == "origin")
+    assert float(origin["x1"]) == 160
+    text = "".join(page.texts)
+    assert "difference_accuracy" in text
+    assert "−0.2 95% interval 0.2" in text
+
+
+def test_figures_at_several_ranks_are_drawn_by_rank():
+    figures = [
+        figure(f"{name}@{k}", k / 20, 0.01, 0.9) for name in ("recall", "ndcg") for k in (1, 5)
+    ]
+    page = check_safe(render(Report("retrieval", figures), MANIFEST))
+    alts = [attributes["alt"] for tag, attributes in page.elements if tag == "img"]
+    assert alts == ["recall, ndcg at the first k documents, by k."] * 2
+
+
+def test_text_has_the_contrast_of_wcag_aa_in_both_themes():
+    style = (files("ember.report") / "templates" / "page.css").read_text("utf-8")
+    colors = re.findall(r"--(\w+): light-dark\((#\w+), (#\w+)\)", style)
+    light = {name: one for name, one, _ in colors}
+    dark = {name: other for name, _, other in colors}
+
+    def luminance(color: str) -> float:
+        parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    for theme in (light, dark):
+        for paper in ("paper", "sheet"):
+            for ink in ("ink", "faint", "first", "warn"):
+                low, high = sorted(luminance(theme[name]) for name in (paper, ink))
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (paper, ink)
+
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+# Uses the page as a reader does, and writes down what it finds.
+VISIT = """
+const attempts = [];
+addEventListener("error", (event) => attempts.push("error " + event.message));
+addEventListener("securitypolicyviolation", (event) => attempts.push("policy " + event.blockedURI));
+addEventListener("load", () => {
+  const worst = document.getElementById("worst");
+  const input = worst.querySelector("input");
+  const rows = () => [...worst.querySelectorAll("tbody tr")].filter((row) => !row.hidden);
+  const ids = () => rows().map((row) => row.cells[0].textContent);
+  const found = { before: ids() };
+  const button = worst.querySelectorAll("thead button")[3];
+  button.click(); button.click();
+  found.sorted = ids();
+  found.sort = button.closest("th").getAttribute("aria-sort");
+  input.value = "R1"; input.dispatchEvent(new Event("input"));
+  found.filtered = ids();
+  found.told = worst.querySelector("output").textContent;
+  const paper = () => getComputedStyle(document.body).backgroundColor;
+  found.light = paper();
+  document.getElementById("theme").click();
+  found.dark = paper();
+  const images = [...document.images].filter((image) => image.checkVisibility());
+  found.images = images.map((image) => image.className + (image.naturalWidth > 0));
+  found.wide = document.documentElement.scrollWidth > innerWidth;
+  found.resources = performance.getEntriesByType("resource")
+    .map((entry) => entry.name.slice(0, 15));
+  found.attempts = attempts;
+  document.documentElement.replaceChildren(JSON.stringify(found));
+});
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome")
+def test_a_browser_shows_it_without_errors_or_requests_and_its_tables_work(tmp_path):
+    ids = [*HOSTILE, *(f"r{n}" for n in range(9)), "r10", "r11"]
+    report = classification(["ant", HOSTILE[1], HOSTILE[2]], ids)
+    text = render(report, MANIFEST)
+    # The visit is a second script, which the policy must be told of.
+    digest = base64.b64encode(hashlib.sha256(VISIT.encode()).digest()).decode()
+    text = text.replace("script-src '", f"script-src 'sha256-{digest}' '", 1)
+    text = text.replace("<script>", f"<script>{VISIT}</script><script>", 1)
+    path = tmp_path / "report.html"
+    path.write_text(text, "utf-8")
+    command = [
+        *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+        *("--disable-background-networking", "--disable-dev-shm-usage", "--enable-logging=stderr"),
+        *(f"--user-data-dir={tmp_path / 'profile'}", "--window-size=390,800", "--dump-dom"),
+        path.as_uri(),
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        out, errors = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert "CONSOLE" not in errors, errors
+    found = json.loads("".join(Page(out).texts))
+    assert found["before"] == ids
+    assert found["sorted"] == ids[::-1]
+    assert found["sort"] == "ascending"
+    assert found["filtered"] == ["r11", "r10", "r1"]
+    assert found["told"] == f"3 of {len(ids)} rows"
+    assert (found["light"], found["dark"]) == ("rgb(255, 255, 255)", "rgb(21, 24, 28)")
+    assert found["images"] == ["darktrue"] * 3
+    assert not found["wide"]
+    assert {name for name in found["resources"] if not name.startswith("data:image/png")} == set()
+    assert found["attempts"] == []
