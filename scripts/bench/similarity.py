@@ -146,7 +146,8 @@ def spark(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[s
     code.write_text(NEAREST)
     log = folder / "nearest.log"
     command = [sys.executable, str(code), files[0], files[1], str(answer)]
-    measure(command, log, {"PYSPARK_PYTHON": sys.executable})
+    memory = "--driver-memory 6g pyspark-shell"
+    measure(command, log, {"PYSPARK_PYTHON": sys.executable, "PYSPARK_SUBMIT_ARGS": memory})
     seconds = next(
         float(line.split()[1]) for line in log.read_text().splitlines() if line[:7] == "SECONDS"
     )

@@ -1,6 +1,9 @@
 """Ember's exact kernels against faiss, in turn, in one run, on the same vectors and threads.
 
-    python scripts/bench/similarity_kernel.py --vectors minilm.npy --peer <python with faiss-cpu>
+    OMP_NUM_THREADS=1 python scripts/bench/similarity_kernel.py --threads 1 --clock cpu \
+        --vectors minilm.npy --peer <python with faiss-cpu>
+
+OMP_NUM_THREADS as --threads: OpenMP's idle threads spin, and count as work.
 
 The vectors (an .npy matrix of real embeddings) are enlarged to the number of rows asked for by
 mixing pairs of them, sqrt(1 - a) x + sqrt(a) y with a between 0.05 and 0.5: the second moments of
