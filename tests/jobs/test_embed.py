@@ -263,7 +263,8 @@ def test_two_hundred_small_partitions_load_the_model_once_per_worker(embed, out,
     assert embed(path, limits__rows_per_task=2)[0] == 0
     told = manifest(out)
     assert told["counts"]["rows"] == 400
-    assert told["model_loads"] == told["workers"] <= 2
+    # Spark may start a worker while another ends: a few processes, not one to a partition.
+    assert told["model_loads"] == told["workers"] < 20
 
 
 # --- what is refused -------------------------------------------------------------------------
