@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Sequence
 
-from ember import classification, job, tables
+from ember import job, tables
 from ember.accounting import Account
 from ember.job import Run
 from ember.publish import Output
-from ember.settings import ClassifyConfig
+from ember.settings.supervised import ClassifyConfig
+from ember.supervised import classification
 
 
 def classify(run: Run[ClassifyConfig]) -> None:

@@ -7,7 +7,7 @@ from ember import embedding, gpu, job, models, tables
 from ember.accounting import Account
 from ember.job import Run
 from ember.publish import Output
-from ember.settings import EmbedConfig
+from ember.settings.embedding import EmbedConfig
 
 
 def embed(run: Run[EmbedConfig]) -> None:

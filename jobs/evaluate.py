@@ -8,7 +8,7 @@ from ember.evaluate.running import judge, read_inputs
 from ember.job import Run
 from ember.publish import Output
 from ember.report import add_page, check_packages
-from ember.settings import EvaluateConfig
+from ember.settings.evaluation import EvaluateConfig
 
 
 def evaluate(run: Run[EvaluateConfig]) -> None:

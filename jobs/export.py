@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Sequence
 
-from ember import export, job, tables
+from ember import job, tables
+from ember.compare import export
 from ember.job import Run
 from ember.publish import Output
-from ember.settings import ExportConfig
+from ember.settings.comparison import ExportConfig
 
 
 def export_index(run: Run[ExportConfig]) -> None:

@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Sequence
 
-from ember import finetuning, job, tables
+from ember import job, tables
 from ember.job import Run
-from ember.publish_model import ModelOutput
-from ember.settings import FinetuneConfig
+from ember.settings.supervised import FinetuneConfig
+from ember.supervised import finetuning
+from ember.supervised.publish_model import ModelOutput
 
 
 def finetune(run: Run[FinetuneConfig]) -> None:

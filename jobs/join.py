@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Sequence
 
-from ember import comparison, components, job, join, tables
+from ember import job, tables
+from ember.compare import comparison, components, join
+from ember.compare.resumable import TaskOutput
 from ember.job import Run
-from ember.resumable import TaskOutput
-from ember.settings import JoinConfig
+from ember.settings.comparison import JoinConfig
 
 
 def run_join(run: Run[JoinConfig]) -> None:

@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Sequence
 
-from ember import job, projection, tables
+from ember import job, tables
+from ember.compare import projection
 from ember.job import Run
 from ember.publish import Output
-from ember.settings import ProjectConfig
+from ember.settings.comparison import ProjectConfig
 from ember.storage import Storage
 
 

@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Sequence
 
-from ember import approximate, comparison, job, search, tables
+from ember import job, tables
+from ember.compare import approximate, comparison, search
+from ember.compare.resumable import TaskOutput
 from ember.job import Run
-from ember.resumable import TaskOutput
-from ember.settings import SearchConfig
+from ember.settings.comparison import SearchConfig
 
 
 def run_search(run: Run[SearchConfig]) -> None:

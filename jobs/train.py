@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Sequence
 
-from ember import examples, job, tables, training
-from ember.heads import place_head
+from ember import job, tables
 from ember.job import Run
 from ember.publish import Output
-from ember.settings import TrainConfig
+from ember.settings.supervised import TrainConfig
+from ember.supervised import examples, training
+from ember.supervised.heads import place_head
 
 
 def train(run: Run[TrainConfig]) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ember.config import load, parse
 from ember.errors import InvalidConfig
-from ember.settings import EmbedConfig
+from ember.settings.embedding import EmbedConfig
 
 MINIMAL = ["input.path=a", "input.id=i", "input.modality=image", "model.name=keras:ResNet50"]
 MINIMAL += ["output.path=out"]

@@ -10,14 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ember.approximate import approximate_top_k
-    from ember.classification import classify
+    from ember.compare.approximate import approximate_top_k
+    from ember.compare.export import export_faiss
+    from ember.compare.join import similarity_join
+    from ember.compare.projection import fit_alignment, fit_projection, project
+    from ember.compare.search import top_k
     from ember.embedding import embed
-    from ember.export import export_faiss
-    from ember.join import similarity_join
-    from ember.projection import fit_alignment, fit_projection, project
-    from ember.search import top_k
-    from ember.training import train
+    from ember.supervised.classification import classify
+    from ember.supervised.training import train
 
 __all__ = [
     "approximate_top_k",
@@ -33,16 +33,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "approximate_top_k": "ember.approximate",
-    "classify": "ember.classification",
+    "approximate_top_k": "ember.compare.approximate",
+    "classify": "ember.supervised.classification",
     "embed": "ember.embedding",
-    "export_faiss": "ember.export",
-    "fit_alignment": "ember.projection",
-    "fit_projection": "ember.projection",
-    "project": "ember.projection",
-    "similarity_join": "ember.join",
-    "top_k": "ember.search",
-    "train": "ember.training",
+    "export_faiss": "ember.compare.export",
+    "fit_alignment": "ember.compare.projection",
+    "fit_projection": "ember.compare.projection",
+    "project": "ember.compare.projection",
+    "similarity_join": "ember.compare.join",
+    "top_k": "ember.compare.search",
+    "train": "ember.supervised.training",
 }
 
 

@@ -28,7 +28,7 @@ from ember.engine.results import Embedding, Result
 from ember.engine.spec import Modality, ModelSpec
 from ember.engine.stats import TaskStats
 from ember.models import ModelFiles
-from ember.settings import LimitsConfig, ModelConfig
+from ember.settings.embedding import LimitsConfig, ModelConfig
 from ember.tables import Corpus, column, select_corpus
 
 __all__ = [

@@ -32,7 +32,7 @@ from ember.engine.spec import (
     hash_files,
 )
 from ember.errors import InvalidConfig, InvalidInput
-from ember.settings import ModelConfig
+from ember.settings.embedding import ModelConfig
 
 __all__ = ["ModelFiles", "distribute", "is_local", "keras_file", "resolve"]
 

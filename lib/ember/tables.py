@@ -22,7 +22,7 @@ from pyspark.sql.types import (
 )
 
 from ember.errors import InvalidInput
-from ember.settings import EmbeddingsConfig, InputConfig
+from ember.settings.embedding import EmbeddingsConfig, InputConfig
 
 __all__ = [
     "Corpus",

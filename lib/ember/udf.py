@@ -24,7 +24,7 @@ from ember.engine import worker
 from ember.engine.spec import Modality
 from ember.errors import InvalidInput
 from ember.models import ModelFiles
-from ember.settings import LimitsConfig, ModelConfig
+from ember.settings.embedding import LimitsConfig, ModelConfig
 
 __all__ = ["embed_images", "embed_texts"]
 

@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 from measure import Measured, formatted, machine, measure
 from similarity_kernel import enlarge
 
-from ember.blocks import block_rows
+from ember.compare.blocks import block_rows
 from ember.similarity import fit_basis, plan, prepare, threshold_pairs, top_k
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"

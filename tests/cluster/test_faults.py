@@ -24,7 +24,7 @@ from cluster.processes import (
 from corpora import assert_close, leftovers, manifest, vectors, write_pictures
 from ember import models
 from ember.engine.worker import embed_batches
-from ember.settings import ModelConfig
+from ember.settings.embedding import ModelConfig
 
 ROWS = 120
 ENOUGH_FILES = 6

@@ -11,7 +11,7 @@ import pytest
 
 import ember
 from corpora import leftovers, manifest, write
-from ember import blocks
+from ember.compare import blocks
 from ember.errors import InvalidInput
 from ember.similarity.faiss_file import FlatIndexFile
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpora import leftovers, manifest, write
-from ember.heads import load_head
 from ember.learn.head import Head
+from ember.supervised.heads import load_head
 
 FLOATS = pa.list_(pa.float32())
 

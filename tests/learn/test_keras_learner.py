@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from ember.engine.keras_models import application_module, build_features
-from ember.labels import beside, read_labels
 from ember.learn import tuning
 from ember.learn.learner import Tuning
 from ember.learn.tuning_run import Order, tune
+from ember.supervised.labels import beside, read_labels
 from staged_rows import LABELS, PICTURES, stage
 from tiny_models import keras_weights, spec_of
 

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from ember import tables
 from ember.errors import InvalidConfig
 from ember.evaluate.report import Evaluation, check_requirements
-from ember.settings import EvaluateConfig
+from ember.settings.evaluation import EvaluateConfig
 
 __all__ = ["Inputs", "figures_of", "judge", "read_inputs"]
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
-from ember.blockwise import wanted_tasks
-from ember.comparison import Comparison
+from ember.compare.blockwise import wanted_tasks
+from ember.compare.comparison import Comparison
 from ember.embedding import task_resources
 from ember.similarity.block import Int64, prepare
 from ember.similarity.lists import ITERATIONS, Lists, count_for, fit_lists

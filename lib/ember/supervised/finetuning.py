@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from ember import embedding, examples, gpu, models, tables
+from ember import embedding, gpu, models, tables
 from ember.embedding import task_resources
 from ember.engine.spec import ModelSpec
 from ember.errors import EmberError, InvalidConfig, InvalidInput
@@ -25,16 +25,17 @@ from ember.learn.learner import Tuning
 from ember.learn.tuning_rows import SCHEMA
 from ember.learn.tuning_run import ROWS, Order, tune, tune_together
 from ember.models import ModelFiles
-from ember.publish_model import ModelOutput
-from ember.settings import FinetuneConfig
-from ember.tables import Corpus
-from ember.tuning_data import (
+from ember.settings.supervised import FinetuneConfig
+from ember.supervised import examples
+from ember.supervised.publish_model import ModelOutput
+from ember.supervised.tuning_data import (
     classes_of,
     count_unlabelled,
     labelled_rows,
     refuse_failures,
     row_checker,
 )
+from ember.tables import Corpus
 
 __all__ = ["Finetuning", "plan", "summary", "tuning_of"]
 

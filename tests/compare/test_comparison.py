@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 import ember
 from corpora import write
-from ember import blocks
+from ember.compare import blocks
 from ember.errors import InvalidInput
 
 DIMENSION = 12

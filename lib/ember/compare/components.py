@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from ember.errors import InvalidConfig
 from ember.publish import Output
-from ember.settings import JoinConfig
+from ember.settings.comparison import JoinConfig
 
 __all__ = ["near_duplicates", "output", "summary"]
 

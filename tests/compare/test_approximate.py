@@ -11,7 +11,7 @@ import pytest
 
 import ember
 from corpora import manifest, write
-from ember import approximate, blocks, comparison
+from ember.compare import approximate, blocks, comparison
 from ember.errors import InvalidInput
 from ember.tables import select_embeddings
 

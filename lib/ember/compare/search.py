@@ -11,12 +11,12 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, IntegerType, LongType, StructField, StructType
 
-from ember import blockwise, comparison
-from ember.blockwise import Written, wanted_tasks
-from ember.comparison import Comparison
+from ember.compare import blockwise, comparison
+from ember.compare.blockwise import Written, wanted_tasks
+from ember.compare.comparison import Comparison
+from ember.compare.resumable import TaskOutput
 from ember.embedding import task_resources
 from ember.errors import InvalidInput
-from ember.resumable import TaskOutput
 from ember.similarity.block import Block
 from ember.similarity.neighbours import Neighbours
 from ember.similarity.node import Shelf, as_queries

@@ -1,8 +1,8 @@
 """Two tables of embeddings made ready for comparison, block against block.
 
-Each side is sorted and packed into blocks (ember.blocks); tasks take pairs of blocks, read them
-from their node, and only ids and scores travel on. The scores and the order of ties do not depend
-on blocks, partitions or retries (see ember.similarity).
+Each side is sorted and packed into blocks (ember.compare.blocks); tasks take pairs of blocks,
+read them from their node, and only ids and scores travel on. The scores and the order of
+ties do not depend on blocks, partitions or retries (see ember.similarity).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField, StructType
 
-from ember import blocks, tables
-from ember.blocks import Packed
+from ember import tables
+from ember.compare import blocks
+from ember.compare.blocks import Packed
 from ember.errors import InvalidInput
 from ember.publish import Output
-from ember.settings import ComparisonLimits, JoinConfig, SearchConfig
+from ember.settings.comparison import ComparisonLimits, JoinConfig, SearchConfig
 from ember.similarity.node import Shelf
 from ember.similarity.projection import METRICS
 from ember.storage import Storage

@@ -29,7 +29,7 @@ from ember.engine.results import Predictions
 from ember.engine.stats import TaskStats
 from ember.errors import InvalidInput
 from ember.learn.head import Head
-from ember.settings import EmbeddingsConfig
+from ember.settings.embedding import EmbeddingsConfig
 
 __all__ = ["PREDICTIONS", "TableClassifier", "described", "digest"]
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ember.errors import InvalidInput
-from ember.labels import read_labels
+from ember.supervised.labels import read_labels
 
 NAMES = ("ant", "bee, honey", "kärcher")
 FORMS = {

@@ -21,10 +21,8 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from ember.cluster_fit import fit_on_cluster
 from ember.config import parse
 from ember.errors import InvalidConfig, TooManyFailures
-from ember.examples import Examples, check_split, gather, select_labels
 from ember.learn.calibrate import calibrate, figures
 from ember.learn.fit import Recipe, fit_on_worker
 from ember.learn.head import Head
@@ -32,7 +30,10 @@ from ember.learn.metric import fit_metric, retrieval_figures
 from ember.learn.predictions import predictions
 from ember.learn.rows import Rows, read_features, read_rows
 from ember.publish import Output
-from ember.settings import EmbeddingsConfig, TrainOptions
+from ember.settings.embedding import EmbeddingsConfig
+from ember.settings.supervised import TrainOptions
+from ember.supervised.cluster_fit import fit_on_cluster
+from ember.supervised.examples import Examples, check_split, gather, select_labels
 from ember.tables import select_embeddings
 
 __all__ = [
@@ -77,7 +78,7 @@ def train(
     Returns a calibrated head: `head.save(folder)` keeps it, `head.scores(matrix)` applies it,
     `head.about` says how it did on held-out rows.
 
-    Raises InvalidInput for tables that do not go together (see `ember.examples.gather`),
+    Raises InvalidInput for tables that do not go together (see `ember.supervised.examples.gather`),
     InvalidConfig for options, TooManyFailures for too many unusable rows.
     """
     settings = parse(TrainOptions, options, "train")

@@ -10,11 +10,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import NumericType
 
-from ember import examples
 from ember.engine.spec import Modality
 from ember.errors import InvalidInput, TooManyFailures
 from ember.learn.tuning_rows import PARTS, check_rows
-from ember.settings import SplitConfig
+from ember.settings.supervised import SplitConfig
+from ember.supervised import examples
 from ember.tables import Corpus
 
 __all__ = ["classes_of", "count_unlabelled", "labelled_rows", "refuse_failures", "row_checker"]

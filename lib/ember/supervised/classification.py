@@ -7,22 +7,18 @@ from typing import Any, Literal, Protocol
 
 from pyspark.sql import DataFrame, SparkSession
 
-from ember import embedding, gpu, labels, models, tables
+from ember import embedding, gpu, models, tables
 from ember.config import parse
 from ember.embedding import Reports
 from ember.engine.results import Predictions
 from ember.engine.spec import Modality, ModelSpec
 from ember.errors import InvalidConfig, InvalidInput
-from ember.heads import load_head
 from ember.learn.head import Head
-from ember.settings import (
-    ClassifyConfig,
-    EmbeddingsConfig,
-    InputConfig,
-    LimitsConfig,
-    ModelConfig,
-)
-from ember.table_classifier import PREDICTIONS, TableClassifier, described, digest
+from ember.settings.embedding import EmbeddingsConfig, InputConfig, LimitsConfig, ModelConfig
+from ember.settings.supervised import ClassifyConfig
+from ember.supervised import labels
+from ember.supervised.heads import load_head
+from ember.supervised.table_classifier import PREDICTIONS, TableClassifier, described, digest
 from ember.tables import Corpus, select_corpus
 
 __all__ = ["Classifier", "CorpusClassifier", "classify", "plan", "predictions"]
@@ -52,8 +48,8 @@ def classify(
     top_k: so many labels for each row, best first; all of them where there are fewer.
     threshold: leaves out labels that score less; "model": each label's own threshold, where
         several labels may hold at once.
-    labels: a file with the names of the classes (see ember.labels.read_labels) in place of those
-        that come with the model or the head.
+    labels: a file with the names of the classes (see ember.supervised.labels.read_labels) in
+        place of those that come with the model or the head.
 
     Returns one row for each row of `df`: the id, `predictions` array<struct<index int, label
     string, score float>> best first (of equal scores the lower index), `status` ("ok" or

@@ -1,7 +1,7 @@
 """Approximate top-k search of embedding tables: only the lists near a query are looked at.
 
-The corpus, packed as for the exact search (ember.comparison), is divided into lists; sampled
-queries are searched exactly, which tells how many lists must be probed; then every query is
+The corpus, packed as for the exact search (ember.compare.comparison), is divided into lists;
+sampled queries are searched exactly, which tells how many lists must be probed; then every query is
 searched in so many. Each node writes the corpus once more in the order of the lists, and all its
 workers read that file tile by tile, so that neither a long list nor a large corpus takes a worker's
 memory; it and the driver hold four bytes for each row of the corpus (the lists' numbers), a worker
@@ -21,13 +21,13 @@ import pyarrow as pa
 from pyspark import Accumulator, AccumulatorParam, Broadcast
 from pyspark.sql import DataFrame, SparkSession
 
-from ember import blockwise, comparison, search
-from ember.blockwise import Written, wanted_tasks
-from ember.comparison import Comparison
-from ember.division import Division, Sizes, divide, measure
+from ember.compare import blockwise, comparison, search
+from ember.compare.blockwise import Written, wanted_tasks
+from ember.compare.comparison import Comparison
+from ember.compare.division import Division, Sizes, divide, measure
+from ember.compare.resumable import TaskOutput
 from ember.embedding import task_resources
 from ember.errors import InvalidConfig, InvalidInput
-from ember.resumable import TaskOutput
 from ember.similarity.node import own_numbers
 from ember.similarity.recall import Recall, choose_probes
 

@@ -14,8 +14,8 @@ from pyspark.sql.types import StructType
 
 from ember import progress
 from ember.accounting import Account
+from ember.compare.resumable import TaskOutput
 from ember.engine.stats import TaskStats
-from ember.resumable import TaskOutput
 
 __all__ = ["Written", "batches", "frame", "wanted_tasks", "write"]
 

@@ -20,9 +20,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, AtomicType, BinaryType, NumericType
 
-from ember import blocks
+from ember.compare import blocks
 from ember.errors import InvalidConfig, InvalidInput
-from ember.settings import SplitConfig
+from ember.settings.supervised import SplitConfig
 from ember.tables import check_unique, column
 
 __all__ = [

@@ -18,15 +18,15 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
 
-from ember import blocks
+from ember.compare import blocks
 from ember.errors import InvalidConfig, InvalidInput
-from ember.heads import load_head
 from ember.learn.head import DESCRIPTION
 from ember.similarity import align
 from ember.similarity.linear import Projection, project_column
 from ember.similarity.pca import Moments, fit_pca
 from ember.similarity.vectors import read_vectors
 from ember.storage import Storage
+from ember.supervised.heads import load_head
 from ember.tables import column, select_embeddings
 
 __all__ = [

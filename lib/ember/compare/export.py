@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
-from ember import blocks
-from ember.blocks import Packed
+from ember.compare import blocks
+from ember.compare.blocks import Packed
 from ember.errors import InvalidInput
 from ember.publish import Output
 from ember.similarity.faiss_file import FlatIndexFile, check_format

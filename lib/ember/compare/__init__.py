@@ -1,0 +1,1 @@
+"""Embedding tables compared on the cluster: search, join, groups, projection, export."""

@@ -1,0 +1,1 @@
+"""Typed configuration: the keys are those of the YAML files in conf/."""

@@ -1,0 +1,115 @@
+"""The configuration of `search`, `join`, `project` and `export`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ember.config import Config
+from ember.settings.embedding import (
+    EmbeddingsConfig,
+    Name,
+    NewOutputConfig,
+    OutputConfig,
+    Paths,
+    RejectsConfig,
+)
+
+__all__ = [
+    "ComparisonLimits",
+    "ExportConfig",
+    "GroupsConfig",
+    "JoinConfig",
+    "JoinLimits",
+    "ProjectConfig",
+    "SearchConfig",
+    "VectorsConfig",
+]
+
+
+class ComparisonLimits(RejectsConfig):
+    """`rows_per_block` bounds the memory of a worker, and the work that a killed task loses.
+
+    auto: 16 MiB of vectors.
+    """
+
+    rows_per_block: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+
+
+class JoinLimits(ComparisonLimits):
+    """The ceiling of a join: more pairs than `max_pairs` are counted and not written."""
+
+    max_pairs: Annotated[int, Field(ge=1)] = 100_000_000
+
+
+class GroupsConfig(Config):
+    """Where near-duplicate groups go; null: nowhere."""
+
+    path: Name | None = None
+
+
+class SearchConfig(Config):
+    """Configuration of the `search` job. `corpus: null` searches the queries in themselves.
+
+    `recall` is for `mode: approximate`.
+    """
+
+    queries: EmbeddingsConfig
+    corpus: EmbeddingsConfig | None = None
+    k: Annotated[int, Field(ge=1)] = 10
+    metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
+    mode: Literal["exact", "approximate"] = "exact"
+    recall: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    exclude_self: bool = False
+    within: list[Name] = Field(default=[])
+    output: OutputConfig
+    limits: ComparisonLimits = ComparisonLimits()
+
+
+class JoinConfig(Config):
+    """Configuration of the `join` job. `right: null` joins the left table with itself."""
+
+    left: EmbeddingsConfig
+    right: EmbeddingsConfig | None = None
+    threshold: float
+    metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
+    within: list[Name] = Field(default=[])
+    groups: GroupsConfig = GroupsConfig()
+    output: OutputConfig
+    limits: JoinLimits = JoinLimits()
+
+
+class VectorsConfig(Config):
+    """A column of vectors whose length is all that is asked for."""
+
+    path: Paths
+    embedding: Name = "embedding"
+
+
+class ProjectConfig(Config):
+    """Configuration of the `project` job.
+
+    One of `dimension`, `explained` (a share of the variance), `like` (the dimension of that table)
+    and `projection` (a folder saved by an earlier run). `save: null` is `<output.path>.projection`.
+    """
+
+    input: EmbeddingsConfig
+    dimension: Annotated[int, Field(ge=1)] | None = None
+    explained: Annotated[float, Field(gt=0, le=1)] | None = None
+    like: VectorsConfig | None = None
+    projection: Name | None = None
+    center: bool = True
+    whiten: bool = False
+    save: Name | None = None
+    output: NewOutputConfig
+    limits: RejectsConfig = RejectsConfig()
+
+
+class ExportConfig(Config):
+    """Configuration of the `export` job."""
+
+    corpus: EmbeddingsConfig
+    metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
+    output: NewOutputConfig
+    limits: RejectsConfig = RejectsConfig()

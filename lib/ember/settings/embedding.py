@@ -1,0 +1,93 @@
+"""The configuration of `embed`, and the sections that other jobs share with it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ember.config import Config
+
+__all__ = [
+    "EmbedConfig",
+    "EmbeddingsConfig",
+    "InputConfig",
+    "LimitsConfig",
+    "ModelConfig",
+    "Name",
+    "NewOutputConfig",
+    "OutputConfig",
+    "Paths",
+    "RejectsConfig",
+]
+
+Paths = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class InputConfig(Config):
+    """A corpus. `unique_ids: true` has the run refuse an input with a repeated id."""
+
+    path: Paths
+    id: Name
+    content: Name = "content"
+    modality: Literal["image", "text"]
+    unique_ids: bool = False
+
+
+class ModelConfig(Config):
+    """A model and what is taken from it. `layer: null` is avg_pool for images, mean for texts."""
+
+    name: Name
+    weights: Name = "imagenet"
+    revision: Name | None = None
+    layer: Literal["avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None = None
+    runtime: Literal["auto", "tensorflow", "torch", "openvino"] = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=65536)] = "auto"
+    normalize: bool = False
+
+
+class OutputConfig(Config):
+    """Where the table goes, and what happens when one is there."""
+
+    path: Name
+    mode: Literal["fail", "overwrite", "resume"] = "fail"
+
+
+class NewOutputConfig(Config):
+    """Where a table goes that is made in one piece."""
+
+    path: Name
+    mode: Literal["fail", "overwrite"] = "fail"
+
+
+class LimitsConfig(Config):
+    """`rows_per_task` bounds the work that a killed task loses; auto: 1,000 images, 2,000 texts."""
+
+    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_pixels: Annotated[int, Field(ge=1)] = 89_478_485
+    rows_per_task: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+
+
+class RejectsConfig(Config):
+    """How many rows may have vectors that cannot be used."""
+
+    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+
+class EmbedConfig(Config):
+    """Configuration of the `embed` job."""
+
+    input: InputConfig
+    model: ModelConfig
+    output: OutputConfig
+    limits: LimitsConfig = LimitsConfig()
+
+
+class EmbeddingsConfig(Config):
+    """A table of embeddings, as `embed` writes it."""
+
+    path: Paths
+    id: Name
+    embedding: Name = "embedding"

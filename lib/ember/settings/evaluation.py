@@ -1,0 +1,103 @@
+"""The configuration of `evaluate`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ember.config import Config
+from ember.settings.embedding import Name, NewOutputConfig, Paths, RejectsConfig
+
+__all__ = [
+    "BaselineConfig",
+    "EvaluateConfig",
+    "NeighborsConfig",
+    "PairsConfig",
+    "PredictionsConfig",
+    "RelevanceConfig",
+    "TruthConfig",
+]
+
+
+class PredictionsConfig(Config):
+    """A table of predictions, as `classify` writes it."""
+
+    path: Paths
+    id: Name
+    predictions: Name = "predictions"
+
+
+class NeighborsConfig(Config):
+    """Ranked lists, as `search` writes them. `rank: null` orders by score, highest first."""
+
+    path: Paths
+    query_id: Name = "query_id"
+    neighbor_id: Name = "neighbor_id"
+    rank: Name | None = "rank"
+    score: Name = "score"
+
+
+class PairsConfig(Config):
+    """A table of scores. `id` may be several columns that name a row together."""
+
+    path: Paths
+    id: Name | Annotated[list[Name], Field(min_length=1)]
+    score: Name = "score"
+
+
+class TruthConfig(Config):
+    """The truth: a label or labels for classes, a number or a boolean for similarity.
+
+    `id: null` takes the name of the id in the table that is judged.
+    """
+
+    path: Paths
+    id: Name | Annotated[list[Name], Field(min_length=1)] | None = None
+    label: Name = "label"
+
+
+class RelevanceConfig(Config):
+    """Which documents are relevant to which queries. `grade: null` makes every row relevant."""
+
+    path: Paths
+    query_id: Name = "query_id"
+    neighbor_id: Name = "neighbor_id"
+    grade: Name | None = None
+
+
+class BaselineConfig(Config):
+    """The other run of a comparison, in a table with the same column names."""
+
+    path: Paths
+
+
+Kind = Literal["classification", "multilabel", "retrieval", "similarity"]
+Ranks = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+
+
+class EvaluateConfig(Config):
+    """Configuration of the `evaluate` job; which sections go with which kind is in conf/."""
+
+    kind: Kind | Literal["compare"]
+    of: Kind = "classification"
+    predictions: PredictionsConfig | None = None
+    neighbors: NeighborsConfig | None = None
+    pairs: PairsConfig | None = None
+    baseline: BaselineConfig | None = None
+    truth: TruthConfig | None = None
+    queries: TruthConfig | None = None
+    relevance: RelevanceConfig | None = None
+    slices: list[Name] = Field(default_factory=list)
+    require: dict[str, float] = Field(default_factory=dict)
+    classes: list[str] | list[int] | None = None
+    top_k: Ranks = Field(default_factory=lambda: [5])
+    at: Ranks = Field(default_factory=lambda: [1, 5, 10])
+    threshold: float = 0.5
+    exclude_self: bool = False
+    bins: Annotated[int, Field(ge=1, le=1000)] = 15
+    bootstrap: Annotated[int, Field(ge=0, le=10_000)] = 1000
+    worst: Annotated[int, Field(ge=0, le=100_000)] = 100
+    report: bool = True
+    output: NewOutputConfig
+    limits: RejectsConfig = RejectsConfig()

@@ -1,0 +1,1 @@
+"""Labels on the cluster: classification, trained heads, fine-tuned models."""
