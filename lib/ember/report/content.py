@@ -1,4 +1,4 @@
-"""What a page shows, as plain rows: made on Spark, kept as JSON beside the output, drawn anywhere."""
+"""What a page shows, as plain rows: made on Spark, kept as JSON beside the output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import Any
 
 from ember.errors import InvalidInput
 
-__all__ = ["MOST_CELLS", "MOST_CLASSES", "Item", "Report", "Row", "Table", "from_json", "to_json"]
+__all__ = ["KEPT", "MOST_CELLS", "MOST_CLASSES", "Item", "Report", "Row", "Table"]
+__all__ += ["from_json", "to_json"]
+
+# What search, join and evaluate keep of their page, beside their tables.
+KEPT = "_report.json"
 
 # A confusion matrix of more classes cannot be read; its largest entries are listed instead.
 MOST_CLASSES = 50
