@@ -16,7 +16,7 @@ from ember.report.layout import Gallery, Tile
 __all__ = ["collage"]
 
 # Inches of a tile, and of the words below it.
-_SIDE, _WORDS = 1.0, 0.3
+_SIDE, _WORDS = 0.8, 0.24
 _MOST_LINES = 20
 _MOST_TILES = 12
 
@@ -39,13 +39,15 @@ def collage(gallery: Gallery) -> bytes | None:
                 axes = figure.add_axes((*corner, 0.95 / wide, 0.95 * (1 - below) / tall))
                 _draw(axes, tile, theme)
 
-    return png(draw, (round(96 * wide * _SIDE), round(96 * tall * (_SIDE + _WORDS))), LIGHT)
+    return png(
+        draw, (round(96 * wide * _SIDE), round(96 * tall * (_SIDE + _WORDS))), LIGHT, photos=True
+    )
 
 
 def _draw(axes: Axes, tile: Tile, theme: Theme) -> None:
     """A thumbnail, or why there is none, with its words and its label below."""
     axes.set_axis_off()
-    words: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 6.5, "va": "top"}
+    words: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 5.5, "va": "top"}
     item = tile.item
     if item and item.image:
         axes.imshow(Image.open(io.BytesIO(base64.b64decode(item.image.partition(",")[2]))))

@@ -68,8 +68,17 @@ def picture(draw: Callable[[Figure, Theme], None], size: tuple[float, float], al
     return Picture(light, dark, width, height, alt)
 
 
-def png(draw: Callable[[Figure, Theme], None], size: tuple[int, int], theme: Theme) -> bytes:
-    """What `draw` puts on a figure of `size` CSS pixels: a PNG of 256 colours, twice as large."""
+def png(
+    draw: Callable[[Figure, Theme], None],
+    size: tuple[int, int],
+    theme: Theme,
+    *,
+    photos: bool = False,
+) -> bytes:
+    """What `draw` puts on a figure of `size` CSS pixels: a PNG, twice as large.
+
+    photos: it has more than 256 colours.
+    """
     # matplotlib rounds pixels down.
     inches = ((2 * size[0] + 0.1) / 192, (2 * size[1] + 0.1) / 192)
     with _style(theme):
@@ -78,10 +87,10 @@ def png(draw: Callable[[Figure, Theme], None], size: tuple[int, int], theme: The
         draw(figure, theme)
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())[:, :, :3]
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).quantize(
-        256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
-    ).save(file, "PNG", optimize=True)
+    image, file = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
+    if not photos:
+        image = image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    image.save(file, "PNG", optimize=not photos)
     return file.getvalue()
 
 

@@ -68,7 +68,8 @@ def picture_files(sections: Sequence[Section]) -> dict[str, bytes]:
     found = {}
     for section in sections:
         for gallery in section.galleries:
-            if data := collage(gallery):
+            # Pairs and single rows are seen as well in the page.
+            if not gallery.flow and (data := collage(gallery)):
                 found[f"{gallery.key}.png"] = data
         for number, picture in enumerate(section.pictures, 1):
             name = section.key if len(section.pictures) == 1 else f"{section.key}-{number}"
