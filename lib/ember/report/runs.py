@@ -43,7 +43,7 @@ def plain_section(manifest: Mapping[str, Any]) -> Section:
     """The figures of a run whose output has no page: its counts, and what else it noted."""
     counts = manifest.get("counts", {})
     headlines = [
-        Headline(name.replace("_", " "), shown(value))
+        Headline(name.replace("_", " ").replace(".", " "), shown(value))
         for name, value in _flat(counts)
         if isinstance(value, int | float)
     ][:6]
