@@ -128,7 +128,6 @@ addEventListener("load", async () => {
   document.getElementById("theme").click();
   found.dark = paper();
   const images = [...document.images].filter((image) => image.checkVisibility());
-  for (const image of images) image.loading = "eager";
   await Promise.all(images.map((image) => image.decode().catch(() => {})));
   found.images = images.map((image) => image.className + (image.naturalWidth > 0));
   found.wide = document.documentElement.scrollWidth > innerWidth;

@@ -10,7 +10,7 @@ from ember.report.comparing import join_chapter, search_chapter
 from ember.report.content import Report
 from ember.report.evaluation import evaluation_chapter
 from ember.report.layout import Chapter, Section
-from ember.report.runs import plain_section, run_section
+from ember.report.runs import count_section, run_section
 
 if TYPE_CHECKING:
     from ember.report.combined import Step
@@ -33,7 +33,8 @@ def step_chapter(step: Step) -> Chapter:
     elif step.report is not None:
         chapter = chapter_of(step.report, step.manifest)
     else:
-        chapter = Chapter("", "", [plain_section(step.manifest), run_section(step.manifest)])
+        sections = [count_section(step.manifest), run_section(step.manifest, whole=True)]
+        chapter = Chapter("", "", sections)
     took = "" if step.seconds is None else f" in {step.seconds:.1f} s"
     told = f"{step.job}, {step.outcome}{took}."
     lead = " ".join(filter(None, (told, step.message, chapter.lead)))
