@@ -15,6 +15,7 @@ from ember.settings.embedding import (
     Paths,
     RejectsConfig,
 )
+from ember.settings.report import JoinReportConfig, SearchReportConfig
 
 __all__ = [
     "ComparisonLimits",
@@ -63,6 +64,7 @@ class SearchConfig(Config):
     recall: Annotated[float, Field(gt=0, lt=1)] = 0.95
     exclude_self: bool = False
     within: list[Name] = Field(default=[])
+    report: SearchReportConfig | None = None
     output: OutputConfig
     limits: ComparisonLimits = ComparisonLimits()
 
@@ -76,6 +78,7 @@ class JoinConfig(Config):
     metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
     within: list[Name] = Field(default=[])
     groups: GroupsConfig = GroupsConfig()
+    report: JoinReportConfig | None = None
     output: OutputConfig
     limits: JoinLimits = JoinLimits()
 
