@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -19,10 +20,23 @@ __all__ = [
     "OutputConfig",
     "Paths",
     "RejectsConfig",
+    "Source",
+    "Target",
+    "Use",
 ]
 
-Paths = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
+
+class Use(Enum):
+    """Marks the keys that name what a job reads or writes; `pipeline` goes by it."""
+
+    READ = "read"
+    WRITE = "write"
+
+
 Name = Annotated[str, Field(min_length=1)]
+Paths = Annotated[Name | Annotated[list[str], Field(min_length=1)], Use.READ]
+Source = Annotated[Name, Use.READ]
+Target = Annotated[Name, Use.WRITE]
 
 
 class InputConfig(Config):
@@ -51,14 +65,14 @@ class ModelConfig(Config):
 class OutputConfig(Config):
     """Where the table goes, and what happens when one is there."""
 
-    path: Name
+    path: Target
     mode: Literal["fail", "overwrite", "resume"] = "fail"
 
 
 class NewOutputConfig(Config):
     """Where a table goes that is made in one piece."""
 
-    path: Name
+    path: Target
     mode: Literal["fail", "overwrite"] = "fail"
 
 
