@@ -25,7 +25,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from ember.errors import EmberError, InvalidInput, TooManyFailures
+from ember.errors import EmberError, InvalidInput, OtherSettings, TooManyFailures
 from ember.storage import Storage
 from ember.tables import column
 
@@ -281,7 +281,7 @@ class Output:
         differing = [key for key, value in self._identity.items() if found.get(key) != value]
         if differing:
             shown = "; ".join(f"{key} was {found.get(key)}" for key in differing)
-            raise InvalidInput(
+            raise OtherSettings(
                 f"the rows at {path} were made with other settings ({shown}); set output.mode to "
                 "overwrite, or give another output.path"
             )

@@ -84,6 +84,26 @@ class Storage:
             (str(each.getPath().toString()), bool(each.isDirectory())) for each in entries
         )
 
+    def listing(self, path: str) -> list[tuple[str, int, int]]:
+        """The files at or under `path`, which may be a glob: URI, bytes, milliseconds of change.
+
+        Sorted; names that begin with _ or . are left out, as Spark does when it reads a table.
+        """
+        system, hadoop_path = self._open(path)
+        if system.exists(hadoop_path):
+            found = [system.getFileStatus(hadoop_path)]
+        else:
+            found = list(system.globStatus(hadoop_path) or [])
+        files = []
+        for status in found:
+            inside = system.listFiles(status.getPath(), True)  # of a file: the file itself
+            while inside.hasNext():
+                each = inside.next()
+                if not str(each.getPath().getName()).startswith(("_", ".")):
+                    place = str(each.getPath().toString())
+                    files.append((place, int(each.getLen()), int(each.getModificationTime())))
+        return sorted(files)
+
     def fingerprint(self, paths: Iterable[str]) -> str:
         """A hash of the files' paths, sizes and times of modification."""
         digest = hashlib.sha256()

@@ -14,6 +14,7 @@ __all__ = [
     "EmbeddingsConfig",
     "InputConfig",
     "LimitsConfig",
+    "LocalFile",
     "ModelConfig",
     "Name",
     "NewOutputConfig",
@@ -30,12 +31,14 @@ class Use(Enum):
     """Marks the keys that name what a job reads or writes; `pipeline` goes by it."""
 
     READ = "read"
+    READ_LOCAL = "read on the driver's machine"
     WRITE = "write"
 
 
 Name = Annotated[str, Field(min_length=1)]
 Paths = Annotated[Name | Annotated[list[str], Field(min_length=1)], Use.READ]
 Source = Annotated[Name, Use.READ]
+LocalFile = Annotated[Name, Use.READ_LOCAL]
 Target = Annotated[Name, Use.WRITE]
 
 

@@ -11,6 +11,7 @@ from ember.settings.embedding import (
     EmbeddingsConfig,
     InputConfig,
     LimitsConfig,
+    LocalFile,
     ModelConfig,
     Name,
     NewOutputConfig,
@@ -47,7 +48,7 @@ class ClassifyConfig(Config):
     head: Source | None = None
     top_k: Annotated[int, Field(ge=1)] = 3
     threshold: Annotated[float, Field(ge=0, le=1)] | Literal["model"] | None = None
-    labels: Source | None = None
+    labels: LocalFile | None = None
     output: OutputConfig
     limits: LimitsConfig = LimitsConfig()
 
