@@ -12,7 +12,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,35 +22,45 @@ import pyarrow.parquet as pq
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-DIGITS = 400
 SENTENCES = 600
 QUERY = "sklearn.metrics.accuracy_score"
 PACKAGES = ("numpy", "numpy.linalg", "sklearn.cluster", "sklearn.metrics", "pandas", "json")
 
 
 def make(folder: Path) -> None:
-    """Write images.parquet (image_id, content, label) and texts.parquet (text_id, text)."""
+    """Write digits.parquet and photographs.parquet (image_id, content, label), sentences.parquet
+    (text_id, text), and untrained/, a small ResNet with random weights.
+
+    What is there already is left as it is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    images = [*digits(), *photographs()]
     # An empty file and a text among the images: every row is accounted for.
-    images += [("broken/empty", b"", None), ("broken/text", b"not an image", None)]
-    write(folder / "images.parquet", ("image_id", "content", "label"), images)
-    texts = list(sentences())[:SENTENCES]
-    write(folder / "texts.parquet", ("text_id", "text"), texts)
-    print(f"made {len(images)} images and {len(texts)} sentences in {folder}")
+    broken = [("broken/empty", b"", None), ("broken/text", b"not an image", None)]
+    images = ("image_id", "content", "label")
+    write(folder / "digits.parquet", images, lambda: [*digits(), *broken])
+    write(folder / "photographs.parquet", images, lambda: list(photographs()))
+    write(folder / "sentences.parquet", ("text_id", "text"), lambda: list(sentences())[:SENTENCES])
+    if not (folder / "untrained" / "preprocessor_config.json").exists():
+        untrained(folder / "untrained")
+        print(f"{folder}/untrained: a small ResNet with random weights")
 
 
-def write(file: Path, names: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
-    columns = [pa.array(column) for column in zip(*rows, strict=True)]
-    pq.write_table(pa.table(columns, names=list(names)), file)
+def write(file: Path, names: tuple[str, ...], rows: Callable[[], list[tuple[object, ...]]]) -> None:
+    if file.exists():
+        return
+    made = rows()
+    columns = [pa.array(column) for column in zip(*made, strict=True)]
+    unfinished = file.with_suffix(".part")
+    pq.write_table(pa.table(columns, names=list(names)), unfinished)
+    unfinished.replace(file)
+    print(f"{file}: {len(made)} rows")
 
 
 def digits() -> Iterator[tuple[str, bytes, str]]:
     data = load_digits()
     for number, (pixels, label) in enumerate(zip(data.images, data.target, strict=True)):
-        if number < DIGITS:
-            picture = Image.fromarray((pixels * 15.9).astype(np.uint8)).resize((64, 64))
-            yield f"digit/{number:04}", encode(picture, "PNG"), str(label)
+        picture = Image.fromarray((pixels * 15.9).astype(np.uint8)).resize((64, 64))
+        yield f"digit/{number:04}", encode(picture, "PNG"), str(label)
 
 
 def photographs() -> Iterator[tuple[str, bytes, str]]:
@@ -65,6 +75,21 @@ def encode(picture: Image.Image, form: str) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, form)
     return stream.getvalue()
+
+
+def untrained(folder: Path) -> None:
+    """A ResNet of three stages for pictures of 32 x 32 pixels: 64 features, 180,000 weights."""
+    import torch
+    from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetForImageClassification
+
+    torch.manual_seed(0)
+    shape = ResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32, 64], depths=[2, 2, 2], layer_type="basic"
+    )
+    ResNetForImageClassification(shape).save_pretrained(folder)
+    ConvNextImageProcessorPil(
+        size={"shortest_edge": 32}, crop_pct=1.0, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(folder)
 
 
 def sentences() -> Iterator[tuple[str, str]]:

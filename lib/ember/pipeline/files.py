@@ -13,7 +13,7 @@ from ember.config import Config
 from ember.settings.embedding import ModelConfig, Use
 from ember.storage import Storage
 
-__all__ = ["inputs", "missing", "sources", "state", "targets"]
+__all__ = ["inputs", "local_files", "missing", "sources", "targets", "use_of"]
 
 
 def targets(config: Config) -> dict[str, str]:
@@ -26,20 +26,23 @@ def sources(config: Config) -> dict[str, list[str]]:
     return {key: paths for key, use, paths in _marked(config) if use is Use.READ}
 
 
+def local_files(config: Config) -> dict[str, list[str]]:
+    """What a step reads of this machine, models above all, by key."""
+    marked = _marked(config)
+    return {key: [_local(each) for each in p] for key, use, p in marked if use is Use.READ_LOCAL}
+
+
 def inputs(storage: Storage, config: Config) -> dict[str, dict[str, Any]]:
     """What is there to be read, by key: files, bytes, and a hash that changes when any file does.
 
     A model of the hub, or weights that Keras provides, are no files of the user's: what names them
     is in the configuration.
     """
-    found = sources(config)
-    for key, use, paths in _marked(config):
-        if use is Use.READ_LOCAL:
-            found[key] = [_local(path) for path in paths]
-    return {key: state(storage, paths) for key, paths in sorted(found.items())}
+    found = {**sources(config), **local_files(config)}
+    return {key: _state(storage, paths) for key, paths in sorted(found.items())}
 
 
-def state(storage: Storage, paths: list[str]) -> dict[str, Any]:
+def _state(storage: Storage, paths: list[str]) -> dict[str, Any]:
     """How many files there are, of how many bytes, and a hash of their names, sizes and times."""
     digest = hashlib.sha256()
     count = size = 0
@@ -64,7 +67,7 @@ def _marked(config: Config, at: str = "") -> Iterator[tuple[str, Use, list[str]]
         value = getattr(config, name)
         for key, each in _sections(value, f"{at}{name}"):
             yield from _marked(each, f"{key}.")
-        if value is not None and (use := _use(field)):
+        if value is not None and (use := use_of(field)):
             yield f"{at}{name}", use, [value] if isinstance(value, str) else list(value)
 
 
@@ -75,8 +78,8 @@ def _sections(value: Any, key: str) -> list[tuple[str, Config]]:
     return [(f"{key}.{n}", each) for n, each in listed if isinstance(each, Config)]
 
 
-def _use(field: FieldInfo) -> Use | None:
-    """The mark on a key: on its type, or on a branch of it where it may also be null."""
+def use_of(field: FieldInfo) -> Use | None:
+    """What a key names files for: the mark on a key: on its type, or on a branch of it where it may also be null."""
     marks = [mark for mark in field.metadata if isinstance(mark, Use)]
     for branch in get_args(field.annotation):
         if get_origin(branch) is Annotated:

@@ -37,4 +37,5 @@ class PipelineConfig(Config):
 
     vars: dict[str, Any] = Field(default_factory=dict)
     steps: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    report: bool = True
     output: PipelineOutputConfig

@@ -1,0 +1,208 @@
+"""The pipeline job: what runs, what is skipped, what stops it, and what stays."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from corpora import leftovers, manifest, picture, vectors, write
+from ember.jobs import pipeline
+
+PREDICTIONS = pa.list_(
+    pa.struct([("index", pa.int32()), ("label", pa.string()), ("score", pa.float32())])
+)
+
+
+@pytest.fixture(autouse=True)
+def told(caplog, monkeypatch):
+    """What is logged goes to the test, too; the job sets its logger up anew for every run."""
+    monkeypatch.setattr(pipeline.job, "log_as", lambda run_id: None)
+    caplog.set_level(logging.INFO, "ember.pipeline")
+    return caplog
+
+
+def vector_table(path: Path, first: int, count: int = 20) -> None:
+    matrix = np.random.default_rng(first).normal(size=(count, 6)).astype(np.float32)
+    ids = list(range(first, first + count))
+    write(path, id=ids, embedding=pa.array(list(matrix), pa.list_(pa.float32())))
+
+
+def truth_tables(folder: Path) -> None:
+    given = [[{"index": n % 2, "label": "ab"[n % 2], "score": 0.9}] for n in range(10)]
+    write(folder / "p.parquet", id=list(range(10)), predictions=pa.array(given, PREDICTIONS))
+    labels = ["ab"[n % 2] if n else "b" for n in range(10)]  # one of ten is wrong
+    write(folder / "t.parquet", id=list(range(10)), label=labels)
+
+
+STEPS = {
+    "shrink": {
+        "job": "project",
+        "input": {"path": "$data/e", "id": "id"},
+        "dimension": 3,
+        "output": {"path": "$out/shrunk"},
+    },
+    "judge": {
+        "job": "evaluate",
+        "kind": "classification",
+        "predictions": {"path": "$data/p.parquet", "id": "id"},
+        "truth": {"path": "$data/t.parquet"},
+        "bootstrap": 0,
+        "report": False,
+        "output": {"path": "$out/judged"},
+    },
+    "index": {
+        "job": "export",
+        "corpus": {"path": "$shrink", "id": "id"},
+        "metric": "inner_product",
+        "output": {"path": "$out/index"},
+    },
+}
+
+
+@pytest.fixture
+def chain(run_job, tmp_path):
+    """Run a pipeline of the steps above; its exit code, its error, what became of each step."""
+    vector_table(tmp_path / "e" / "one.parquet", 0)
+    truth_tables(tmp_path)
+    file = tmp_path / "pipeline.yaml"
+
+    def run(*flags, steps=STEPS, **settings):
+        values = {"vars": {"data": str(tmp_path), "out": f"{tmp_path}/out"}, "steps": steps}
+        values |= {"output": {"path": "$out/all"}, "report": False}
+        file.write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
+        code, error = run_job("pipeline", f"--config={file}", *flags, **settings)
+        path = tmp_path / "out" / "all" / "_manifest.json"
+        done = json.loads(path.read_text())["steps"] if path.exists() else []
+        return code, error, {step["name"]: step["outcome"] for step in done}
+
+    return run
+
+
+def test_what_is_up_to_date_is_skipped_and_what_changed_is_said(chain, tmp_path, told):
+    out = tmp_path / "out"
+    assert chain("--dry-run")[0] == 0
+    assert not out.exists()
+    ran = dict.fromkeys(STEPS, "ran")
+    assert chain("--run-id=one") == (0, "", ran)
+    assert leftovers(out) == ["all", "index", "judged", "shrunk", "shrunk.projection"]
+    assert {manifest(out / name)["run_id"] for name in ("shrunk", "judged", "index")} == {
+        "one-shrink",
+        "one-judge",
+        "one-index",
+    }
+    overall = manifest(out / "all")
+    assert (overall["run_id"], overall["job"]) == ("one", "pipeline")
+    assert overall["steps"][2]["needs"] == ["shrink"]
+    assert overall["steps"][2]["run_id"] == "one-index"
+
+    fresh = dict.fromkeys(STEPS, "up to date")
+    assert chain("--run-id=two") == (0, "", fresh)
+    assert manifest(out / "shrunk")["run_id"] == "one-shrink"
+    assert [step["run_id"] for step in manifest(out / "all")["steps"]][0] == "one-shrink"
+
+    vector_table(tmp_path / "e" / "two.parquet", 100)
+    told.clear()
+    assert chain("--run-id=three") == (0, "", {**ran, "judge": "up to date"})
+    assert "shrink (project) runs: input.path changed: 1 file more" in told.text
+    assert "index (export) runs: corpus.path changed: written anew" in told.text
+    assert len(pq.read_table(out / "shrunk")) == 40
+    assert len(pq.read_table(out / "index" / "ids.parquet")) == 40
+
+
+def test_a_failed_step_stops_the_rest_and_the_next_run_goes_on_from_there(chain, tmp_path):
+    code, error, done = chain(steps__judge__require="{accuracy: 0.95}")
+    assert code == 5
+    assert error.startswith(
+        "ember pipeline: step judge (evaluate): accuracy is 0.9, below the required 0.95."
+    )
+    assert done == {"shrink": "ran", "judge": "failed", "index": "not run"}
+    assert manifest(tmp_path / "out" / "judged")["unmet"]  # published all the same
+    assert not (tmp_path / "out" / "index").exists()
+
+    code, _, done = chain(steps__judge__require="{accuracy: 0.95}")  # nothing has changed
+    assert (code, done["shrink"], done["judge"]) == (5, "up to date", "failed")
+    code, _, done = chain()
+    assert (code, done) == (0, {"shrink": "up to date", "judge": "ran", "index": "ran"})
+
+
+def test_a_run_that_ends_between_steps_is_taken_up(chain, tmp_path, monkeypatch):
+    def interrupted(run):
+        raise KeyboardInterrupt
+
+    kind, _ = pipeline.JOBS["export"]
+    with monkeypatch.context() as patched:
+        patched.setitem(pipeline.JOBS, "export", (kind, interrupted))
+        assert chain("--run-id=one")[0] == 130
+    assert not (tmp_path / "out" / "all").exists()
+    assert chain("--run-id=two") == (
+        0,
+        "",
+        {"shrink": "up to date", "judge": "up to date", "index": "ran"},
+    )
+    assert manifest(tmp_path / "out" / "shrunk")["run_id"] == "one-shrink"
+
+
+def test_what_another_has_written_is_left_alone_unless_the_mode_says_overwrite(chain, tmp_path):
+    index = {"index": {**STEPS["index"], "corpus": {"path": "$data/e", "id": "id"}}}
+    write(tmp_path / "out" / "index" / "a.parquet", precious=[1])
+    code, error, done = chain(steps=index)
+    assert (code, done) == (2, {"index": "failed"})
+    assert "step index (export): " in error
+    assert "exists; set output.mode to overwrite" in error
+    assert pq.read_table(tmp_path / "out" / "index").column_names == ["precious"]
+    code, _, done = chain(steps=index, steps__index__output__mode="overwrite")
+    assert (code, done) == (0, {"index": "ran"})
+    assert chain(steps=index)[2] == {"index": "up to date"}  # the mode decides nothing then
+
+    (tmp_path / "out" / "all" / "_manifest.json").unlink()  # nor is its own folder known to be so
+    code, error, _ = chain(steps=index)
+    assert code == 2
+    assert "/out/all exists" in error
+
+
+def test_nothing_runs_when_a_step_lacks_its_input_or_a_key_is_wrong(chain, tmp_path):
+    code, error, _ = chain(steps__judge__truth__path="none", steps__index__corpus__path="$data/*x")
+    assert code == 2
+    assert "steps.judge.truth.path: there is nothing at none\n" in error
+    assert f"steps.index.corpus.path: there is nothing at {tmp_path}/*x" in error
+    code, error, _ = chain(steps__index__metrics="cosine")
+    assert code == 2
+    assert "unknown key steps.index.metrics (did you mean metric?)" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_resumed_step_keeps_its_rows_and_one_made_otherwise_is_made_anew(
+    chain, resnet, tmp_path, told
+):
+    ids = [f"picture-{n}" for n in range(6)]
+    data = tmp_path / "in"
+    write(data / "1.parquet", id=ids[:4], content=[picture(n) for n in range(4)])
+    embed = {
+        "job": "embed",
+        "input": {"path": "$data/in", "id": "id", "modality": "image"},
+        "model": {"name": resnet},
+        "output": {"path": "$out/vectors", "mode": "resume"},
+    }
+    out = tmp_path / "out" / "vectors"
+    assert chain(steps={"embed": embed}) == (0, "", {"embed": "ran"})
+    write(data / "2.parquet", id=ids[4:], content=[picture(n) for n in (4, 5)])
+    assert chain(steps={"embed": embed})[2] == {"embed": "ran"}
+    assert manifest(out)["counts"]["reused"] == 4
+    assert len(vectors(out, "id")) == 6
+    before = vectors(out, "id")
+    told.clear()
+    assert chain(steps={"embed": embed}, steps__embed__model__normalize="true")[2] == {
+        "embed": "ran"
+    }
+    assert "embed (embed) runs: model.normalize is True and was False" in told.text
+    assert "making all of it anew" in told.text
+    assert manifest(out)["counts"]["reused"] == 0
+    for key, vector in vectors(out, "id").items():
+        assert np.allclose(vector, before[key] / np.linalg.norm(before[key]), atol=1e-6)
