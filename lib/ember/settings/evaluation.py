@@ -77,7 +77,11 @@ Ranks = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 
 
 class EvaluateConfig(Config):
-    """Configuration of the `evaluate` job; which sections go with which kind is in conf/."""
+    """Configuration of the `evaluate` job; which sections go with which kind is in conf/.
+
+    `population: predictions` judges the rows that the judged table has, as after a split; by
+    default every row of the truth must be in it.
+    """
 
     kind: Kind | Literal["compare"]
     of: Kind = "classification"
@@ -88,6 +92,7 @@ class EvaluateConfig(Config):
     truth: TruthConfig | None = None
     queries: TruthConfig | None = None
     relevance: RelevanceConfig | None = None
+    population: Literal["truth", "predictions"] = "truth"
     slices: list[Name] = Field(default_factory=list)
     require: dict[str, float] = Field(default_factory=dict)
     classes: list[str] | list[int] | None = None
