@@ -204,7 +204,7 @@ def identity(
     config: SearchConfig | JoinConfig, left: DataFrame, right: DataFrame | None
 ) -> dict[str, Any]:
     """What the rows of the output depend on; see `publish.Output`."""
-    settings = config.model_dump(mode="json", exclude={"output"})
+    settings = config.model_dump(mode="json", exclude={"output", "report"})
     storage = Storage(left.sparkSession)
     files = tables.files(left) + (tables.files(right) if right else [])
     return {**settings, "input": storage.fingerprint(files)}

@@ -17,6 +17,7 @@ from ember.settings.embedding import (
     Source,
     Target,
 )
+from ember.settings.report import JoinReportConfig, SearchReportConfig
 
 __all__ = [
     "ComparisonLimits",
@@ -65,6 +66,7 @@ class SearchConfig(Config):
     recall: Annotated[float, Field(gt=0, lt=1)] = 0.95
     exclude_self: bool = False
     within: list[Name] = Field(default=[])
+    report: SearchReportConfig | None = None
     output: OutputConfig
     limits: ComparisonLimits = ComparisonLimits()
 
@@ -78,6 +80,7 @@ class JoinConfig(Config):
     metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
     within: list[Name] = Field(default=[])
     groups: GroupsConfig = GroupsConfig()
+    report: JoinReportConfig | None = None
     output: OutputConfig
     limits: JoinLimits = JoinLimits()
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ember.config import Config
 from ember.settings.embedding import Name, NewOutputConfig, Paths, RejectsConfig
+from ember.settings.report import ContentConfig
 
 __all__ = [
     "BaselineConfig",
@@ -104,5 +105,7 @@ class EvaluateConfig(Config):
     bootstrap: Annotated[int, Field(ge=0, le=10_000)] = 1000
     worst: Annotated[int, Field(ge=0, le=100_000)] = 100
     report: bool = True
+    content: ContentConfig | None = None
+    query_content: ContentConfig | None = None
     output: NewOutputConfig
     limits: RejectsConfig = RejectsConfig()
