@@ -10,8 +10,9 @@ from ember import job
 from ember.config import Config
 from ember.job import Run
 from ember.pipeline.planning import check_sources, plan
-from ember.pipeline.publishing import own_output
+from ember.pipeline.publishing import add_page, own_output
 from ember.pipeline.running import run_steps, try_steps
+from ember.report import check_packages
 from ember.settings.comparison import ExportConfig, JoinConfig, ProjectConfig, SearchConfig
 from ember.settings.embedding import EmbedConfig
 from ember.settings.evaluation import EvaluateConfig
@@ -32,10 +33,12 @@ JOBS: dict[str, tuple[type[Config], Callable[[Run[Any]], None]]] = {
 
 
 def pipeline(run: Run[PipelineConfig]) -> None:
-    spark = run.spark
+    config, spark = run.config, run.spark
     bodies = {name: body for name, (_, body) in JOBS.items()}
     with run.phase("check"):
-        work = plan(run.config, {name: kind for name, (kind, _) in JOBS.items()})
+        if config.report:
+            check_packages()
+        work = plan(config, {name: kind for name, (kind, _) in JOBS.items()})
         output = own_output(spark, work.output)
         check_sources(spark, work.steps)
     if run.dry_run:
@@ -44,8 +47,12 @@ def pipeline(run: Run[PipelineConfig]) -> None:
         return
 
     done = run_steps(run, work.steps, bodies)
+    facts = {"steps": done.describe()}
     with output.attempt():
-        output.publish(run.manifest(steps=done.describe()))
+        if config.report:
+            with run.phase("page"):
+                add_page(spark, output, done.outcomes, run.manifest(**facts))
+        output.publish(run.manifest(**facts))
     # What was done, and what was not, is published first: one needs it to see why.
     done.refuse_failure()
     run.say(f"{done.summary()}, in {output.path}")

@@ -10,6 +10,7 @@ import ctypes
 import ctypes.util
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = ["Storage"]
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_HIDDEN = re.compile(r"/[_.][^/=]*(?:/|$)")  # a column of partitions may be named _x=…
 
 
 class Storage:
@@ -87,7 +89,8 @@ class Storage:
     def listing(self, path: str) -> list[tuple[str, int, int]]:
         """The files at or under `path`, which may be a glob: URI, bytes, milliseconds of change.
 
-        Sorted; names that begin with _ or . are left out, as Spark does when it reads a table.
+        Sorted; what has a name that begins with _ or ., or lies in a folder with such a name, is
+        left out, as Spark does when it reads a table.
         """
         system, hadoop_path = self._open(path)
         if system.exists(hadoop_path):
@@ -96,11 +99,12 @@ class Storage:
             found = list(system.globStatus(hadoop_path) or [])
         files = []
         for status in found:
+            root = str(status.getPath().toString())
             inside = system.listFiles(status.getPath(), True)  # of a file: the file itself
             while inside.hasNext():
                 each = inside.next()
-                if not str(each.getPath().getName()).startswith(("_", ".")):
-                    place = str(each.getPath().toString())
+                place = str(each.getPath().toString())
+                if not _HIDDEN.search(place, len(root)):
                     files.append((place, int(each.getLen()), int(each.getModificationTime())))
         return sorted(files)
 

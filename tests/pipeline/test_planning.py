@@ -7,10 +7,10 @@ from typing import get_args
 
 import pytest
 import yaml
+from ember.jobs.pipeline import JOBS
 
 from ember.config import Config, load, parse
 from ember.errors import InvalidConfig
-from ember.jobs.pipeline import JOBS
 from ember.pipeline.files import local_files, sources, targets, use_of
 from ember.pipeline.planning import plan
 from ember.settings.pipeline import PipelineConfig

@@ -79,7 +79,7 @@ def _sections(value: Any, key: str) -> list[tuple[str, Config]]:
 
 
 def use_of(field: FieldInfo) -> Use | None:
-    """What a key names files for: the mark on a key: on its type, or on a branch of it where it may also be null."""
+    """What a key names files for: the mark on its type, or on that beside null."""
     marks = [mark for mark in field.metadata if isinstance(mark, Use)]
     for branch in get_args(field.annotation):
         if get_origin(branch) is Annotated:

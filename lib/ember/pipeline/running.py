@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, Literal
 
@@ -28,7 +29,10 @@ Body = Callable[[Run[Any]], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a step. why: it ran, or failed. run_id: of the run that wrote its output."""
+    """What became of a step.
+
+    why: it ran, or failed. seconds: that it took. run_id: of the run that wrote its output.
+    """
 
     name: str
     job: str
@@ -88,7 +92,7 @@ def try_steps(run: Run[PipelineConfig], steps: Sequence[Step], bodies: Mapping[s
         awaited = [name for name in step.needs if name in to_run]
         if awaited:
             to_run.add(step.name)
-            run.say(f"{step.name} can be checked once {', '.join(awaited)} has run")
+            run.say(f"{step.name} waits for {', '.join(awaited)} and can be checked after that")
             continue
         try:
             look = _Look(run, step)
@@ -106,35 +110,27 @@ def _run_step(
     run: Run[PipelineConfig], step: Step, body: Body
 ) -> tuple[Outcome, EmberError | None]:
     begun = perf_counter()
-
-    def outcome(what: Literal["ran", "up to date", "failed"], why: str) -> Outcome:
-        seconds = None if what == "up to date" else round(perf_counter() - begun, 3)
-        written = _manifest(Storage(run.spark), step) or {}
-        run_id = written.get("run_id")
-        return Outcome(
-            step.name, step.job, step.needs, step.output, what, why, seconds=seconds, run_id=run_id
-        )
-
+    told = partial(Outcome, step.name, step.job, step.needs, step.output)
     try:
         with run.phase(step.name):
             look = _Look(run, step)
             if look.verdict.state == "fresh":
-                done = outcome("up to date", "")
-                run.say(f"{step.name} is up to date, written by run {done.run_id}")
-                return done, None
+                run.say(f"{step.name} is up to date, written by run {look.run_id()}")
+                return told("up to date", run_id=look.run_id()), None
             look.call(body)
     except Exception as failure:
         error = _named(step, failure)
         _log.debug("step %s failed", step.name, exc_info=True)
-        return outcome("failed", str(error)), error
-    return outcome("ran", look.verdict.why), None
+        return told("failed", str(error), round(perf_counter() - begun, 3)), error
+    seconds = round(perf_counter() - begun, 3)
+    return told("ran", look.verdict.why, seconds, look.run_id()), None
 
 
 class _Look:
     """A step as it is found right before it may run, and how it is to be run."""
 
     def __init__(self, run: Run[PipelineConfig], step: Step) -> None:
-        storage = Storage(run.spark)
+        self._storage = storage = Storage(run.spark)
         self._run, self._step = run, step
         self._inputs = inputs(storage, step.config)
         placed = targets(step.config)
@@ -145,6 +141,10 @@ class _Look:
             inputs=self._inputs,
             versions=job.versions(),
         )
+
+    def run_id(self) -> str | None:
+        """Of the run that wrote what is at the step's output now."""
+        return (_manifest(self._storage, self._step) or {}).get("run_id")
 
     def call(self, body: Body) -> None:
         """Do what the job does; replace what an earlier run of this step has left."""
