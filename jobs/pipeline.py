@@ -9,7 +9,8 @@ from ember.jobs import classify, embed, evaluate, export, finetune, join, projec
 from ember import job
 from ember.config import Config
 from ember.job import Run
-from ember.pipeline.planning import check_sources, plan
+from ember.pipeline.checking import check_steps
+from ember.pipeline.planning import plan
 from ember.pipeline.publishing import add_page, own_output
 from ember.pipeline.running import run_steps, try_steps
 from ember.report import check_packages
@@ -40,7 +41,7 @@ def pipeline(run: Run[PipelineConfig]) -> None:
             check_packages()
         work = plan(config, {name: kind for name, (kind, _) in JOBS.items()})
         output = own_output(spark, work.output)
-        check_sources(spark, work.steps)
+        check_steps(spark, work.steps)
     if run.dry_run:
         try_steps(run, work.steps, bodies)
         run.say("configuration and input are fine as far as they are there; nothing was written")

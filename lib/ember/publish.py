@@ -29,12 +29,24 @@ from ember.errors import EmberError, InvalidInput, OtherSettings, TooManyFailure
 from ember.storage import Storage
 from ember.tables import column
 
-__all__ = ["MANIFEST", "Counts", "Output"]
+__all__ = ["MANIFEST", "Counts", "Output", "read_manifest"]
 
 MANIFEST = "_manifest.json"
 _log = logging.getLogger(__name__)
 
 Counts = dict[str, Any]
+
+
+def read_manifest(storage: Storage, folder: str) -> dict[str, Any] | None:
+    """What a run left beside the output at `folder`; None where there is nothing of the kind."""
+    file = f"{folder}/{MANIFEST}"
+    if not storage.exists(file):
+        return None
+    try:
+        found = json.loads(storage.read_text(file))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 class Output:

@@ -14,6 +14,16 @@ import yaml
 from ember.jobs import pipeline
 
 from corpora import leftovers, manifest, picture, vectors, write
+from ember.publish import Output
+from ember.settings.comparison import ProjectConfig
+from ember.settings.embedding import OutputConfig
+
+
+class Resumable(ProjectConfig):
+    """As `project` would be, if it could be resumed."""
+
+    output: OutputConfig
+
 
 PREDICTIONS = pa.list_(
     pa.struct([("index", pa.int32()), ("label", pa.string()), ("score", pa.float32())])
@@ -110,42 +120,42 @@ def test_what_is_up_to_date_is_skipped_and_what_changed_is_said(chain, tmp_path,
     vector_table(tmp_path / "e" / "two.parquet", 100)
     told.clear()
     assert chain("--run-id=three") == (0, "", {**ran, "judge": "up to date"})
-    assert "shrink (project) runs: input.path changed: 1 file more" in told.text
-    assert "index (export) runs: corpus.path changed: written anew" in told.text
+    assert "shrink (project) runs because input.path changed: 1 file more" in told.text
+    assert "index (export) runs because corpus.path changed: 1 file more" in told.text
     assert len(pq.read_table(out / "shrunk")) == 40
     assert len(pq.read_table(out / "index" / "ids.parquet")) == 40
 
 
 def test_a_failed_step_stops_the_rest_and_the_next_run_goes_on_from_there(chain, tmp_path):
-    code, error, done = chain(steps__judge__require="{accuracy: 0.95}")
+    index = {**STEPS["index"], "corpus": {"path": "$data/e", "id": "id"}}
+    steps = {"first": index, "judge": STEPS["judge"]}
+    steps["last"] = {**index, "output": {"path": "$out/last"}}
+    code, error, done = chain(steps=steps, steps__judge__require="{accuracy: 0.95}")
     assert code == 5
     assert error.startswith(
         "ember pipeline: step judge (evaluate): accuracy is 0.9, below the required 0.95."
     )
-    assert done == {"shrink": "ran", "judge": "failed", "index": "not run"}
+    assert done == {"first": "ran", "judge": "failed", "last": "not run"}
     assert manifest(tmp_path / "out" / "judged")["unmet"]  # published all the same
-    assert not (tmp_path / "out" / "index").exists()
-
-    code, _, done = chain(steps__judge__require="{accuracy: 0.95}")  # nothing has changed
-    assert (code, done["shrink"], done["judge"]) == (5, "up to date", "failed")
-    code, _, done = chain()
-    assert (code, done) == (0, {"shrink": "up to date", "judge": "ran", "index": "ran"})
+    assert not (tmp_path / "out" / "last").exists()
+    failed = manifest(tmp_path / "out" / "all")["steps"][1]
+    assert failed["why"] in error
+    code, _, done = chain(steps=steps)
+    assert (code, done) == (0, {"first": "up to date", "judge": "ran", "last": "ran"})
 
 
 def test_a_run_that_ends_between_steps_is_taken_up(chain, tmp_path, monkeypatch):
     def interrupted(run):
         raise KeyboardInterrupt
 
+    steps = {name: STEPS[name] for name in ("shrink", "index")}
     kind, _ = pipeline.JOBS["export"]
     with monkeypatch.context() as patched:
         patched.setitem(pipeline.JOBS, "export", (kind, interrupted))
-        assert chain("--run-id=one")[0] == 130
+        assert chain("--run-id=one", steps=steps)[0] == 130
     assert not (tmp_path / "out" / "all").exists()
-    assert chain("--run-id=two") == (
-        0,
-        "",
-        {"shrink": "up to date", "judge": "up to date", "index": "ran"},
-    )
+    done = {"shrink": "up to date", "index": "ran"}
+    assert chain("--run-id=two", steps=steps) == (0, "", done)
     assert manifest(tmp_path / "out" / "shrunk")["run_id"] == "one-shrink"
 
 
@@ -153,9 +163,9 @@ def test_what_another_has_written_is_left_alone_unless_the_mode_says_overwrite(c
     index = {"index": {**STEPS["index"], "corpus": {"path": "$data/e", "id": "id"}}}
     write(tmp_path / "out" / "index" / "a.parquet", precious=[1])
     code, error, done = chain(steps=index)
-    assert (code, done) == (2, {"index": "failed"})
-    assert "step index (export): " in error
-    assert "exists; set output.mode to overwrite" in error
+    assert (code, done) == (2, {})
+    assert "steps.index.output.path: " in error
+    assert "exists and was not written by this step; give another path, or set its" in error
     assert pq.read_table(tmp_path / "out" / "index").column_names == ["precious"]
     code, _, done = chain(steps=index, steps__index__output__mode="overwrite")
     assert (code, done) == (0, {"index": "ran"})
@@ -164,7 +174,7 @@ def test_what_another_has_written_is_left_alone_unless_the_mode_says_overwrite(c
     (tmp_path / "out" / "all" / "_manifest.json").unlink()  # nor is its own folder known to be so
     code, error, _ = chain(steps=index)
     assert code == 2
-    assert "/out/all exists" in error
+    assert "/out/all exists and was not written by a pipeline" in error
 
 
 def test_nothing_runs_when_a_step_lacks_its_input_or_a_key_is_wrong(chain, tmp_path):
@@ -178,31 +188,52 @@ def test_nothing_runs_when_a_step_lacks_its_input_or_a_key_is_wrong(chain, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_resumed_step_keeps_its_rows_and_one_made_otherwise_is_made_anew(
-    chain, resnet, tmp_path, told
-):
-    ids = [f"picture-{n}" for n in range(6)]
-    data = tmp_path / "in"
-    write(data / "1.parquet", id=ids[:4], content=[picture(n) for n in range(4)])
+def test_a_resumed_step_keeps_the_rows_it_has_done(chain, resnet, tmp_path):
+    data, out = tmp_path / "in", tmp_path / "out" / "vectors"
+    write(data / "1.parquet", id=["a", "b"], content=[picture(1), picture(2)])
     embed = {
         "job": "embed",
         "input": {"path": "$data/in", "id": "id", "modality": "image"},
         "model": {"name": resnet},
         "output": {"path": "$out/vectors", "mode": "resume"},
     }
-    out = tmp_path / "out" / "vectors"
     assert chain(steps={"embed": embed}) == (0, "", {"embed": "ran"})
-    write(data / "2.parquet", id=ids[4:], content=[picture(n) for n in (4, 5)])
+    write(data / "2.parquet", id=["c"], content=[picture(3)])
     assert chain(steps={"embed": embed})[2] == {"embed": "ran"}
-    assert manifest(out)["counts"]["reused"] == 4
-    assert len(vectors(out, "id")) == 6
-    before = vectors(out, "id")
-    told.clear()
-    assert chain(steps={"embed": embed}, steps__embed__model__normalize="true")[2] == {
-        "embed": "ran"
-    }
-    assert "embed (embed) runs: model.normalize is True and was False" in told.text
-    assert "making all of it anew" in told.text
-    assert manifest(out)["counts"]["reused"] == 0
-    for key, vector in vectors(out, "id").items():
-        assert np.allclose(vector, before[key] / np.linalg.norm(before[key]), atol=1e-6)
+    assert manifest(out)["counts"]["reused"] == 2
+    assert set(vectors(out, "id")) == {"a", "b", "c"}
+
+
+def test_what_cannot_be_resumed_is_made_anew_unless_another_has_written_it(
+    chain, monkeypatch, tmp_path
+):
+    """With a job that writes nothing but a manifest, and takes what is there for finished."""
+    runs = []
+
+    def body(run):
+        dimension, given = run.config.dimension, run.config.output
+        runs.append((given.mode, dimension))
+        output = Output(run.spark, given.path, given.mode, {"dimension": dimension})
+        output.check()
+        if given.mode != "resume" or not Path(given.path).exists():
+            with output.attempt():
+                output.publish(run.manifest())
+
+    monkeypatch.setitem(pipeline.JOBS, "project", (Resumable, body))
+    steps = {"shrink": {**STEPS["shrink"], "output": {"path": "$out/shrunk", "mode": "resume"}}}
+    assert chain(steps=steps)[2] == {"shrink": "ran"}
+    assert runs == [("resume", 3)]
+    assert chain(steps=steps, steps__shrink__dimension=2)[2] == {"shrink": "ran"}
+    assert runs[1:] == [("resume", 2), ("overwrite", 2)]  # made with other settings
+    vector_table(tmp_path / "e" / "two.parquet", 100)
+    assert chain(steps=steps, steps__shrink__dimension=2)[2] == {"shrink": "ran"}
+    assert runs[3:] == [("resume", 2), ("overwrite", 2)]  # finished, but of another input
+    assert chain(steps=steps, steps__shrink__dimension=2)[2] == {"shrink": "up to date"}
+
+    told = tmp_path / "out" / "shrunk" / "_manifest.json"
+    told.write_text(json.dumps({**json.loads(told.read_text()), "step": {"name": "other"}}))
+    code, error, _ = chain(steps=steps)
+    assert code == 2
+    assert "step shrink (project): " in error
+    assert "were made with other settings (dimension was 2)" in error
+    assert runs[5:] == [("resume", 3)]

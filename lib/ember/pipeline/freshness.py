@@ -8,11 +8,9 @@ from typing import Any, Literal
 
 from ember.pipeline.planning import Step
 
-__all__ = ["NOTE", "Verdict", "judge", "note"]
+__all__ = ["Verdict", "is_own", "judge", "note"]
 
-NOTE = "step"
-"""The key of a manifest under which a step notes what it was."""
-
+_NOTE = "step"  # the key of a manifest under which a step notes what it was
 _SHOWN = 3
 Facts = Mapping[str, Any]
 
@@ -31,7 +29,15 @@ class Verdict:
 
 def note(step: Step, inputs: Facts) -> dict[str, Any]:
     """What the manifest of a step says beside the job's own facts."""
-    return {NOTE: {"name": step.name, "needs": list(step.needs), "inputs": dict(inputs)}}
+    return {_NOTE: {"name": step.name, "needs": list(step.needs), "inputs": dict(inputs)}}
+
+
+def is_own(step: Step, manifest: Facts | None) -> bool:
+    """Has an earlier run of this step left the manifest?"""
+    if manifest is None:
+        return False
+    name = manifest.get(_NOTE, {}).get("name")
+    return bool(manifest.get("job") == step.job and name == step.name)
 
 
 def judge(
@@ -49,12 +55,11 @@ def judge(
     """
     if "output.path" in gone:
         return Verdict("absent", f"there is nothing at {step.output} yet")
-    noted = (manifest or {}).get(NOTE, {})
-    if manifest is None or (manifest.get("job"), noted.get("name")) != (step.job, step.name):
+    if manifest is None or not is_own(step, manifest):
         return Verdict("foreign", f"what is at {step.output} was not written by this step")
     changes = [
         *_settings(manifest.get("config", {}), step.config.model_dump(mode="json")),
-        *_inputs(noted["inputs"], inputs),
+        *_inputs(manifest[_NOTE]["inputs"], inputs),
         *_versions(manifest.get("versions", {}), versions),
     ]
     changes += [f"what {key} names is gone" for key in gone]

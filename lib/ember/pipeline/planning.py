@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from pyspark.sql import SparkSession
-
 from ember.config import Config, parse, read
-from ember.errors import InvalidConfig, InvalidInput
-from ember.pipeline.files import missing, sources, targets
+from ember.errors import InvalidConfig
+from ember.pipeline.files import sources, targets
 from ember.pipeline.references import NAME, References, Unchecked
 from ember.settings.pipeline import PipelineConfig, StepConfig
-from ember.storage import Storage
 
-__all__ = ["Plan", "Step", "check_sources", "plan"]
+__all__ = ["Plan", "Step", "plain", "plan"]
 
 Kinds = Mapping[str, type[Config]]
 
@@ -75,18 +72,6 @@ def plan(config: PipelineConfig, kinds: Kinds) -> Plan:
     return Plan(steps, own)
 
 
-def check_sources(spark: SparkSession, steps: Sequence[Step]) -> None:
-    """Raise InvalidInput that names all inputs which are neither there nor made by a step."""
-    storage, made, problems = Storage(spark), list[str](), []
-    for step in steps:
-        for key, path in missing(storage, step.config):
-            if not any(_plain(path).startswith(each) for each in made):
-                problems.append(f"steps.{step.name}.{key}: there is nothing at {path}")
-        made += map(_plain, targets(step.config).values())
-    if problems:
-        raise InvalidInput("\n".join(problems))
-
-
 def _bad_names(config: PipelineConfig) -> Iterator[str]:
     for section in ("vars", "steps"):
         for name in getattr(config, section):
@@ -116,7 +101,7 @@ def _step(
     if described.config:
         keys = _merged(read(known.resolve(described.config, f"{at}.config")), keys)
     config = parse(kinds[described.job], keys, "", f"{at}.")
-    read_here = [_plain(path) for paths in sources(config).values() for path in paths]
+    read_here = [plain(path) for paths in sources(config).values() for path in paths]
     needs = [
         step.name
         for step in before
@@ -138,7 +123,7 @@ def _merged(base: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _made_by(step: Step, path: str) -> bool:
-    return any(_within(path, _plain(target)) for target in targets(step.config).values())
+    return any(_within(path, plain(target)) for target in targets(step.config).values())
 
 
 def _overlaps(steps: Sequence[Step], own: str) -> Iterator[str]:
@@ -148,7 +133,7 @@ def _overlaps(steps: Sequence[Step], own: str) -> Iterator[str]:
         for key, path in targets(step.config).items():
             shown = f"steps.{step.name}.{key}"
             for other, there in placed:
-                one, two = _plain(path), _plain(there)
+                one, two = plain(path), plain(there)
                 if _within(one, two) or _within(two, one):
                     yield (
                         f"{shown}: {path} and {there} of {other} are one folder, or one within the "
@@ -161,7 +146,7 @@ def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder.rstrip('/')}/")
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
     """A path in one spelling: absolute where it is of this machine."""
     scheme, colon, rest = path.partition(":")
     if colon and scheme != "file" and "/" not in scheme:

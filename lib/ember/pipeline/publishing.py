@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from ember.errors import InvalidInput
 from ember.pipeline.running import Outcome
-from ember.publish import MANIFEST, Output
+from ember.publish import Output, read_manifest
 from ember.storage import Storage
 
 __all__ = ["PAGE", "add_page", "own_output"]
@@ -24,11 +24,14 @@ def own_output(spark: SparkSession, path: str) -> Output:
 
     Raises InvalidInput where anything else is there.
     """
-    storage, file = Storage(spark), f"{path}/{MANIFEST}"
-    replaced = storage.exists(file) and _is_pipeline(storage.read_text(file))
-    output = Output(spark, path, "overwrite" if replaced else "fail", {"job": "pipeline"})
-    output.check()
-    return output
+    storage = Storage(spark)
+    earlier = read_manifest(storage, path) or {}
+    mode = "overwrite" if earlier.get("job") == "pipeline" else "fail"
+    if mode == "fail" and storage.exists(path):
+        raise InvalidInput(
+            f"output.path: {path} exists and was not written by a pipeline; give another path"
+        )
+    return Output(spark, path, mode, {"job": "pipeline"})
 
 
 def add_page(
@@ -53,10 +56,3 @@ def add_page(
         page = Path(local) / PAGE
         page.write_text(render_steps(steps, manifest), "utf-8")
         output.add(str(page), PAGE)
-
-
-def _is_pipeline(text: str) -> bool:
-    try:
-        return bool(json.loads(text).get("job") == "pipeline")
-    except (ValueError, AttributeError):
-        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from ember.job import Run
 from ember.pipeline.files import inputs, targets
 from ember.pipeline.freshness import Verdict, judge, note
 from ember.pipeline.planning import Step
-from ember.publish import MANIFEST
+from ember.publish import read_manifest
 from ember.settings.pipeline import PipelineConfig
 from ember.storage import Storage
 
@@ -136,7 +135,7 @@ class _Look:
         placed = targets(step.config)
         self.verdict: Verdict = judge(
             step,
-            _manifest(storage, step),
+            read_manifest(storage, step.output),
             [key for key, path in placed.items() if not storage.exists(path)],
             inputs=self._inputs,
             versions=job.versions(),
@@ -144,24 +143,30 @@ class _Look:
 
     def run_id(self) -> str | None:
         """Of the run that wrote what is at the step's output now."""
-        return (_manifest(self._storage, self._step) or {}).get("run_id")
+        return (read_manifest(self._storage, self._step.output) or {}).get("run_id")
 
     def call(self, body: Body) -> None:
-        """Do what the job does; replace what an earlier run of this step has left."""
-        own = self.verdict.state != "foreign"
-        mode = self._step.config.output.mode
-        if self.verdict.state == "outdated" and mode == "fail":
+        """Do what the job does; replace what an earlier run of this step has left.
+
+        Where the step says resume, what can be kept is kept.
+        """
+        step, state, mode = self._step, self.verdict.state, self._step.config.output.mode
+        if state == "outdated" and mode == "fail":
             mode = "overwrite"
         with self._logged() as run_id:
             if not self._run.dry_run:
-                _log.info("%s (%s) runs: %s", self._step.name, self._step.job, self.verdict.why)
+                _log.info("%s (%s) runs because %s", step.name, step.job, self.verdict.why)
             try:
                 body(self._step_run(run_id, mode))
             except OtherSettings as error:
-                if not own:
+                if state == "foreign":
                     raise
-                _log.info("making all of it anew: %s", error)
-                body(self._step_run(run_id, "overwrite"))
+                _log.info("nothing can be resumed: %s", error)
+            else:
+                # A job that takes an outdated output for finished has done nothing.
+                if state != "outdated" or self._run.dry_run or self.run_id() == run_id:
+                    return
+            body(self._step_run(run_id, "overwrite"))
 
     def _step_run(self, run_id: str, mode: str) -> Run[Any]:
         config = self._step.config
@@ -184,18 +189,6 @@ class _Look:
             yield run_id
         finally:
             job.log_as(self._run.run_id)
-
-
-def _manifest(storage: Storage, step: Step) -> dict[str, Any] | None:
-    """Of the output that is there; None where there is none."""
-    file = f"{step.output}/{MANIFEST}"
-    if not storage.exists(file):
-        return None
-    try:
-        found = json.loads(storage.read_text(file))
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _named(step: Step, failure: Exception) -> EmberError:
