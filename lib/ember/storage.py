@@ -92,13 +92,9 @@ class Storage:
         Sorted; what has a name that begins with _ or ., or lies in a folder with such a name, is
         left out, as Spark does when it reads a table.
         """
-        system, hadoop_path = self._open(path)
-        if system.exists(hadoop_path):
-            found = [system.getFileStatus(hadoop_path)]
-        else:
-            found = list(system.globStatus(hadoop_path) or [])
+        system, _ = self._open(path)
         files = []
-        for status in found:
+        for status in self._found(path):
             root = str(status.getPath().toString())
             inside = system.listFiles(status.getPath(), True)  # of a file: the file itself
             while inside.hasNext():
@@ -107,6 +103,16 @@ class Storage:
                 if not _HIDDEN.search(place, len(root)):
                     files.append((place, int(each.getLen()), int(each.getModificationTime())))
         return sorted(files)
+
+    def matches(self, path: str) -> bool:
+        """Is there anything at `path`, which may be a glob?"""
+        return bool(self._found(path))
+
+    def _found(self, path: str) -> list[Any]:
+        system, hadoop_path = self._open(path)
+        if system.exists(hadoop_path):
+            return [system.getFileStatus(hadoop_path)]
+        return list(system.globStatus(hadoop_path) or [])
 
     def fingerprint(self, paths: Iterable[str]) -> str:
         """A hash of the files' paths, sizes and times of modification."""

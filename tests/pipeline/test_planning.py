@@ -145,16 +145,16 @@ def sections(annotation):
 
 
 @pytest.mark.parametrize("job", sorted(JOBS))
-def test_every_path_of_a_job_is_marked_as_read_or_written(job):
+def test_every_path_and_model_of_a_job_is_marked(job):
     """A key without a mark would not be looked at, and the step be skipped wrongly."""
     pending, seen = [KINDS[job]], []
     while pending:
         kind = pending.pop()
         for name, field in kind.model_fields.items():
             pending += sections(field.annotation)
-            if name == "path":
+            if name == "path" or (name == "name" and "precision" in kind.model_fields):
                 seen.append(kind)
-                assert use_of(field) is not None, f"{kind.__name__}.path"
+                assert use_of(field) is not None, f"{kind.__name__}.{name}"
     assert len(seen) >= 2
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from ember.config import Config
-from ember.settings.embedding import ModelConfig, Use
+from ember.settings.embedding import Use
 from ember.storage import Storage
 
 __all__ = ["inputs", "local_files", "missing", "sources", "targets", "use_of"]
@@ -28,8 +28,13 @@ def sources(config: Config) -> dict[str, list[str]]:
 
 def local_files(config: Config) -> dict[str, list[str]]:
     """What a step reads of this machine, models above all, by key."""
-    marked = _marked(config)
-    return {key: [_local(each) for each in p] for key, use, p in marked if use is Use.READ_LOCAL}
+    found = {}
+    for key, use, paths in _marked(config):
+        if use is Use.READ_LOCAL:
+            found[key] = [f"file:{_local(path)}" for path in paths]
+        elif use is Use.MODEL and (model := _local(paths[0].removeprefix("hf:"))).exists():
+            found[key] = [f"file:{model}"]
+    return found
 
 
 def inputs(storage: Storage, config: Config) -> dict[str, dict[str, Any]]:
@@ -56,13 +61,11 @@ def _state(storage: Storage, paths: list[str]) -> dict[str, Any]:
 def missing(storage: Storage, config: Config) -> Iterator[tuple[str, str]]:
     """Keys and paths at which there is nothing to read."""
     for key, paths in sources(config).items():
-        yield from ((key, path) for path in paths if not storage.listing(path))
+        yield from ((key, path) for path in paths if not storage.matches(path))
 
 
 def _marked(config: Config, at: str = "") -> Iterator[tuple[str, Use, list[str]]]:
     """The keys that name files, what they are for, and what they name."""
-    if isinstance(config, ModelConfig):
-        yield from _of_model(config, at)
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         for key, each in _sections(value, f"{at}{name}"):
@@ -74,8 +77,9 @@ def _marked(config: Config, at: str = "") -> Iterator[tuple[str, Use, list[str]]
 def _sections(value: Any, key: str) -> list[tuple[str, Config]]:
     if isinstance(value, Config):
         return [(key, value)]
-    listed = enumerate(value) if isinstance(value, list) else ()
-    return [(f"{key}.{n}", each) for n, each in listed if isinstance(each, Config)]
+    inner = dict(enumerate(value)) if isinstance(value, list) else value
+    named = inner.items() if isinstance(inner, dict) else ()
+    return [(f"{key}.{name}", each) for name, each in named if isinstance(each, Config)]
 
 
 def use_of(field: FieldInfo) -> Use | None:
@@ -87,13 +91,5 @@ def use_of(field: FieldInfo) -> Use | None:
     return marks[0] if marks else None
 
 
-def _of_model(model: ModelConfig, at: str) -> Iterator[tuple[str, Use, list[str]]]:
-    family, _, name = model.name.partition(":")
-    if family == "hf" and Path(name.removeprefix("file://")).expanduser().is_dir():
-        yield f"{at}name", Use.READ_LOCAL, [name]
-    if family == "keras" and model.weights not in ("imagenet", "random"):
-        yield f"{at}weights", Use.READ_LOCAL, [model.weights]
-
-
-def _local(path: str) -> str:
-    return f"file:{Path(path.removeprefix('file://')).expanduser().absolute()}"
+def _local(path: str) -> Path:
+    return Path(path.removeprefix("file://")).expanduser().absolute()

@@ -16,6 +16,7 @@ __all__ = [
     "LimitsConfig",
     "LocalFile",
     "ModelConfig",
+    "ModelName",
     "Name",
     "NewOutputConfig",
     "OutputConfig",
@@ -32,6 +33,7 @@ class Use(Enum):
 
     READ = "read"
     READ_LOCAL = "read on the driver's machine"
+    MODEL = "a model, its files on the driver's machine or elsewhere"
     WRITE = "write"
 
 
@@ -39,6 +41,7 @@ Name = Annotated[str, Field(min_length=1)]
 Paths = Annotated[Name | Annotated[list[str], Field(min_length=1)], Use.READ]
 Source = Annotated[Name, Use.READ]
 LocalFile = Annotated[Name, Use.READ_LOCAL]
+ModelName = Annotated[Name, Use.MODEL]
 Target = Annotated[Name, Use.WRITE]
 
 
@@ -55,8 +58,8 @@ class InputConfig(Config):
 class ModelConfig(Config):
     """A model and what is taken from it. `layer: null` is avg_pool for images, mean for texts."""
 
-    name: Name
-    weights: Name = "imagenet"
+    name: ModelName
+    weights: ModelName = "imagenet"
     revision: Name | None = None
     layer: Literal["avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None = None
     runtime: Literal["auto", "tensorflow", "torch", "openvino"] = "auto"
