@@ -14,6 +14,8 @@ from ember.settings.embedding import (
     OutputConfig,
     Paths,
     RejectsConfig,
+    Source,
+    Target,
 )
 from ember.settings.report import JoinReportConfig, SearchReportConfig
 
@@ -47,7 +49,7 @@ class JoinLimits(ComparisonLimits):
 class GroupsConfig(Config):
     """Where near-duplicate groups go; null: nowhere."""
 
-    path: Name | None = None
+    path: Target | None = None
 
 
 class SearchConfig(Config):
@@ -101,10 +103,10 @@ class ProjectConfig(Config):
     dimension: Annotated[int, Field(ge=1)] | None = None
     explained: Annotated[float, Field(gt=0, le=1)] | None = None
     like: VectorsConfig | None = None
-    projection: Name | None = None
+    projection: Source | None = None
     center: bool = True
     whiten: bool = False
-    save: Name | None = None
+    save: Target | None = None
     output: NewOutputConfig
     limits: RejectsConfig = RejectsConfig()
 
