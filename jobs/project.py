@@ -22,7 +22,7 @@ def project(run: Run[ProjectConfig]) -> None:
             projection=config.projection,
         )
         tables.read_embeddings(spark, source)
-        table = tables.read(spark, source.path)
+        table = tables.read_table(spark, source)
         output = Output(spark, config.output.path, config.output.mode, {"job": "project"})
         output.check()
         folder = config.projection or config.save or f"{output.path}.projection"
@@ -33,7 +33,7 @@ def project(run: Run[ProjectConfig]) -> None:
             fitted = projection.load_projection(spark, folder)
             projection.check_length(table, source.embedding, fitted, ceiling)
         elif config.like is not None:
-            other = tables.read(spark, config.like.path)
+            other = tables.read_table(spark, config.like)
             dimension = projection.output_dimension(other, config.like.embedding, "like")
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")

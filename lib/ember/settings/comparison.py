@@ -12,8 +12,8 @@ from ember.settings.embedding import (
     Name,
     NewOutputConfig,
     OutputConfig,
-    Paths,
     RejectsConfig,
+    TableConfig,
 )
 
 __all__ = [
@@ -80,10 +80,9 @@ class JoinConfig(Config):
     limits: JoinLimits = JoinLimits()
 
 
-class VectorsConfig(Config):
+class VectorsConfig(TableConfig):
     """A column of vectors whose length is all that is asked for."""
 
-    path: Paths
     embedding: Name = "embedding"
 
 

@@ -19,16 +19,23 @@ __all__ = [
     "OutputConfig",
     "Paths",
     "RejectsConfig",
+    "TableConfig",
 ]
 
 Paths = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1)]
 
 
-class InputConfig(Config):
-    """A corpus. `unique_ids: true` has the run refuse an input with a repeated id."""
+class TableConfig(Config):
+    """A table that is read. `where`: a condition in SQL; only rows for which it is true are."""
 
     path: Paths
+    where: Name | None = None
+
+
+class InputConfig(TableConfig):
+    """A corpus. `unique_ids: true` has the run refuse an input with a repeated id."""
+
     id: Name
     content: Name = "content"
     modality: Literal["image", "text"]
@@ -85,9 +92,8 @@ class EmbedConfig(Config):
     limits: LimitsConfig = LimitsConfig()
 
 
-class EmbeddingsConfig(Config):
+class EmbeddingsConfig(TableConfig):
     """A table of embeddings, as `embed` writes it."""
 
-    path: Paths
     id: Name
     embedding: Name = "embedding"

@@ -15,7 +15,7 @@ from ember.settings.embedding import (
     Name,
     NewOutputConfig,
     OutputConfig,
-    Paths,
+    TableConfig,
 )
 
 __all__ = [
@@ -51,13 +51,12 @@ class ClassifyConfig(Config):
     limits: LimitsConfig = LimitsConfig()
 
 
-class LabelsConfig(Config):
+class LabelsConfig(TableConfig):
     """Labels by id; a list column makes the head multi-label.
 
     Labels that fewer than `min_rows` rows have are left out.
     """
 
-    path: Paths
     id: Name
     label: Name = "label"
     min_rows: Annotated[int, Field(ge=1)] = 1
