@@ -43,7 +43,11 @@ class InputConfig(TableConfig):
 
 
 class ModelConfig(Config):
-    """A model and what is taken from it. `layer: null` is avg_pool for images, mean for texts."""
+    """A model and what is taken from it.
+
+    `layer: null` is avg_pool for images, mean for texts, and pooler for dual encoders such as CLIP:
+    the projected features, in which images and texts can be compared.
+    """
 
     name: Name
     weights: Name = "imagenet"
