@@ -36,7 +36,7 @@ def test_the_default_layer_of_a_dual_encoder_is_what_images_and_texts_share(
 
 def test_no_other_layer_of_a_dual_encoder_can_be_asked_for(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(TOWERS))
-    with pytest.raises(InvalidConfig, match="mean is not one of hf:.* for texts: pooler"):
+    with pytest.raises(InvalidConfig, match=r"mean is not one of hf:.* for texts: pooler"):
         models.resolve(ModelConfig(name=f"hf:{tmp_path}", layer="mean"), "text", 1000)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InvalidInput, match=r"config\.json is not JSON"):
