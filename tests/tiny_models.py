@@ -113,6 +113,34 @@ def tiny_roberta(folder: Path) -> Path:
     return folder
 
 
+def tiny_dual(folder: Path, kind: str) -> Path:
+    """CLIPModel, SiglipModel or ChineseCLIPModel: 2 layers a tower, 16 projected features."""
+    import torch
+    import transformers
+
+    torch.manual_seed(3)
+    words = vocabulary()
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    tower |= {"num_attention_heads": 4}
+    text = {**tower, "vocab_size": len(words), "max_position_embeddings": MAX_TOKENS}
+    text |= {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": words.index("[SEP]")}
+    if kind == "Siglip":
+        text["projection_size"] = tower["hidden_size"]
+    vision = {**tower, "image_size": 32, "patch_size": 8}
+    sizes = {} if kind == "Siglip" else {"projection_dim": 16}
+    config = getattr(transformers, f"{kind}Config")(text_config=text, vision_config=vision, **sizes)
+    model = getattr(transformers, f"{kind}Model")(config).eval()
+    _stir(model)
+    model.save_pretrained(folder)
+    transformers.BertTokenizerFast(
+        vocab={word: index for index, word in enumerate(words)}, model_max_length=MAX_TOKENS
+    ).save_pretrained(folder)
+    transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(folder)
+    return folder
+
+
 def keras_weights(file: Path, architecture: str, *, top: bool) -> Path:
     """Random weights of a model of keras.applications, as .weights.h5 or .keras."""
     import keras

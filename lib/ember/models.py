@@ -66,9 +66,13 @@ def resolve(
             "or hf:<hub id or folder> for a transformers model"
         )
     family: Family = family_name
-    layer = _layer(config, family, modality, classes)
     runtime = _runtime(config, family, gpu)
-    path = _keras_weights(name, config.weights) if family == "keras" else _folder(name, config)
+    if family == "keras":
+        layer = _layer(config, family, modality, classes)
+        path = _keras_weights(name, config.weights)
+    else:
+        path = _folder(name, config)
+        layer = _layer(config, family, modality, classes, dual=_is_dual(path))
     weights = hash_files(path)
     if runtime == "openvino":
         path = _converted(name, path, layer, weights)
@@ -88,7 +92,23 @@ def resolve(
     )
 
 
-def _layer(config: ModelConfig, family: Family, modality: Modality, classes: bool) -> str:
+def _is_dual(path: Path) -> bool:
+    """Does the folder hold a dual encoder: CLIP, SigLIP and their kin, two towers and no head?
+
+    Models that talk about pictures have both configurations too, and are of a class For….
+    """
+    try:
+        settings = json.loads((path / "config.json").read_text("utf-8"))
+    except ValueError as error:
+        raise InvalidInput(f"{path / 'config.json'} is not JSON: {error}") from None
+    if not {"text_config", "vision_config"} <= settings.keys():
+        return bool(settings.get("model_type") == "vision-text-dual-encoder")
+    return not any("For" in name for name in settings.get("architectures") or ())
+
+
+def _layer(
+    config: ModelConfig, family: Family, modality: Modality, classes: bool, dual: bool = False
+) -> str:
     layer = config.layer or ("avg_pool" if modality == "image" else "mean")
     known: tuple[str, ...] = IMAGE_LAYERS if modality == "image" else TEXT_LAYERS
     if family == "keras":
@@ -101,6 +121,8 @@ def _layer(config: ModelConfig, family: Family, modality: Modality, classes: boo
         known = ("avg_pool", "cls", "pooler")
     if classes:
         return CLASSES
+    if dual:  # its only features that are in one space for images and texts
+        known, layer = ("pooler",), config.layer or "pooler"
     if layer not in known:
         raise InvalidConfig(
             f"model.layer {layer} is not one of {config.name} for {modality}s: {', '.join(known)}"

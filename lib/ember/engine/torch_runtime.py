@@ -74,6 +74,7 @@ def max_tokens(tokenizer: Any, config: Any) -> int:
     The smaller of what the tokenizer states and the number of position embeddings; RoBERTa and
     its kin spend the positions up to the padding id on padding.
     """
+    config = getattr(config, "text_config", None) or config  # of a dual encoder
     limits = []
     if tokenizer.model_max_length < 1_000_000:  # larger stands for "not stated"
         limits.append(tokenizer.model_max_length)
@@ -102,6 +103,14 @@ class _TorchEncoder:
         self.device = torch.cuda.get_device_name(0) if device == "cuda" else "cpu"
         self._torch = torch
         self.model = self._load(transformers)
+        # CLIP and its kin: a tower for images and one for texts, projected to one space.
+        self._dual = spec.layer != CLASSES and all(
+            hasattr(self.model, f"get_{kind}_features") for kind in ("image", "text")
+        )
+        if self._dual and spec.layer != "pooler":
+            raise InvalidInput(
+                f"{spec.name} embeds images and texts in one space; model.layer is pooler for it"
+            )
 
     def _load(self, transformers: Any) -> Any:
         from safetensors import SafetensorError
@@ -213,6 +222,9 @@ class TorchImageEncoder(_TorchEncoder):
             self.torch_device, self.model.dtype, memory_format=torch.channels_last
         )
         with torch.inference_mode():
+            if self._dual:
+                output = self.model.get_image_features(pixel_values=pixels)
+                return self._features(output, lambda: output.pooler_output)
             output = self.model(pixel_values=pixels)
             return self._features(output, lambda: pool_image(output, self.spec.layer))
 
@@ -237,6 +249,9 @@ class TorchTextEncoder(_TorchEncoder):
         if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
             raise InvalidInput(f"{spec.name} cannot be loaded: the folder holds no tokenizer")
         self.max_tokens = max_tokens(self.tokenizer, self.model.config)
+        # SigLIP was trained on texts of full length, padding unmasked, and pools the last token.
+        full = self._dual and self.model.config.model_type.startswith("siglip")
+        self._padded_to = self.max_tokens if full else None
         self.batch_size = spec.batch_size or (256 if device == "cuda" else 32)
         self.batch_cost = self.batch_size * min(self.max_tokens, 128)
         self.window_rows = 32 * self.batch_size
@@ -268,7 +283,7 @@ class TorchTextEncoder(_TorchEncoder):
     def run(self, items: Sequence[Tokens]) -> Matrix:
         """Vectors (n, d) float32 of token ids n × (t,), padded here to the longest."""
         torch = self._torch
-        shape = (len(items), max(len(ids) for ids in items))
+        shape = (len(items), self._padded_to or max(len(ids) for ids in items))
         ids = np.full(shape, self.tokenizer.pad_token_id or 0, np.int64)
         mask = np.zeros(shape, np.int64)
         for row, each in enumerate(items):
@@ -279,6 +294,10 @@ class TorchTextEncoder(_TorchEncoder):
             "attention_mask": torch.from_numpy(mask).to(self.torch_device),
         }
         with torch.inference_mode():
+            if self._dual:
+                given = {"input_ids": inputs["input_ids"]} if self._padded_to else inputs
+                output = self.model.get_text_features(**given)
+                return self._features(output, lambda: output.pooler_output)
             output = self.model(**inputs)
             return self._features(
                 output, lambda: pool_text(output, inputs["attention_mask"], self.spec.layer)
