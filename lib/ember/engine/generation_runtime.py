@@ -274,8 +274,8 @@ class TorchImageDescriber(_TorchWriter):
             raise RowError("unusable input", f"the processor says: {error}") from error
         if self.model.config.model_type == "git" and prompt is not None:
             # Its tokenizer ends a text, which the model is to go on with.
-            for name in tensors.keys() & {"input_ids", "attention_mask"}:
-                tensors[name] = tensors[name][:, :-1]
+            tensors["input_ids"] = tensors["input_ids"][:, :-1]
+            tensors = {name: tensors[name] for name in ("pixel_values", "input_ids")}
         return tensors
 
     def _groups(self, items: Sequence[_Item]) -> Iterable[list[int]]:
