@@ -286,14 +286,16 @@ def test_clear_choices_are_not_in_doubt() -> None:
         assert sum(doubts) < 5
 
 
-def bad_pixels(number: int) -> bytes:
-    blocks = np.random.default_rng(number).integers(0, 256, (3, 4, 3), np.uint8)
+def blocks(number: int) -> bytes:
+    """A picture of a few large blocks of colour."""
+    pixels = np.random.default_rng(number).integers(0, 256, (3, 4, 3), np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(blocks).resize((40, 30)).save(stream, "PNG")
+    Image.fromarray(pixels).resize((40, 30)).save(stream, "PNG")
     return stream.getvalue()
 
 
-IMAGES = [bad_pixels(number) for number in range(9)]
+SAID = 8
+IMAGES = [blocks(number) for number in range(6)]
 
 
 def plain_captions(folder: Path, prompts: list[str | None]) -> list[str]:
@@ -320,7 +322,7 @@ def plain_captions(folder: Path, prompts: list[str | None]) -> list[str]:
             said = torch.cat([torch.tensor([[first]]), said], dim=1)
             start = said.shape[1]
             inputs["input_ids" if kind == "git" else "decoder_input_ids"] = said
-        output = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+        output = model.generate(**inputs, max_new_tokens=SAID, do_sample=False)
         found.append(tokenizer.decode(output[0, start:], skip_special_tokens=True))
     return found
 
@@ -329,17 +331,17 @@ def plain_captions(folder: Path, prompts: list[str | None]) -> list[str]:
 def test_captions_equal_plain_transformers(captioners: dict[str, Path], name: str) -> None:
     folder = captioners[name]
     bare = plain_captions(folder, [None] * len(IMAGES))
-    prompts = ["a", "a dog", "the cat", None, "a", "a big dog", "cat", "a", "mat is"]
+    prompts = ["a", "a dog", None, "a", "a big dog", "cat"]
     prompted = plain_captions(folder, prompts)
-    assert len(set(bare)) > 4
-    assert sum(one != other for one, other in zip(bare, prompted, strict=True)) > 4
+    assert len(set(bare)) > 3
+    assert sum(one != other for one, other in zip(bare, prompted, strict=True)) > 3
     rows = [Ask(data) for data in IMAGES]
     spoken = [
         Ask(data, prompt.encode() if prompt else None)
         for data, prompt in zip(IMAGES, prompts, strict=True)
     ]
-    for batch_size in (1, 4, None):
-        spec = writer(folder, modality="image", batch_size=batch_size)
+    for batch_size in (1, 4):
+        spec = writer(folder, modality="image", batch_size=batch_size, max_new_tokens=SAID)
         assert texts(spec, rows) == bare
         assert texts(spec, spoken) == prompted
 

@@ -240,7 +240,9 @@ def test_a_killed_run_is_resumed(describe, out, tmp_path, plain, gpt2):
     }
     shared = {"input__id": "key", "input__modality": "text", "model__name": gpt2}
     shared |= {"generation__max_new_tokens": NEW, "output__path": out}
-    process = start(["python", "jobs/describe.py", *settings(**job, **shared)], tmp_path / "log")
+    (tmp_path / "spark-defaults.conf").write_text("spark.master local[1]\n")
+    command = ["python", "jobs/describe.py", *settings(**job, **shared)]
+    process = start(command, tmp_path / "log", SPARK_CONF_DIR=str(tmp_path))
     wait_for(lambda: len(committed(out)) > 4, process, 180)
     stop(process)
     assert not out.exists()

@@ -220,9 +220,11 @@ class TorchImageDescriber(_TorchWriter):
             self.tokenizer = self._auto(AutoTokenizer)
         else:
             self.processor = self._auto(AutoProcessor)
-            if not isinstance(self.processor, ProcessorMixin):
-                raise InvalidInput(f"{spec.name} cannot be loaded: the folder holds no processor")
-            self.tokenizer = self.processor.tokenizer
+            self.tokenizer = getattr(self.processor, "tokenizer", None)
+            if not isinstance(self.processor, ProcessorMixin) or self.tokenizer is None:
+                raise InvalidInput(
+                    f"{spec.name} cannot be loaded: the folder holds no processor of both"
+                )
         text_config = self.model.config.get_text_config(decoder=True)
         self.longest = getattr(text_config, "max_position_embeddings", None)
         if self.longest and self.longest <= self.generation.max_new_tokens:
