@@ -13,6 +13,7 @@ from ember.errors import InvalidInput
 from ember.learn.head import Float32, Head, Kind, standardise
 from ember.learn.objective import INTERCEPT_SCALING, Layers, Loss, Problem, minimise
 from ember.learn.rows import Float64, Moments, Rows, scaling
+from ember.learn.weighting import fit_weighted
 
 __all__ = [
     "PENALTIES",
@@ -30,6 +31,8 @@ __all__ = [
 
 PENALTIES = tuple(10.0**power for power in range(-3, 4))
 """What cross-validation tries."""
+STRETCHES = (1.0, 1.5, 2.0, 3.0, 4.0)
+"""What the weights of a multi-label head may be multiplied by, once they are fitted."""
 
 _LINEAR_ITERATIONS = 10_000
 _NEVER = -50.0
@@ -40,7 +43,8 @@ class Recipe:
     """What is to be trained, and how; see `TrainConfig` for what the keys mean.
 
     parts: dimension of each feature table. indicators: the tables that some training rows lack.
-    penalty: None has it chosen by cross-validation. dimension: of a learned metric's output.
+    penalty: None has it chosen by cross-validation, of `penalties`. weights: of the tables, None:
+    chosen too. dimension: of a learned metric's output.
     """
 
     kind: Kind
@@ -50,6 +54,8 @@ class Recipe:
     indicators: tuple[int, ...] = ()
     scaling: Literal["table", "feature"] = "table"
     penalty: float | None = 1.0
+    penalties: tuple[float, ...] = PENALTIES
+    weights: tuple[float, ...] | None = ()
     folds: int = 5
     balanced: bool = False
     hidden: tuple[int, ...] = (128,)
@@ -84,20 +90,47 @@ def fit(recipe: Recipe, fitter: Fitter) -> tuple[Layers, dict[str, Any]]:
 
     Cross-validation takes the penalty with the least loss over all folds, of equal ones the
     largest.
+
+    For a multi-label head it also looks half a decade to both sides of the best, and stretches:
+    what orders rows best by a label that few rows have is a penalty under which the scores hardly
+    vary, so that their loss would speak against it. The weights of the last layer, not its bias,
+    are multiplied by that of `STRETCHES` with the least loss (the idea of the relaxed lasso,
+    Meinshausen, 2007, for a penalty on squares).
     """
     if recipe.penalty is not None:
         return fitter.fit(recipe.penalty, None), {"penalty": recipe.penalty}
-    tried = []
-    for penalty in PENALTIES:
-        folds = range(recipe.folds)
-        tried.append(sum(fitter.loss(fitter.fit(penalty, fold), fold) for fold in folds))
-    best = max(range(len(tried)), key=lambda n: (-tried[n], n))
-    table = {f"{penalty:g}": round(tried[n], 3) for n, penalty in enumerate(PENALTIES)}
-    notes = {
-        "penalty": PENALTIES[best],
-        "cross_validation": {"folds": recipe.folds, "loss": table},
-    }
-    return fitter.fit(PENALTIES[best], None), notes
+    stretches = STRETCHES if recipe.multilabel and recipe.kind != "svm" else STRETCHES[:1]
+
+    def losses(penalty: float) -> list[float]:
+        """By stretch."""
+        sums = [0.0] * len(stretches)
+        for fold in range(recipe.folds):
+            layers = fitter.fit(penalty, fold)
+            for number, factor in enumerate(stretches):
+                sums[number] += fitter.loss(stretched(layers, factor), fold)
+        return sums
+
+    tried = {penalty: losses(penalty) for penalty in recipe.penalties}
+    best = _best(tried)
+    if len(stretches) > 1:
+        tried |= {penalty: losses(penalty) for penalty in (best / 10**0.5, best * 10**0.5)}
+        best = _best(tried)
+    table = {f"{penalty:g}": round(min(tried[penalty]), 3) for penalty in sorted(tried)}
+    notes = {"penalty": best, "cross_validation": {"folds": recipe.folds, "loss": table}}
+    factor = stretches[tried[best].index(min(tried[best]))]
+    if len(stretches) > 1:
+        notes["stretch"] = factor
+    return stretched(fitter.fit(best, None), factor), notes
+
+
+def _best(tried: dict[float, list[float]]) -> float:
+    return min(tried, key=lambda penalty: (min(tried[penalty]), -penalty))
+
+
+def stretched(layers: Layers, factor: float) -> Layers:
+    """The layers with the weights of the last one multiplied."""
+    *before, (weights, bias) = layers
+    return [*before, (weights * factor, bias)]
 
 
 def fit_on_worker(rows: Rows, recipe: Recipe) -> Head:
@@ -106,8 +139,12 @@ def fit_on_worker(rows: Rows, recipe: Recipe) -> Head:
     The order of the rows counts (floating-point sums): have them sorted by id.
     """
     mean, scale = scaling(Moments.of(rows.matrix), list(recipe.parts), recipe.scaling)
-    matrix = standardise(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
-    layers, notes = fit(recipe, _OnWorker(matrix, rows, recipe))
+
+    def attempt(recipe: Recipe, scale: Float32) -> tuple[Layers, dict[str, Any]]:
+        matrix = standardise(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
+        return fit(recipe, _OnWorker(matrix, rows, recipe))
+
+    layers, scale, notes = fit_weighted(recipe, scale, attempt)
     return to_head(recipe, layers, mean, scale, notes)
 
 
