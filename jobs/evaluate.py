@@ -7,7 +7,7 @@ from ember import job
 from ember.evaluate.running import judge, read_inputs
 from ember.job import Run
 from ember.publish import Output
-from ember.report import add_page, check_packages
+from ember.report import add_page, check_page, collect
 from ember.settings.evaluation import EvaluateConfig
 
 
@@ -15,7 +15,7 @@ def evaluate(run: Run[EvaluateConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
         if config.report:
-            check_packages()
+            check_page(spark, config.content, config.query_content)
         inputs = read_inputs(spark, config)
         output = Output(spark, config.output.path, config.output.mode, {"job": "evaluate"})
         output.check()
@@ -39,7 +39,8 @@ def evaluate(run: Run[EvaluateConfig]) -> None:
         }
         if config.report:
             with run.phase("page"):
-                add_page(output, report, run.manifest(**facts))
+                page = collect(report, config.content, config.query_content)
+                add_page(output, page, run.manifest(**facts))
         output.publish(run.manifest(**facts))
         report.release()
     # The report of a run that falls short is what one needs to see why.

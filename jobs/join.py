@@ -7,6 +7,7 @@ from ember import job, tables
 from ember.compare import comparison, components, join
 from ember.compare.resumable import TaskOutput
 from ember.job import Run
+from ember.report import HIDDEN_PAGE, add_page, check_page, collect_join
 from ember.settings.comparison import JoinConfig
 
 
@@ -20,6 +21,8 @@ def run_join(run: Run[JoinConfig]) -> None:
         output = TaskOutput(spark, config.output.path, config.output.mode, identity)
         output.check()
         groups = components.output(spark, config, identity)
+        if config.report:
+            check_page(spark, config.report.left, config.report.right)
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")
         return
@@ -52,6 +55,11 @@ def run_join(run: Run[JoinConfig]) -> None:
                 groups.write(components.near_duplicates(output.staged(), f"{output.shared}/groups"))
                 facts["counts"]["groups"] = components.summary(groups.staged())
                 groups.publish(run.manifest(**facts))
+        if config.report:
+            with run.phase("page"):
+                grouped = tables.read(spark, groups.path) if groups else None
+                report = collect_join(output.staged(), grouped, config, left, right)
+                add_page(output, report, run.manifest(**facts), HIDDEN_PAGE)
         output.publish(run.manifest(**facts))
     run.say(f"{facts['counts']['rows']} pairs in {output.path}")
 

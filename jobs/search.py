@@ -7,6 +7,7 @@ from ember import job, tables
 from ember.compare import approximate, comparison, search
 from ember.compare.resumable import TaskOutput
 from ember.job import Run
+from ember.report import HIDDEN_PAGE, add_page, check_page, collect_search
 from ember.settings.comparison import SearchConfig
 
 
@@ -21,6 +22,8 @@ def run_search(run: Run[SearchConfig]) -> None:
         identity = comparison.identity(config, queries, corpus)
         output = TaskOutput(spark, config.output.path, config.output.mode, identity)
         output.check()
+        if config.report:
+            check_page(spark, config.report.queries, config.report.corpus)
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")
         return
@@ -53,14 +56,17 @@ def run_search(run: Run[SearchConfig]) -> None:
                     spark, compared, output, config.k, config.exclude_self
                 )
         rows = output.count()
-        output.publish(
-            run.manifest(
-                input_files=tables.files(queries) + (tables.files(corpus) if corpus else []),
-                **(planned or compared).describe(),
-                work=written.describe(),
-                counts={"rows": rows, "rejected": compared.rejected},
-            )
-        )
+        facts = {
+            "input_files": tables.files(queries) + (tables.files(corpus) if corpus else []),
+            **(planned or compared).describe(),
+            "work": written.describe(),
+            "counts": {"rows": rows, "rejected": compared.rejected},
+        }
+        if config.report:
+            with run.phase("page"):
+                report = collect_search(output.staged(), config, queries, corpus)
+                add_page(output, report, run.manifest(**facts), HIDDEN_PAGE)
+        output.publish(run.manifest(**facts))
     run.say(f"{rows} neighbors of {compared.left.rows} queries in {output.path}")
 
 

@@ -12,45 +12,55 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-DIGITS = 400
 SENTENCES = 600
 QUERY = "sklearn.metrics.accuracy_score"
 PACKAGES = ("numpy", "numpy.linalg", "sklearn.cluster", "sklearn.metrics", "pandas", "json")
 
 
 def make(folder: Path) -> None:
-    """Write images.parquet (image_id, content, label) and texts.parquet (text_id, text)."""
+    """Write digits.parquet and photographs.parquet (image_id, content, label), sentences.parquet
+    (text_id, text), and untrained/, a small ResNet with random weights.
+
+    What is there already is left as it is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    images = [*digits(), *photographs()]
     # An empty file and a text among the images: every row is accounted for.
-    images += [("broken/empty", b"", None), ("broken/text", b"not an image", None)]
-    write(folder / "images.parquet", ("image_id", "content", "label"), images)
-    texts = list(sentences())[:SENTENCES]
-    write(folder / "texts.parquet", ("text_id", "text"), texts)
-    print(f"made {len(images)} images and {len(texts)} sentences in {folder}")
+    broken = [("broken/empty", b"", None), ("broken/text", b"not an image", None)]
+    images = ("image_id", "content", "label")
+    write(folder / "digits.parquet", images, lambda: [*digits(), *broken])
+    write(folder / "photographs.parquet", images, lambda: list(photographs()))
+    write(folder / "sentences.parquet", ("text_id", "text"), lambda: list(sentences())[:SENTENCES])
+    if not (folder / "untrained" / "preprocessor_config.json").exists():
+        untrained(folder / "untrained")
+        print(f"{folder}/untrained: a small ResNet with random weights")
 
 
-def write(file: Path, names: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
-    columns = [pa.array(column) for column in zip(*rows, strict=True)]
-    pq.write_table(pa.table(columns, names=list(names)), file)
+def write(file: Path, names: tuple[str, ...], rows: Callable[[], list[tuple[object, ...]]]) -> None:
+    if file.exists():
+        return
+    made = rows()
+    columns = [pa.array(column) for column in zip(*made, strict=True)]
+    unfinished = file.with_suffix(".part")
+    pq.write_table(pa.table(columns, names=list(names)), unfinished)
+    unfinished.replace(file)
+    print(f"{file}: {len(made)} rows")
 
 
 def digits() -> Iterator[tuple[str, bytes, str]]:
     data = load_digits()
     for number, (pixels, label) in enumerate(zip(data.images, data.target, strict=True)):
-        if number < DIGITS:
-            picture = Image.fromarray((pixels * 15.9).astype(np.uint8)).resize((64, 64))
-            yield f"digit/{number:04}", encode(picture, "PNG"), str(label)
+        picture = Image.fromarray((pixels * 15.9).astype(np.uint8)).resize((64, 64))
+        yield f"digit/{number:04}", encode(picture, "PNG"), str(label)
 
 
 def photographs() -> Iterator[tuple[str, bytes, str]]:
@@ -65,6 +75,21 @@ def encode(picture: Image.Image, form: str) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, form)
     return stream.getvalue()
+
+
+def untrained(folder: Path) -> None:
+    """A ResNet of three stages for pictures of 32 x 32 pixels: 64 features, 180,000 weights."""
+    import torch
+    from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetForImageClassification
+
+    torch.manual_seed(0)
+    shape = ResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32, 64], depths=[2, 2, 2], layer_type="basic"
+    )
+    ResNetForImageClassification(shape).save_pretrained(folder)
+    ConvNextImageProcessorPil(
+        size={"shortest_edge": 32}, crop_pct=1.0, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(folder)
 
 
 def sentences() -> Iterator[tuple[str, str]]:
@@ -82,36 +107,52 @@ def sentences() -> Iterator[tuple[str, str]]:
 
 
 def show(folder: Path) -> None:
-    """Print a few rows of each table and what its manifest says."""
-    for name in ("images", "texts"):
-        output = folder / f"{name}.embeddings"
-        manifest = json.loads((output / "_manifest.json").read_text("utf-8"))
-        table = pq.read_table(output)
-        facts = (manifest["counts"]["status"], manifest["dimension"], manifest["rows_per_second"])
-        print("{}: {}, {} dimensions, {} rows/s".format(output, *facts))
-        failed = pc.equal(table["status"], "error")
-        rows = [*table.slice(0, 3).to_pylist(), *table.filter(failed).slice(0, 2).to_pylist()]
-        for row in rows:
-            values = row["embedding"]
-            vector = f"[{values[0]:+.3g} {values[1]:+.3g} …]" if values else "null"
-            outcome = row["error"] or row["status"]
-            print(f"  {next(iter(row.values())):<24} {vector:<22} {outcome}")
-    show_similar(folder)
-    print(f"\ntables: {folder}/    what a run did: {folder}/*/_manifest.json")
+    """Print a few rows of what the pipeline made, and where its report is."""
+    show_labels(folder)
+    show_neighbors(folder)
+    show_duplicates(folder)
+    print(f"\ntables:  {folder}/*, each with what was done in _manifest.json")
+    print(f"report:  {folder.absolute()}/pipeline/report.html")
 
 
-def show_similar(folder: Path) -> None:
-    """Print the neighbors of one sentence, and the closest pairs of all."""
-    texts = dict(zip(*pq.read_table(folder / "texts.parquet").to_pydict().values(), strict=True))
-    neighbors = pq.read_table(folder / "texts.neighbors").to_pylist()
-    found = sorted((row for row in neighbors if row["query_id"] == QUERY), key=lambda r: r["rank"])
+def show_labels(folder: Path) -> None:
+    tuned = json.loads((folder / "digits.model" / "_manifest.json").read_text("utf-8"))
+    (test,) = (
+        row
+        for row in rows(folder / "digits.report" / "figures")
+        if (row["metric"], row["slice"]) == ("accuracy", "split=test")
+    )
+    print("digits: on the test rows, which no training has seen, the tuned model is right on")
+    print(f"{tuned['test_accuracy']:.1%}, the head on its vectors on {test['value']:.1%}, ", end="")
+    print(f"with {test['low']:.1%} to {test['high']:.1%} as 95% interval ({test['n']} rows):")
+    predicted = rows(folder / "digits.predictions")
+    predicted.sort(key=lambda row: (row["status"], row["image_id"]), reverse=True)
+    for row in [*predicted[:3], *(row for row in predicted if row["error"])]:
+        best = (row["predictions"] or [{}])[0]
+        answer = f"{best['label']} ({best['score']:.3f})" if best else row["error"]
+        print(f"  {row['image_id']:<24} {answer}")
+
+
+def show_neighbors(folder: Path) -> None:
+    texts = {row["text_id"]: row["text"] for row in rows(folder / "sentences.parquet")}
+    found = [row for row in rows(folder / "sentences.neighbors") if row["query_id"] == QUERY]
     print(f"\nnearest to {QUERY!r}: {texts[QUERY]}")
-    for row in found:
+    for row in sorted(found, key=lambda row: row["rank"])[:3]:
         print(f"  {row['score']:.3f}  {row['neighbor_id']:<28} {texts[row['neighbor_id']]}")
-    pairs = pq.read_table(folder / "texts.pairs").sort_by([("score", "descending")]).to_pylist()
-    print(f"\n{len(pairs)} pairs of sentences with a cosine of 0.9 or more, the closest:")
-    for row in pairs[:3]:
-        print(f"  {row['score']:.3f}  {row['left_id']} ~ {row['right_id']}")
+
+
+def show_duplicates(folder: Path) -> None:
+    groups: dict[str, list[str]] = {}
+    for row in rows(folder / "photographs.groups"):
+        groups.setdefault(row["group_id"], []).append(row["id"])
+    print(f"\n{len(groups)} groups of near-duplicates among the photographs:")
+    for members in sorted(groups.values(), key=len, reverse=True):
+        print(f"  {len(members)}: {', '.join(sorted(members)[:3])}{' …' * (len(members) > 3)}")
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return found
 
 
 if __name__ == "__main__":

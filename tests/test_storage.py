@@ -83,3 +83,23 @@ def test_text_is_written_and_read_back_whatever_the_name(storage, tmp_path):
         "file.json"
     ]
     assert storage.folders(str(tmp_path)) == [storage.qualify(str(tmp_path / "with space é"))]
+
+
+def test_a_listing_has_what_spark_would_read_of_a_folder_or_a_glob(storage, tmp_path):
+    root = tmp_path / "a b[1]{x}"
+    for name in ("p.parquet", "day=1/q", "_x=2/r", "_SUCCESS", ".p.parquet.crc", "_page/s", ".a/t"):
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    listed = storage.listing(str(root))
+    names = [place.removeprefix(f"file:{root}/") for place, _, _ in listed]
+    assert names == ["_x=2/r", "day=1/q", "p.parquet"]
+    assert [size for _, size, _ in listed] == [len(name) for name in names]
+    for (place, _, changed), path in zip(listed, names, strict=True):
+        assert place == f"file:{root / path}"
+        assert changed == (root / path).stat().st_mtime_ns // 1_000_000
+    assert len(storage.listing(f"{tmp_path}/a b*/*.parquet")) == 1
+    assert len(storage.listing(f"{tmp_path}/a b*/{{p.parquet,day=1}}")) == 2
+    assert storage.matches(f"{tmp_path}/a b*")
+    assert not storage.matches(f"{tmp_path}/none*")
+    assert storage.listing(f"{tmp_path}/none") == []

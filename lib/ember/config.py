@@ -1,6 +1,6 @@
 """Typed configuration: YAML and --set in, checked objects out, errors that name the key.
 
-What the jobs take is in settings.py.
+What the jobs take is in ember.settings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ember.errors import InvalidConfig
 
-__all__ = ["Config", "load", "parse"]
+__all__ = ["Config", "load", "parse", "read"]
 
 ConfigT = TypeVar("ConfigT", bound="Config")
 
@@ -32,26 +32,27 @@ def load(kind: type[ConfigT], file: str | None, overrides: Sequence[str]) -> Con
 
     Raises InvalidConfig with every problem found, one a line.
     """
-    return parse(kind, _override(_read(file), overrides), file or "--set")
+    values = read(file) if file else {}
+    return parse(kind, _override(values, overrides), file or "--set")
 
 
-def parse(kind: type[ConfigT], values: dict[str, Any], source: str) -> ConfigT:
+def parse(kind: type[ConfigT], values: dict[str, Any], source: str, at: str = "") -> ConfigT:
     """Check `values` against `kind`. `source` says in an error where they came from.
 
+    at: what stands before each key in an error, where `values` are a part of a configuration.
     Raises InvalidConfig with every problem found, one a line.
     """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problems = dict.fromkeys(_explain(kind, problem) for problem in error.errors())
+        problems = dict.fromkeys(_explain(kind, problem, at) for problem in error.errors())
         raise InvalidConfig(f"{source}: " + "\n".join(problems)) from None
 
 
-def _read(file: str | None) -> dict[str, Any]:
-    if file is None:
-        return {}
+def read(file: str) -> dict[str, Any]:
+    """The keys and values of a YAML file. Raises InvalidConfig, also for a key given twice."""
     try:
-        values = yaml.safe_load(Path(file).read_text("utf-8"))
+        values = yaml.load(Path(file).read_text("utf-8"), _Loader)
     except FileNotFoundError:
         raise InvalidConfig(f"there is no configuration file {file}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -63,6 +64,18 @@ def _read(file: str | None) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InvalidConfig(f"{file} must hold keys and values, not a {type(values).__name__}")
     return values
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+    """YAML without keys that hide one another."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        given = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in given:
+            if given.count(key) > 1 and key != "<<":
+                raise yaml.YAMLError(f"{key} is given twice in one place,{node.start_mark}")
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 def _override(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -87,17 +100,17 @@ def _override(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any
     return values
 
 
-def _explain(kind: type[Config], problem: Any) -> str:
+def _explain(kind: type[Config], problem: Any, at: str) -> str:
     """One sentence for one finding of pydantic."""
     loc = problem["loc"]
     fields = _fields_at(kind, loc[:-1])
     # Beyond the last field's name, loc names branches of a union and positions in a list.
-    key = ".".join(str(part) for part in loc[: _depth(kind, loc)]) or "the configuration"
+    key = at + ".".join(str(part) for part in loc[: _depth(kind, loc)]) or "the configuration"
     if problem["type"] == "extra_forbidden":
         known = ", ".join(fields)
         near = get_close_matches(str(loc[-1]), fields, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        return f"unknown key {'.'.join(map(str, loc))}{hint}; known keys here: {known}"
+        return f"unknown key {at}{'.'.join(map(str, loc))}{hint}; known keys here: {known}"
     if problem["type"] == "missing":
         return f"{key} is missing; give it in the file or with --set {key}=..."
     message = problem["msg"][0].lower() + problem["msg"][1:]

@@ -2,7 +2,8 @@
 
     EmberError                 1  unexpected
     ├── InvalidInput           2  configuration, schema, paths, model: nothing was written
-    │   └── InvalidConfig      2  the configuration file or a --set
+    │   ├── InvalidConfig      2  the configuration file or a --set
+    │   └── OtherSettings      2  an output that cannot be resumed with these settings
     ├── TooManyFailures        3  more failed rows than limits.max_failed_fraction
     ├── TooManyPairs           3  more pairs than limits.max_pairs
     ├── DeviceMissing          4  a GPU was asked for and is not there
@@ -18,6 +19,7 @@ __all__ = [
     "EmberError",
     "InvalidConfig",
     "InvalidInput",
+    "OtherSettings",
     "RequirementNotMet",
     "TooManyFailures",
     "TooManyPairs",
@@ -39,6 +41,10 @@ class InvalidInput(EmberError):
 
 class InvalidConfig(InvalidInput):
     """The configuration does not hold together."""
+
+
+class OtherSettings(InvalidInput):
+    """What is to be resumed was made with other settings."""
 
 
 class TooManyFailures(EmberError):

@@ -23,7 +23,7 @@ from ember import config, errors
 from ember.errors import EmberError, InvalidInput
 from ember.session import spark_session
 
-__all__ = ["Run", "main"]
+__all__ = ["Run", "explain", "log_as", "main", "versions"]
 
 _log = logging.getLogger("ember.job")
 # How Spark says, in one of many exceptions, that a Parquet file is damaged.
@@ -39,7 +39,10 @@ ConfigT = TypeVar("ConfigT", bound=config.Config)
 
 @dataclass
 class Run(Generic[ConfigT]):
-    """One run of a job: what it was asked to do, and what it notes for the manifest."""
+    """One run of a job: what it was asked to do, and what it notes for the manifest.
+
+    notes: what the manifest is to say beside the job's own facts.
+    """
 
     job: str
     config: ConfigT
@@ -48,6 +51,7 @@ class Run(Generic[ConfigT]):
     spark: SparkSession
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -77,12 +81,13 @@ class Run(Generic[ConfigT]):
             "finished": finished.isoformat(timespec="seconds"),
             "config": self.config.model_dump(mode="json"),
             **facts,
+            **self.notes,
             "seconds": self.seconds,
             "spark": {
                 "master": self.spark.sparkContext.master,
                 "application": self.spark.sparkContext.applicationId,
             },
-            "versions": _versions(),
+            "versions": versions(),
         }
 
 
@@ -99,7 +104,7 @@ def main(
     """
     given = _parser(job, kind).parse_args(arguments)
     run_id = given.run_id or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-    _start_logging(run_id)
+    log_as(run_id)
     try:
         settings = config.load(kind, given.config, given.set)
         with spark_session(f"ember {job} {run_id}") as spark:
@@ -109,7 +114,7 @@ def main(
         return 130
     except Exception as error:
         _log.debug("the run failed", exc_info=True)
-        explained = _explain(error)
+        explained = explain(error)
         print(f"ember {job}: {explained}", file=sys.stderr)
         return explained.exit_code
     return 0
@@ -136,7 +141,8 @@ def _parser(job: str, kind: type[ConfigT]) -> argparse.ArgumentParser:
     return parser
 
 
-def _start_logging(run_id: str) -> None:
+def log_as(run_id: str) -> None:
+    """Have what Ember logs go to stderr under this run id."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         logging.Formatter(f"%(asctime)s %(levelname)s [{run_id}] %(message)s", "%H:%M:%S")
@@ -148,7 +154,7 @@ def _start_logging(run_id: str) -> None:
     logger.setLevel(level if level in logging.getLevelNamesMapping() else "INFO")
 
 
-def _explain(error: Exception) -> EmberError:
+def explain(error: Exception) -> EmberError:
     """The error of the tree that `error` is, or that Spark carried from a worker."""
     if isinstance(error, EmberError):
         return error
@@ -175,11 +181,12 @@ def _cause(text: str) -> str:
     return lines[0][:500]
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Of Python and the packages that decide what comes out of a job."""
+    found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            versions[package] = version(package)
+            found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return versions
+    return found

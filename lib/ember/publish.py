@@ -25,16 +25,28 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from ember.errors import EmberError, InvalidInput, TooManyFailures
+from ember.errors import EmberError, InvalidInput, OtherSettings, TooManyFailures
 from ember.storage import Storage
 from ember.tables import column
 
-__all__ = ["MANIFEST", "Counts", "Output"]
+__all__ = ["MANIFEST", "Counts", "Output", "read_manifest"]
 
 MANIFEST = "_manifest.json"
 _log = logging.getLogger(__name__)
 
 Counts = dict[str, Any]
+
+
+def read_manifest(storage: Storage, folder: str) -> dict[str, Any] | None:
+    """What a run left beside the output at `folder`; None where there is nothing of the kind."""
+    file = f"{folder}/{MANIFEST}"
+    if not storage.exists(file):
+        return None
+    try:
+        found = json.loads(storage.read_text(file))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 class Output:
@@ -281,7 +293,7 @@ class Output:
         differing = [key for key, value in self._identity.items() if found.get(key) != value]
         if differing:
             shown = "; ".join(f"{key} was {found.get(key)}" for key in differing)
-            raise InvalidInput(
+            raise OtherSettings(
                 f"the rows at {path} were made with other settings ({shown}); set output.mode to "
                 "overwrite, or give another output.path"
             )

@@ -10,6 +10,7 @@ import ctypes
 import ctypes.util
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = ["Storage"]
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_HIDDEN = re.compile(r"/[_.][^/=]*(?:/|$)")  # a column of partitions may be named _x=…
 
 
 class Storage:
@@ -83,6 +85,34 @@ class Storage:
         return sorted(
             (str(each.getPath().toString()), bool(each.isDirectory())) for each in entries
         )
+
+    def listing(self, path: str) -> list[tuple[str, int, int]]:
+        """The files at or under `path`, which may be a glob: URI, bytes, milliseconds of change.
+
+        Sorted; what has a name that begins with _ or ., or lies in a folder with such a name, is
+        left out, as Spark does when it reads a table.
+        """
+        system, _ = self._open(path)
+        files = []
+        for status in self._found(path):
+            root = str(status.getPath().toString())
+            inside = system.listFiles(status.getPath(), True)  # of a file: the file itself
+            while inside.hasNext():
+                each = inside.next()
+                place = str(each.getPath().toString())
+                if not _HIDDEN.search(place, len(root)):
+                    files.append((place, int(each.getLen()), int(each.getModificationTime())))
+        return sorted(files)
+
+    def matches(self, path: str) -> bool:
+        """Is there anything at `path`, which may be a glob?"""
+        return bool(self._found(path))
+
+    def _found(self, path: str) -> list[Any]:
+        system, hadoop_path = self._open(path)
+        if system.exists(hadoop_path):
+            return [system.getFileStatus(hadoop_path)]
+        return list(system.globStatus(hadoop_path) or [])
 
     def fingerprint(self, paths: Iterable[str]) -> str:
         """A hash of the files' paths, sizes and times of modification."""

@@ -129,7 +129,7 @@ def test_a_corpus_smaller_than_k_and_empty_tables_give_what_there_is(spark, tmp_
 def test_rows_of_one_id_are_packed_into_several_blocks(spark, tmp_path):
     matrix = clustered(7, 500)
     same = table(spark, tmp_path / "t", [7] * 500, matrix, 3)
-    packed = blocks.pack(same, "cosine", DIMENSION, f"file://{tmp_path}/packed", 64)
+    packed = blocks.pack(same, "cosine", DIMENSION, f"file://{tmp_path}/packed", size=64, count=500)
     assert packed.rows == 500
     assert len(packed.files) >= 4
     assert max(np.diff([*packed.firsts, 500])) <= 128

@@ -88,6 +88,25 @@ def test_too_many_rows_without_a_prediction_are_exit_code_3(evaluate, tmp_path):
     assert leftovers(tmp_path / "work") == ["out.failures"]
 
 
+def test_of_a_part_only_its_rows_are_judged_and_the_others_are_counted(evaluate, tmp_path):
+    settings = classes(tmp_path, population="predictions", truth__id="name", report=False)
+    settings["truth__path"] = write(tmp_path / "t.parquet", name=IDS, label=NAMES * 12)
+    held = slice(40, None)
+    answers = listed(SCORES[held], NAMES, 2)
+    answers[3] = None
+    write_predictions(tmp_path / "in" / "p.parquet", IDS[held], answers)
+    out = settings["output__path"]
+    assert evaluate(**settings, limits__max_failed_fraction=0.1) == (0, "")
+    right = (SCORES.argmax(axis=1) == np.arange(60) % 5)[held]
+    right[3] = False
+    assert figures(out)["accuracy", "all"]["value"] == pytest.approx(right.mean())
+    assert manifest(out)["counts"] == {"rows": 20, "failed": 1}
+    assert [(row["rows"], row["ids"]) for row in read(out, "issues")] == [
+        (1, [IDS[43]]),
+        (40, IDS[:5]),
+    ]
+
+
 def test_a_comparison_has_paired_intervals_and_the_rows_that_changed(evaluate, tmp_path):
     better = SCORES.copy()
     better[np.arange(40), TRUTH[:40]] = 1.5
@@ -273,10 +292,15 @@ def test_similarity_of_pairs_against_yes_and_no(evaluate, tmp_path):
     settings = {
         "kind": "similarity",
         "pairs__path": write(tmp_path / "p.parquet", left_id=left, right_id=right, cosine=given),
+        "population": "predictions",
         "pairs__id": ["left_id", "right_id"],
         "pairs__score": "cosine",
         "truth__path": write(
-            tmp_path / "t.parquet", a=left, b=right, same=truth, set=["x", "y"] * 30
+            tmp_path / "t.parquet",
+            a=[*left, "l0", "m"],
+            b=[*right, 5, 0],
+            same=[*truth, True, False],
+            set=["x", "y"] * 31,
         ),
         "truth__id": ["a", "b"],
         "truth__label": "same",
@@ -300,7 +324,7 @@ def test_similarity_of_pairs_against_yes_and_no(evaluate, tmp_path):
             assert found[metric, name]["low"] < value < found[metric, name]["high"]
         at = found["best_threshold", name]["value"]
         assert metrics.f1_score(y, x >= at) == pytest.approx(expected["best_f1"])
-    assert [row["rows"] for row in read(out, "issues")] == [2]
+    assert [row["rows"] for row in read(out, "issues")] == [2, 2]
 
 
 @pytest.mark.parametrize(
@@ -319,6 +343,10 @@ def test_similarity_of_pairs_against_yes_and_no(evaluate, tmp_path):
         ({"predictions__predictions": "id"}, "the predictions' column id is string; it must be"),
         ({"slices": ["city"]}, "slices: there is no column city in the tables that are judged"),
         ({"classes": [1, 2]}, "classes: the truth has labels of type string; list such"),
+        (
+            {"kind": "retrieval", "neighbors__path": "/x", "population": "predictions"},
+            "population: predictions does not go with kind: retrieval",
+        ),
         ({"bins": 0}, "bins: input should be greater than or equal to 1"),
     ],
 )

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import NumericType
 
-from ember.compare import blocks
+from ember.compare.census import dimension_of
 from ember.compare.projection import moments_of
 from ember.errors import InvalidInput
 from ember.similarity import align
@@ -97,7 +97,7 @@ def pair(left: DataFrame, right: DataFrame, max_failed_fraction: float = 0.01) -
             "the other; write both as one type, so that they can be equal"
         )
     sizes = [
-        blocks.dimension_of(table, f"the {name} table", max_failed_fraction)
+        dimension_of(table, f"the {name} table", max_failed_fraction)
         for name, table in (("left", left), ("right", right))
     ]
     if not all(sizes):

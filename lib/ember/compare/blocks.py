@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,10 +26,9 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from ember.errors import InvalidInput
 from ember.models import is_local
-from ember.similarity.block import Float32
-from ember.similarity.node import Shelf, to_ipc
+from ember.similarity.block import Float32, Int64
+from ember.similarity.node import Shelf, rows_at, to_ipc
 from ember.similarity.projection import Basis, fit_basis
 from ember.similarity.vectors import Vectors, read_vectors
 from ember.storage import Storage
@@ -39,10 +37,10 @@ __all__ = [
     "BLOCK_BYTES",
     "Packed",
     "block_rows",
-    "dimension_of",
     "fit",
     "pack",
     "rejected_rows",
+    "sampled",
 ]
 
 # Of float32 values in a block. Large enough that a pair of blocks is seconds of work, small enough
@@ -90,16 +88,16 @@ class Packed:
             for file in self.files:
                 spark.sparkContext.addFile(file)
 
+    def paths(self) -> list[str]:
+        """On a worker: where this node has the files."""
+        if self.local:
+            return [file.removeprefix("file:") for file in self.files]
+        return [SparkFiles.get(file.rpartition("/")[2]) for file in self.files]
+
     def shelf(self, basis: bytes, threads: int) -> Shelf:
         """On a worker: this node's copy of the blocks."""
-        names = [file.rpartition("/")[2] for file in self.files]
-        paths = (
-            [file.removeprefix("file:") for file in self.files]
-            if self.local
-            else [SparkFiles.get(name) for name in names]
-        )
         cache = str(Path(SparkFiles.getRootDirectory(), "ember-blocks"))
-        return Shelf(paths, self.firsts, Basis.from_bytes(basis), cache, threads)
+        return Shelf(self.paths(), self.firsts, Basis.from_bytes(basis), cache, threads)
 
 
 def block_rows(dimension: int) -> int:
@@ -107,34 +105,16 @@ def block_rows(dimension: int) -> int:
     return max(1, BLOCK_BYTES // (4 * dimension))
 
 
-def dimension_of(rows: DataFrame, shown: str, max_failed_fraction: float) -> int:
-    """The length of the vectors of (id, embedding); 0 when there is none.
-
-    A few rows of another length are rejected later. More than the ceiling allows cannot be meant:
-    raises InvalidInput that names both lengths.
-    """
-    length = F.size("embedding").alias("length")
-    counts = rows.filter("embedding is not null").groupBy(length).count().collect()
-    lengths = sorted(((row["count"], row["length"]) for row in counts), reverse=True)
-    if not lengths:
-        return 0
-    others = sum(count for count, _ in lengths[1:])
-    if others > max_failed_fraction * sum(count for count, _ in lengths):
-        raise InvalidInput(
-            f"{shown} mixes vectors of {lengths[0][1]} and {lengths[1][1]} dimensions "
-            f"({lengths[0][0]} and {lengths[1][0]} rows); compare one kind at a time"
-        )
-    return int(lengths[0][1])
-
-
-def pack(rows: DataFrame, metric: str, dimension: int, folder: str, size: int) -> Packed:
+def pack(
+    rows: DataFrame, metric: str, dimension: int, folder: str, *, size: int, count: int
+) -> Packed:
     """Write (id, embedding), or (id, embedding, group), as blocks of at most 2 `size` rows.
 
-    Rows that cannot be compared (see ember.similarity.vectors) are set aside in the same files;
-    `rejected_rows` reads them. Rows of equal ids are in an order that depends on their vectors
-    only.
+    count: about how many rows there are. Rows that cannot be compared (see
+    ember.similarity.vectors) are set aside in the same files; `rejected_rows` reads them. Rows of
+    equal ids are in an order that depends on their vectors only.
     """
-    blocks = max(1, -(-rows.count() // size))
+    blocks = max(1, -(-count // size))
     group = [F.col("group")] if "group" in rows.columns else []
     order = [*group, F.col("id"), F.xxhash64("embedding")]
     # Not by the vectors' hash, too: to sample the keys, Spark would then read all vectors.
@@ -212,7 +192,8 @@ class _Block:
 
 def _open(spark: SparkSession, folder: str, id_type: DataType, dimension: int) -> Packed:
     """What `pack` wrote, put in order."""
-    table = spark.read.parquet(folder).drop("ids", "groups", "matrix", "rejected")
+    # The schema is given, so that no job has to find it.
+    table = spark.read.schema(_PACKED).parquet(folder).drop("ids", "groups", "matrix", "rejected")
     found = sorted(
         table.withColumn("file", F.input_file_name()).collect(),
         key=lambda row: (row["part"], row["place"]),
@@ -249,23 +230,22 @@ def rejected_rows(spark: SparkSession, folder: str, id_type: DataType) -> DataFr
     return spark.read.parquet(folder).select("rejected").mapInArrow(unpack, schema)
 
 
-def fit(rows: DataFrame, metric: str, dimension: int) -> bytes:
+def fit(spark: SparkSession, packed: Packed, metric: str) -> bytes:
     """The basis that all blocks of a comparison share, fitted in a task; as `Basis.to_bytes`.
 
-    On rows that the hash of their ids chooses, so that it does not depend on the partitioning.
+    On rows drawn by their numbers in the order of ids, so that it does not depend on partitions.
     """
-    # A filter first: sorting all rows would be the larger part of packing them.
-    share = max(1, rows.count() // _SAMPLE_ROWS)
-    chosen = rows.filter(F.pmod(F.xxhash64("id"), F.lit(share)) == 0)
-    sample = chosen.filter(F.size("embedding") == dimension)
-    sample = sample.orderBy(F.xxhash64("id", "embedding")).limit(_SAMPLE_ROWS).coalesce(1)
+    numbers = sampled(packed.rows, min(packed.rows, _SAMPLE_ROWS))
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        parts = [read_vectors(batch.column(1), metric, dimension).matrix for batch in batches]
-        matrix = np.concatenate(parts) if parts else np.zeros((0, dimension), np.float32)
-        basis = fit_basis(matrix, metric).to_bytes()
-        yield pa.RecordBatch.from_pydict({"basis": pa.array([basis], pa.binary())})
+        for _ in batches:
+            sample = rows_at(packed.paths(), packed.firsts, numbers, packed.dimension)
+            basis = fit_basis(sample, metric).to_bytes()
+            yield pa.RecordBatch.from_pydict({"basis": pa.array([basis], pa.binary())})
 
-    # Spark drops the task when it knows that there are no rows.
-    found: list[Any] = sample.mapInArrow(run, "basis binary").collect()
-    return bytes(found[0]["basis"] if found else next(run([])).column(0)[0].as_py())
+    return bytes(spark.range(0, 1, 1, 1).mapInArrow(run, "basis binary").collect()[0]["basis"])
+
+
+def sampled(rows: int, size: int) -> Int64:
+    """Numbers of rows drawn without replacement, rising: the same in every run."""
+    return np.sort(np.random.default_rng(0).choice(rows, size, replace=False))

@@ -20,6 +20,7 @@ from pyspark.sql.types import StructField, StructType
 from ember import tables
 from ember.compare import blocks
 from ember.compare.blocks import Packed
+from ember.compare.census import census
 from ember.errors import InvalidInput
 from ember.publish import Output
 from ember.settings.comparison import ComparisonLimits, JoinConfig, SearchConfig
@@ -136,8 +137,9 @@ def prepare(
     if compared is None:
         compared = _pack(left, right, metric, folder, left_blocks=left_blocks, limits=limits)
         compared.save(storage, folder)
-    for packed in compared.sides().values():
-        packed.send(left.sparkSession)
+    else:
+        for packed in compared.sides().values():
+            packed.send(left.sparkSession)
     return compared
 
 
@@ -151,31 +153,33 @@ def _pack(
     limits: ComparisonLimits,
 ) -> Comparison:
     given = {"left": left} if right is None else {"left": left, "right": right}
-    sizes = {
-        name: blocks.dimension_of(rows, f"the {name} table", limits.max_failed_fraction)
-        for name, rows in given.items()
-    }
-    known = [size for size in sizes.values() if size]
+    counts = census(
+        {f"the {name} table": rows for name, rows in given.items()}, limits.max_failed_fraction
+    )
+    known = [each.dimension for each in counts if each.dimension]
     if len(set(known)) > 1:
         raise InvalidInput(
             f"the left vectors have {known[0]} dimensions and the right ones {known[1]}; embed "
             "both with one model, or project them to one size"
         )
     dimension = known[0] if known else 1
-    basis = blocks.fit(left if right is None else right, metric, dimension)
     ungrouped = {}
     if "group" in left.columns:
-        ungrouped = {name: rows.filter("group is null").count() for name, rows in given.items()}
+        ungrouped = {name: each.ungrouped for name, each in zip(given, counts, strict=True)}
         given = {name: rows.filter("group is not null") for name, rows in given.items()}
     most = (
         blocks.block_rows(dimension) if limits.rows_per_block == "auto" else limits.rows_per_block
     )
-    rows = min(most, max(_LEAST_ROWS, -(-given["left"].count() // left_blocks)))
-    packed = blocks.pack(given["left"], metric, dimension, f"{folder}/left", rows)
-    if right is None:
-        return Comparison(packed, packed, metric, basis, ungrouped)
-    other = blocks.pack(given["right"], metric, dimension, f"{folder}/right", most)
-    return Comparison(packed, other, metric, basis, ungrouped)
+    grouped = [each.rows - each.ungrouped for each in counts]
+    # Blocks of the left table become tasks of their own.
+    size = {"left": min(most, max(_LEAST_ROWS, -(-grouped[0] // left_blocks))), "right": most}
+    packed = []
+    for (name, rows), count in zip(given.items(), grouped, strict=True):
+        where = f"{folder}/{name}"
+        packed.append(blocks.pack(rows, metric, dimension, where, size=size[name], count=count))
+        packed[-1].send(left.sparkSession)
+    basis = blocks.fit(left.sparkSession, packed[-1], metric)
+    return Comparison(packed[0], packed[-1], metric, basis, ungrouped)
 
 
 def sides(
@@ -200,7 +204,7 @@ def identity(
     config: SearchConfig | JoinConfig, left: DataFrame, right: DataFrame | None
 ) -> dict[str, Any]:
     """What the rows of the output depend on; see `publish.Output`."""
-    settings = config.model_dump(mode="json", exclude={"output"})
+    settings = config.model_dump(mode="json", exclude={"output", "report"})
     storage = Storage(left.sparkSession)
     files = tables.files(left) + (tables.files(right) if right else [])
     return {**settings, "input": storage.fingerprint(files)}

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
+from ember.compare.blocks import sampled
 from ember.compare.blockwise import wanted_tasks
 from ember.compare.comparison import Comparison
 from ember.embedding import task_resources
@@ -83,7 +84,7 @@ class Sizes:
 def divide(spark: SparkSession, compared: Comparison, sizes: Sizes) -> Division:
     """Lists fitted on a sample in one task, then the list of every row, a task for each block."""
     right = compared.right
-    numbers = _sampled(sizes.rows, sizes.sampled_rows)
+    numbers = sampled(sizes.rows, sizes.sampled_rows)
 
     def fit(shelf: Shelf, _: int, threads: int) -> bytes:
         sample = shelf.rows_at(numbers)
@@ -115,7 +116,7 @@ def measure(
     (q, k) places as `choose_probes` takes them, and (q, half of the lists) sizes, nearest first.
     """
     left = compared.left
-    sample = _sampled(sizes.queries, sizes.sampled_queries)
+    sample = sampled(sizes.queries, sizes.sampled_queries)
     chunks = np.array_split(sample, min(len(sample), wanted_tasks(spark)))
     half = max(1, sizes.lists // 2)
     sent = spark.sparkContext.broadcast(division)
@@ -172,8 +173,3 @@ def _collect(
 
     rows = tasks(spark, count).mapInArrow(run, "number long, made binary").collect()
     return [bytes(row["made"]) for row in sorted(rows, key=lambda row: row["number"])]
-
-
-def _sampled(rows: int, size: int) -> Int64:
-    """Numbers of rows drawn without replacement, rising: the same in every run."""
-    return np.sort(np.random.default_rng(_SEED).choice(rows, size, replace=False))

@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ember.compare import blocks
 from ember.compare.blocks import Packed
+from ember.compare.census import census
 from ember.errors import InvalidInput
 from ember.publish import Output
 from ember.similarity.faiss_file import FlatIndexFile, check_format
@@ -81,11 +82,12 @@ def stage_index(
     Raises TooManyFailures when more than `max_failed_fraction` of the rows have no usable vector.
     """
     spark = rows.sparkSession
-    dimension = blocks.dimension_of(rows, "the table", max_failed_fraction)
+    (found,) = census({"the table": rows}, max_failed_fraction)
+    dimension = found.dimension
     if not dimension:
         raise InvalidInput("the table has no vectors to make an index of")
     size = blocks.block_rows(dimension)
-    packed = blocks.pack(rows, metric, dimension, output.scratch, size)
+    packed = blocks.pack(rows, metric, dimension, output.scratch, size=size, count=found.rows)
     bad = blocks.rejected_rows(spark, packed.folder, packed.id_type)
     total = packed.rows + packed.rejected
     output.refuse_rejected(bad, packed.rejected, total, max_failed_fraction)

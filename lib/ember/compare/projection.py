@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
 
-from ember.compare import blocks
+from ember.compare.census import dimension_of
 from ember.errors import InvalidConfig, InvalidInput
 from ember.learn.head import DESCRIPTION
 from ember.similarity.linear import Projection, project_column
@@ -76,7 +76,7 @@ def fit_projection(
     """
     check_choice(dimension=dimension, explained=explained)
     vectors = _vectors(table, embedding)
-    length = blocks.dimension_of(vectors, "the table", max_failed_fraction)
+    length = dimension_of(vectors, "the table", max_failed_fraction)
     if not length:
         raise InvalidInput("the table has no vectors to fit principal components on")
     if dimension is not None and not 1 <= dimension <= length:
@@ -179,7 +179,7 @@ def check_choice(**ways: object) -> None:
 
 def output_dimension(table: DataFrame, embedding: str, shown: str) -> int:
     """The length of the vectors of a table. Raises InvalidInput where there are none."""
-    length = blocks.dimension_of(_vectors(table, embedding), f"the table {shown}", 0.01)
+    length = dimension_of(_vectors(table, embedding), f"the table {shown}", 0.01)
     if not length:
         raise InvalidInput(f"the table {shown} has no vectors to take the dimension from")
     return length
@@ -189,7 +189,7 @@ def check_length(
     table: DataFrame, embedding: str, projection: Projection, max_failed_fraction: float = 0.01
 ) -> None:
     """Raise InvalidInput when the projection takes vectors of another length than the table's."""
-    length = blocks.dimension_of(_vectors(table, embedding), "the table", max_failed_fraction)
+    length = dimension_of(_vectors(table, embedding), "the table", max_failed_fraction)
     if length and length != projection.input_dimension:
         raise InvalidInput(
             f"the table's vectors have {length} dimensions and the projection takes "

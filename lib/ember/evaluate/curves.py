@@ -14,7 +14,7 @@ from ember.evaluate.classes import ratio
 from ember.evaluate.sums import CHUNK_ROWS
 from ember.evaluate.weights import poisson_weights
 
-__all__ = ["Ranked", "correlations", "rank_against"]
+__all__ = ["Ranked", "correlations", "curve_rows", "precision_recall", "rank_against"]
 
 _CELLS = 1 << 21
 
@@ -93,6 +93,33 @@ def rank_against(
         np.where(defined, best, np.nan),
         np.where(defined, threshold, np.nan),
     )
+
+
+def precision_recall(scores: np.ndarray, positive: np.ndarray, points: int = 50) -> np.ndarray:
+    """Points of the curve of precision against recall: (p, 3) float64 threshold, recall, precision.
+
+    scores, positive: as for `rank_against`. Calling positive what scores at least the threshold
+    gives a point for each distinct score (scikit-learn, precision_recall_curve); of these, in order
+    of falling thresholds, the first, the last, and the first to reach each of `points` equal steps
+    of recall. None without a positive; rows without a score are never called positive.
+    """
+    order = np.argsort(-scores, kind="stable")
+    scores, hits, every = scores[order], np.cumsum(positive[order]), int(positive.sum())
+    steps = np.flatnonzero(np.append(scores[1:] != scores[:-1], True) & ~np.isneginf(scores))
+    if not every or not len(steps):
+        return np.zeros((0, 3))
+    recall = hits[steps] / every
+    levels = np.floor(recall * points)
+    kept = np.append(True, levels[1:] > levels[:-1])
+    kept[-1] = True
+    steps, recall = steps[kept], recall[kept]
+    return np.column_stack([scores[steps], recall, hits[steps] / (steps + 1)])
+
+
+def curve_rows(points: np.ndarray, **named: str) -> list[dict[str, str | float]]:
+    """What `precision_recall` gave, as rows of a table; named: further columns."""
+    columns = ("threshold", "recall", "precision")
+    return [{**named, **dict(zip(columns, point, strict=True))} for point in points.tolist()]
 
 
 def _totals(positive: np.ndarray, keys: np.ndarray, replicates: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from pyspark.sql.types import FloatType
 from ember.evaluate import classes as averaging
 from ember.evaluate.classes import ratio
 from ember.evaluate.cluster import Chunk, Totals, by_group, kept, record, sum_rows
-from ember.evaluate.curves import rank_against
+from ember.evaluate.curves import curve_rows, precision_recall, rank_against
 from ember.evaluate.joining import (
     class_list,
     failed_rows,
@@ -90,7 +90,8 @@ def judge_multilabel(
                          ember.evaluate.curves.rank_against) over labels with a positive row
 
     Tables: per_label (label, tp, support, predicted; precision, recall, f1, average_precision with
-    intervals), worst (rows with the most labels wrong).
+    intervals), precision_recall (label, threshold, recall, precision: points of each label's curve,
+    see ember.evaluate.curves.precision_recall), worst (rows with the most labels wrong).
 
     All rows of a label are sorted in one task: 17 bytes a row and label listed.
     Raises InvalidInput for tables that do not fit each other, or ids that occur twice.
@@ -129,6 +130,7 @@ def judge_multilabel(
     order = (F.desc("wrong"), "id")
     tables = {
         "per_label": _per_label(predictions.sparkSession, totals, ranked, names),
+        "precision_recall": _curves(predictions.sparkSession, ranked, names),
         "worst": answers.filter("wrong > 0").orderBy(*order).limit(worst).coalesce(1),
     }
     outcome = answers.select(
@@ -241,8 +243,9 @@ def _rank(
     key = ("mean", name, 0)
     sums.held[key] = sums.held[key] + added if key in sums.held else added
     if name == ALL:
-        ends = np.array([precision[0], *interval(precision)])
-        yield record("class", name, codes[label], ends)
+        ends = [precision[0], *interval(precision)]
+        curve = precision_recall(scores, positive.astype(bool))
+        yield record("class", name, codes[label], np.array([*ends, *curve.ravel()]))
 
 
 def _total(totals: Totals, name: str, rule: _Rule, replicates: int) -> np.ndarray:
@@ -279,7 +282,7 @@ def _per_label(
     rows = []
     for code, label in enumerate(names):
         counted = totals.classes.get(code, np.zeros(12))
-        numbers = [*counted[3:], *ranked.classes.get(code, np.full(3, np.nan))]
+        numbers = [*counted[3:], *ranked.classes.get(code, np.full(3, np.nan))[:3]]
         row: dict[str, Any] = {"label": str(label)}
         for position, name in enumerate(("tp", "support", "predicted")):
             row[name] = int(counted[position])
@@ -289,6 +292,16 @@ def _per_label(
         rows.append(row)
     kinds = {name + end: float for name in figures for end in ("", "_low", "_high")}
     return table(spark, rows, label=str, tp=int, support=int, predicted=int, **kinds)
+
+
+def _curves(spark: SparkSession, ranked: Totals, names: Sequence[Any]) -> DataFrame:
+    """What `_rank` found behind the three figures of each label."""
+    rows = [
+        row
+        for code, found in sorted(ranked.classes.items())
+        for row in curve_rows(found[3:].reshape(-1, 3), label=str(names[code]))
+    ]
+    return table(spark, rows, label=str, threshold=float, recall=float, precision=float)
 
 
 def _answers(judged: DataFrame, threshold: float) -> DataFrame:

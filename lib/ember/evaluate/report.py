@@ -92,7 +92,8 @@ class Evaluation:
     (id, truth string, answer string, outcome double); `outcome` is what a comparison of two runs
     looks at. unusable: (id, reason) of the rows without a usable prediction, which were judged
     as wrong, and of those left out. total, failed: how many rows there are in the truth, and how
-    many of them could not be judged on their merits.
+    many of them could not be judged on their merits. lists: of a retrieval, the documents and their
+    gains by query (id, documents, gains).
     """
 
     kind: str
@@ -104,6 +105,7 @@ class Evaluation:
     total: int
     failed: int
     held: Sequence[DataFrame] = field(default=(), repr=False)
+    lists: DataFrame | None = field(default=None, repr=False)
 
     def figure(self, metric: str, slice: str = ALL) -> Figure:
         """The figure `metric` of a slice. Raises InvalidConfig that lists those there are."""

@@ -113,7 +113,10 @@ def judge_retrieval(
     )
     held = (rows, scored)
     total = figures[0].n
-    return Evaluation("retrieval", figures, tables, issues, outcome, unusable, total, failed, held)
+    return Evaluation(
+        *("retrieval", figures, tables, issues, outcome, unusable, total, failed, held),
+        lists=lists.select("id", "documents", "gains"),
+    )
 
 
 def _without_self(rows: DataFrame) -> DataFrame:

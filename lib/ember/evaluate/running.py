@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from ember import tables
 from ember.errors import InvalidConfig
+from ember.evaluate.joining import issues_of
 from ember.evaluate.report import Evaluation, check_requirements
 from ember.settings.embedding import TableConfig
 from ember.settings.evaluation import EvaluateConfig
@@ -31,6 +33,7 @@ _TRUTHS = {
 }
 # Keys that say which rows are read; all others name columns.
 _READING = set(TableConfig.model_fields)
+_NOT_JUDGED = "not in the judged table, left out"
 _SECTIONS = ("predictions", "neighbors", "pairs", "truth", "queries", "relevance", "baseline")
 
 
@@ -90,6 +93,34 @@ def read_inputs(spark: SparkSession, config: EvaluateConfig) -> Inputs:
 
 def judge(config: EvaluateConfig, inputs: Inputs) -> Evaluation:
     """The report that is asked for. Raises InvalidInput for tables that do not fit."""
+    if config.population == "truth":
+        return _judge_all(config, inputs)
+    ids = _ids(config, inputs.kind)
+    alias = {own: f"judged {number}" for number, own in enumerate(ids)}
+    judged = inputs.judged.select(
+        *(tables.column(inputs.judged, own).alias(alias[own]) for own in ids)
+    )
+    truth = inputs.frames["truth"]
+    same = [tables.column(truth, theirs) == F.col(f"`{alias[own]}`") for own, theirs in ids.items()]
+    inside = truth.join(judged, same, "left_semi")
+    report = _judge_all(config, replace(inputs, frames={**inputs.frames, "truth": inside}))
+    named = tables.column(truth, next(iter(ids.values())))
+    outside = truth.join(judged, same, "left_anti").select(
+        named.alias("id"), F.lit(_NOT_JUDGED).alias("reason")
+    )
+    return replace(report, issues=[*report.issues, *issues_of(outside)])
+
+
+def _ids(config: EvaluateConfig, kind: str) -> dict[str, str]:
+    """The columns that name a row in the judged table, each with its name in the truth."""
+    own = getattr(config, _JUDGED[kind]).id
+    theirs = (config.truth.id if config.truth else None) or own
+    own, theirs = ([each] if isinstance(each, str) else each for each in (own, theirs))
+    # Where they are not as many, judging says so.
+    return dict(zip(own, theirs, strict=False))
+
+
+def _judge_all(config: EvaluateConfig, inputs: Inputs) -> Evaluation:
     from ember.evaluate.comparing import compare
 
     new = _judge_one(config, inputs, inputs.judged)
@@ -151,6 +182,11 @@ def _renamed(frame: DataFrame, section: Any, slices: Sequence[str]) -> DataFrame
 
 
 def _check_sections(config: EvaluateConfig, kind: str) -> None:
+    if kind == "retrieval" and config.population != "truth":
+        raise InvalidConfig(
+            "population: predictions does not go with kind: retrieval; its queries are those of "
+            "queries or relevance"
+        )
     needed = {_JUDGED[kind]}
     if kind != "retrieval":
         needed.add("truth")

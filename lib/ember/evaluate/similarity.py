@@ -13,7 +13,7 @@ from pyspark.sql.types import AtomicType, BooleanType, DataType, IntegralType, N
 
 from ember.errors import InvalidInput
 from ember.evaluate.cluster import Totals, by_group, kept, record
-from ember.evaluate.curves import correlations, rank_against
+from ember.evaluate.curves import correlations, curve_rows, precision_recall, rank_against
 from ember.evaluate.joining import (
     NO_TRUTH,
     check_same_type,
@@ -26,6 +26,7 @@ from ember.evaluate.joining import (
     slice_names,
 )
 from ember.evaluate.report import Evaluation, Figure
+from ember.evaluate.report import table as small_table
 from ember.evaluate.sums import ALL, Sums
 from ember.tables import check_unique, column
 
@@ -65,7 +66,8 @@ def judge_similarity(
     ember.evaluate.curves.
 
     Tables: worst (rows where score and truth differ most, each in standard deviations from its
-    mean).
+    mean); for a binary truth precision_recall (threshold, recall, precision: points of the curve,
+    see ember.evaluate.curves.precision_recall).
 
     All pairs are sorted in one task, for each slice: 24 bytes a pair, and about four times that
     while they are.
@@ -94,6 +96,10 @@ def judge_similarity(
     apart = F.abs(_standard("score", *facts[2:4]) - _standard("truth", *facts[4:6]))
     far = judged.select("id", "truth", "score", apart.alias("deviation"))
     tables = {"worst": far.orderBy(F.desc("deviation"), "id").limit(worst).coalesce(1)}
+    if binary:
+        points = curve_rows(totals.classes.get(0, np.zeros(0)).reshape(-1, 3))
+        kinds = dict.fromkeys(("threshold", "recall", "precision"), float)
+        tables["precision_recall"] = small_table(judged.sparkSession, points, **kinds)
     outcome = judged.select(
         "id",
         F.col("truth").cast("string").alias("truth"),
@@ -194,6 +200,8 @@ def _judge(binary: bool, group: tuple[str], rows: pa.Table, sums: Sums) -> Itera
     values = [found["pearson"], found["spearman"]]
     if binary:
         ranked = rank_against(scores, truth == 1, keys, sums.replicates)
+        if group[0] == ALL:
+            yield record("class", ALL, 0, precision_recall(scores, truth == 1))
         values += [ranked.roc_auc, ranked.average_precision, ranked.best_f1, ranked.best_threshold]
     else:
         values += [np.full(sums.replicates + 1, np.nan)] * 4

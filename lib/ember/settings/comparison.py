@@ -13,8 +13,11 @@ from ember.settings.embedding import (
     NewOutputConfig,
     OutputConfig,
     RejectsConfig,
+    Source,
     TableConfig,
+    Target,
 )
+from ember.settings.report import JoinReportConfig, SearchReportConfig
 
 __all__ = [
     "AlignConfig",
@@ -47,7 +50,7 @@ class JoinLimits(ComparisonLimits):
 class GroupsConfig(Config):
     """Where near-duplicate groups go; null: nowhere."""
 
-    path: Name | None = None
+    path: Target | None = None
 
 
 class SearchConfig(Config):
@@ -64,6 +67,7 @@ class SearchConfig(Config):
     recall: Annotated[float, Field(gt=0, lt=1)] = 0.95
     exclude_self: bool = False
     within: list[Name] = Field(default=[])
+    report: SearchReportConfig | None = None
     output: OutputConfig
     limits: ComparisonLimits = ComparisonLimits()
 
@@ -77,6 +81,7 @@ class JoinConfig(Config):
     metric: Literal["cosine", "inner_product", "euclidean"] = "cosine"
     within: list[Name] = Field(default=[])
     groups: GroupsConfig = GroupsConfig()
+    report: JoinReportConfig | None = None
     output: OutputConfig
     limits: JoinLimits = JoinLimits()
 
@@ -113,10 +118,10 @@ class ProjectConfig(Config):
     explained: Annotated[float, Field(gt=0, le=1)] | None = None
     like: VectorsConfig | None = None
     align: AlignConfig | None = None
-    projection: Name | None = None
+    projection: Source | None = None
     center: bool = True
     whiten: bool = False
-    save: Name | None = None
+    save: Target | None = None
     output: NewOutputConfig
     limits: RejectsConfig = RejectsConfig()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -13,17 +14,36 @@ __all__ = [
     "EmbeddingsConfig",
     "InputConfig",
     "LimitsConfig",
+    "LocalFile",
     "ModelConfig",
+    "ModelName",
     "Name",
     "NewOutputConfig",
     "OutputConfig",
     "Paths",
     "RejectsConfig",
+    "Source",
     "TableConfig",
+    "Target",
+    "Use",
 ]
 
-Paths = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
+
+class Use(Enum):
+    """Marks the keys that name what a job reads or writes; `pipeline` goes by it."""
+
+    READ = "read"
+    READ_LOCAL = "read on the driver's machine"
+    MODEL = "a model, its files on the driver's machine or elsewhere"
+    WRITE = "write"
+
+
 Name = Annotated[str, Field(min_length=1)]
+Paths = Annotated[Name | Annotated[list[str], Field(min_length=1)], Use.READ]
+Source = Annotated[Name, Use.READ]
+LocalFile = Annotated[Name, Use.READ_LOCAL]
+ModelName = Annotated[Name, Use.MODEL]
+Target = Annotated[Name, Use.WRITE]
 
 
 class TableConfig(Config):
@@ -49,8 +69,8 @@ class ModelConfig(Config):
     the projected features, in which images and texts can be compared.
     """
 
-    name: Name
-    weights: Name = "imagenet"
+    name: ModelName
+    weights: ModelName = "imagenet"
     revision: Name | None = None
     layer: Literal["avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None = None
     runtime: Literal["auto", "tensorflow", "torch", "openvino"] = "auto"
@@ -62,14 +82,14 @@ class ModelConfig(Config):
 class OutputConfig(Config):
     """Where the table goes, and what happens when one is there."""
 
-    path: Name
+    path: Target
     mode: Literal["fail", "overwrite", "resume"] = "fail"
 
 
 class NewOutputConfig(Config):
     """Where a table goes that is made in one piece."""
 
-    path: Name
+    path: Target
     mode: Literal["fail", "overwrite"] = "fail"
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ember.config import Config
 from ember.settings.embedding import Name, NewOutputConfig, RejectsConfig, TableConfig
+from ember.settings.report import ContentConfig
 
 __all__ = [
     "BaselineConfig",
@@ -70,7 +71,11 @@ Ranks = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 
 
 class EvaluateConfig(Config):
-    """Configuration of the `evaluate` job; which sections go with which kind is in conf/."""
+    """Configuration of the `evaluate` job; which sections go with which kind is in conf/.
+
+    `population: predictions` judges the rows that the judged table has, as after a split; by
+    default every row of the truth must be in it.
+    """
 
     kind: Kind | Literal["compare"]
     of: Kind = "classification"
@@ -81,6 +86,7 @@ class EvaluateConfig(Config):
     truth: TruthConfig | None = None
     queries: TruthConfig | None = None
     relevance: RelevanceConfig | None = None
+    population: Literal["truth", "predictions"] = "truth"
     slices: list[Name] = Field(default_factory=list)
     require: dict[str, float] = Field(default_factory=dict)
     classes: list[str] | list[int] | None = None
@@ -92,5 +98,7 @@ class EvaluateConfig(Config):
     bootstrap: Annotated[int, Field(ge=0, le=10_000)] = 1000
     worst: Annotated[int, Field(ge=0, le=100_000)] = 100
     report: bool = True
+    content: ContentConfig | None = None
+    query_content: ContentConfig | None = None
     output: NewOutputConfig
     limits: RejectsConfig = RejectsConfig()

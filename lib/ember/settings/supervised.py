@@ -11,10 +11,12 @@ from ember.settings.embedding import (
     EmbeddingsConfig,
     InputConfig,
     LimitsConfig,
+    LocalFile,
     ModelConfig,
     Name,
     NewOutputConfig,
     OutputConfig,
+    Source,
     TableConfig,
 )
 
@@ -43,10 +45,10 @@ class ClassifyConfig(Config):
     input: InputConfig | None = None
     model: ModelConfig | None = None
     features: list[EmbeddingsConfig] | None = None
-    head: Name | None = None
+    head: Source | None = None
     top_k: Annotated[int, Field(ge=1)] = 3
     threshold: Annotated[float, Field(ge=0, le=1)] | Literal["model"] | None = None
-    labels: Name | None = None
+    labels: LocalFile | None = None
     output: OutputConfig
     limits: LimitsConfig = LimitsConfig()
 

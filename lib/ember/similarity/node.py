@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from ember.similarity.block import Block, Float32, Int64, prepare
 from ember.similarity.projection import Basis
 
-__all__ = ["Shelf", "as_queries", "from_ipc", "to_ipc"]
+__all__ = ["Shelf", "as_queries", "from_ipc", "rows_at", "to_ipc"]
 
 
 def to_ipc(table: pa.Table) -> bytes:
@@ -83,13 +83,7 @@ class Shelf:
 
     def rows_at(self, numbers: Int64) -> Float32:
         """(n, d) vectors of rows by their numbers, rising; reads without preparing blocks."""
-        owners = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
-        parts = [np.empty((0, self.basis.dimension), np.float32)]
-        for owner in np.unique(owners):
-            packed = pq.read_table(self.files[owner], columns=["matrix"], memory_map=True)
-            matrix = _matrix(packed["matrix"][0].as_buffer(), self.basis.dimension)
-            parts.append(matrix[numbers[owners == owner] - self.firsts[owner]])
-        return np.concatenate(parts)
+        return rows_at(self.files, self.firsts, numbers, self.basis.dimension)
 
     def _folder(self, number: int) -> str:
         folder = Path(self.cache, f"{Path(self.files[number]).stem}-{self.basis.key}")
@@ -116,6 +110,17 @@ class Shelf:
             shutil.rmtree(partial, ignore_errors=True)
             if not folder.is_dir():
                 raise
+
+
+def rows_at(files: Sequence[str], firsts: Sequence[int], numbers: Int64, dimension: int) -> Float32:
+    """(n, dimension) vectors of rows by their numbers, rising, from packed blocks; see `Shelf`."""
+    owners = np.searchsorted(np.asarray(firsts), numbers, side="right") - 1
+    parts = [np.empty((0, dimension), np.float32)]
+    for owner in np.unique(owners):
+        packed = pq.read_table(files[owner], columns=["matrix"], memory_map=True)
+        matrix = _matrix(packed["matrix"][0].as_buffer(), dimension)
+        parts.append(matrix[numbers[owners == owner] - firsts[owner]])
+    return np.concatenate(parts)
 
 
 def _matrix(buffer: pa.Buffer, dimension: int) -> Float32:

@@ -20,7 +20,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, AtomicType, BinaryType, NumericType
 
-from ember.compare import blocks
+from ember.compare.census import dimension_of
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.supervised import SplitConfig
 from ember.tables import check_unique, column
@@ -188,7 +188,7 @@ def _check_ids(tables: Sequence[DataFrame]) -> None:
 
 
 def _dimension(table: DataFrame, number: int, max_failed_fraction: float) -> int:
-    size = blocks.dimension_of(table, f"features table {number + 1}", max_failed_fraction)
+    size = dimension_of(table, f"features table {number + 1}", max_failed_fraction)
     if not size:
         raise InvalidInput(f"features table {number + 1} has no vectors")
     return size

@@ -42,29 +42,36 @@
     table.tBodies[0].append(...rows);
   }
 
-  function filter(table, input, output) {
+  // Of a table the rows, of a collage its lines, that have all the words.
+  function filter(rows, input, output) {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const rows = [...table.tBodies[0].rows];
     let left = 0;
     for (const row of rows) {
-      const text = [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
+      const parts = row.cells || row.querySelectorAll("p, span");
+      const text = [...parts].map((part) => part.textContent).join(" ").toLowerCase();
       row.hidden = !words.every((word) => text.includes(word));
       left += row.hidden ? 0 : 1;
     }
-    output.textContent = words.length ? `${left} of ${rows.length} rows` : `${rows.length} rows`;
+    const name = output.dataset.name;
+    output.textContent = words.length ? `${left} of ${rows.length} ${name}` : `${rows.length} ${name}`;
   }
 
-  for (const view of document.querySelectorAll(".table")) {
+  for (const view of document.querySelectorAll(".table, .gallery")) {
     const table = view.querySelector("table");
-    if (!table) continue;
-    for (const head of table.tHead.rows[0].cells) {
-      const button = head.querySelector("button");
-      if (button) button.addEventListener("click", () => sort(table, head));
+    const strips = view.querySelector(".strips");
+    if (!table && !strips) continue;
+    if (table) {
+      for (const head of table.tHead.rows[0].cells) {
+        const button = head.querySelector("button");
+        if (button) button.addEventListener("click", () => sort(table, head));
+      }
     }
     const box = view.querySelector(".filter");
     if (!box) continue;
     const input = box.querySelector("input");
-    input.addEventListener("input", () => filter(table, input, box.querySelector("output")));
+    const output = box.querySelector("output");
+    const rows = () => [...(table ? table.tBodies[0].rows : strips.children)];
+    input.addEventListener("input", () => filter(rows(), input, output));
     box.hidden = false;
   }
 })();

@@ -1,0 +1,1 @@
+"""Several jobs as the steps of one configuration: planned, skipped when up to date, run."""

@@ -1,0 +1,154 @@
+"""From the configuration of a pipeline to its steps, all of them checked before any runs."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from ember.config import Config, parse, read
+from ember.errors import InvalidConfig
+from ember.pipeline.files import sources, targets
+from ember.pipeline.references import NAME, References, Unchecked
+from ember.settings.pipeline import PipelineConfig, StepConfig
+
+__all__ = ["Plan", "Step", "plain", "plan"]
+
+Kinds = Mapping[str, type[Config]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A job with its resolved configuration. needs: earlier steps whose output it reads."""
+
+    name: str
+    job: str
+    config: Any
+    needs: tuple[str, ...]
+
+    @property
+    def output(self) -> str:
+        path: str = self.config.output.path
+        return path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps in the order in which they run. output: the folder of the pipeline itself."""
+
+    steps: Sequence[Step]
+    output: str
+
+
+def plan(config: PipelineConfig, kinds: Kinds) -> Plan:
+    """What a configuration asks for, checked.
+
+    kinds: the jobs there are, with their configurations.
+    Raises InvalidConfig with every problem found in any step, one a line.
+    """
+    problems = list(_bad_names(config))
+    known = References(dict(config.vars))
+    own = str(known.resolve(config.output.path, "output.path"))
+    steps: list[Step] = []
+    names = list(config.steps)
+    for number, name in enumerate(names):
+        known.later = tuple(names[number:])
+        known.used.clear()
+        try:
+            step = _step(name, config.steps[name], kinds, known, steps)
+        except Unchecked:
+            known.broken.add(name)
+        except InvalidConfig as error:
+            problems.append(str(error))
+            known.broken.add(name)
+        else:
+            known.steps[name] = step.config
+            steps.append(step)
+    problems += _overlaps(steps, own)
+    if problems:
+        raise InvalidConfig("\n".join(problems))
+    return Plan(steps, own)
+
+
+def _bad_names(config: PipelineConfig) -> Iterator[str]:
+    for section in ("vars", "steps"):
+        for name in getattr(config, section):
+            if not NAME.fullmatch(name):
+                yield f"{section}.{name}: a name has letters, digits and underscores only"
+    for name, value in config.vars.items():
+        if not isinstance(value, str | int | float):
+            yield f"vars.{name}: give a text, a number or a boolean, not {value!r}"
+        if name in config.steps:
+            yield f"vars.{name}: a step has this name as well; give one of them another"
+
+
+def _step(
+    name: str, given: dict[str, Any], kinds: Kinds, known: References, before: Sequence[Step]
+) -> Step:
+    at = f"steps.{name}"
+    own = {key: given[key] for key in StepConfig.model_fields if key in given}
+    described = parse(StepConfig, own, "", f"{at}.")
+    if described.job not in kinds:
+        near = get_close_matches(described.job, kinds, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise InvalidConfig(
+            f"{at}.job: there is no job {described.job}{hint}; jobs: {', '.join(sorted(kinds))}"
+        )
+    keys = {key: each for key, each in given.items() if key not in own}
+    keys = known.resolve(keys, at)
+    if described.config:
+        keys = _merged(read(known.resolve(described.config, f"{at}.config")), keys)
+    config = parse(kinds[described.job], keys, "", f"{at}.")
+    read_here = [plain(path) for paths in sources(config).values() for path in paths]
+    needs = [
+        step.name
+        for step in before
+        if step.name in known.used or any(_made_by(step, path) for path in read_here)
+    ]
+    return Step(name, described.job, config, tuple(needs))
+
+
+def _merged(base: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `keys` put over it, section by section."""
+    merged = dict(base)
+    for key, value in keys.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, dict):
+            merged[key] = _merged(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _made_by(step: Step, path: str) -> bool:
+    return any(_within(path, plain(target)) for target in targets(step.config).values())
+
+
+def _overlaps(steps: Sequence[Step], own: str) -> Iterator[str]:
+    """Outputs that would replace one another, or hold one another."""
+    placed = [("output.path", own)]
+    for step in steps:
+        for key, path in targets(step.config).items():
+            shown = f"steps.{step.name}.{key}"
+            for other, there in placed:
+                one, two = plain(path), plain(there)
+                if _within(one, two) or _within(two, one):
+                    yield (
+                        f"{shown}: {path} and {there} of {other} are one folder, or one within the "
+                        "other, and would replace each other; give them folders side by side"
+                    )
+            placed.append((shown, path))
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder.rstrip('/')}/")
+
+
+def plain(path: str) -> str:
+    """A path in one spelling: absolute where it is of this machine."""
+    scheme, colon, rest = path.partition(":")
+    if colon and scheme != "file" and "/" not in scheme:
+        return path.rstrip("/")
+    return os.path.abspath(rest if scheme == "file" else path)  # noqa: PTH100

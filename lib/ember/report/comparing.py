@@ -1,0 +1,113 @@
+"""The chapters of a search and of a join."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ember.report import likeness
+from ember.report.cells import Head, View, cell, shown, table_view
+from ember.report.content import Report
+from ember.report.galleries import group_gallery, neighbor_gallery, pair_gallery
+from ember.report.layout import Chapter, Headline, Section, item_of
+
+__all__ = ["join_chapter", "search_chapter"]
+
+
+def search_chapter(report: Report, manifest: Mapping[str, Any]) -> Chapter:
+    """The chapter of a search; see ember.report.sampling for the tables that it shows."""
+    config, sizes = manifest["config"], manifest["tables"]
+    queries, corpus = sizes["left"]["rows"], sizes.get("right", sizes["left"])["rows"]
+    headlines = [
+        Headline("queries", f"{queries:,}"),
+        Headline("corpus", f"{corpus:,}", "themselves" if "right" not in sizes else ""),
+        Headline("neighbors", f"{manifest['counts']['rows']:,}"),
+        _median(report),
+    ]
+    if recall := manifest.get("search", {}).get("recall"):
+        ends = " to ".join(shown(end) for end in recall["interval_95"])
+        headlines.append(Headline("recall", shown(recall["measured"]), ends))
+    neighbors = table_view("neighbor_rows", "The same as a table", report.tables["neighbors"])
+    series = {"neighbors": "all neighbors", "first": "the nearest of each query"}
+    sections = [
+        _figures(report, headlines),
+        Section("neighbors", "Neighbors", (), [neighbors], [neighbor_gallery(report)]),
+        _scores(report, series, None),
+        *_similarities(report, config["metric"]),
+    ]
+    lead = (
+        f"The {config['k']} most similar rows of {corpus:,} for each of {queries:,} queries, by "
+        f"{config['metric']}, {config['mode']}."
+    )
+    return Chapter("Search", lead, sections)
+
+
+def join_chapter(report: Report, manifest: Mapping[str, Any]) -> Chapter:
+    """The chapter of a join; see ember.report.sampling for the tables that it shows."""
+    config, sizes, counts = manifest["config"], manifest["tables"], manifest["counts"]
+    far = config["metric"] == "euclidean"
+    headlines = [Headline("pairs", f"{counts['rows']:,}"), _median(report)]
+    for name, value in counts.get("groups", {}).items():
+        title = {"rows": "rows in groups", "largest": "largest group"}.get(name, name)
+        headlines.append(Headline(title, f"{value:,}"))
+    galleries = [
+        pair_gallery(report, "nearest", "Pairs closest to the threshold"),
+        pair_gallery(report, "closest", "The most similar pairs"),
+    ]
+    sections = [_figures(report, headlines)]
+    if "groups" in report.tables:
+        views = [
+            table_view("sizes", "Groups by size", report.tables["sizes"]),
+            table_view("groups", "Members of the largest groups", report.tables["groups"]),
+        ]
+        sections.append(Section("groups", "Groups", (), views, [group_gallery(report)]))
+    sections += [
+        Section("pairs", "Pairs", galleries=galleries),
+        _scores(report, {"pairs": "pairs"}, config["threshold"]),
+        *_similarities(report, config["metric"]),
+    ]
+    rows = " and ".join(f"{each['rows']:,} {side}" for side, each in sizes.items())
+    of = f"{sizes['left']['rows']:,} rows" if len(sizes) == 1 else f"{rows} rows"
+    lead = (
+        f"All pairs of {of} with a {config['metric']} of {config['threshold']:g} or "
+        f"{'less' if far else 'more'}."
+    )
+    return Chapter("Join", lead, sections)
+
+
+def _median(report: Report) -> Headline:
+    value = next(row["value"] for row in report.figures if row["metric"] == "median score")
+    return Headline("median score", shown(value))
+
+
+def _figures(report: Report, headlines: list[Headline]) -> Section:
+    rows = [[cell(row["metric"]), cell(row["value"], True)] for row in report.figures]
+    view = View("figures", "Scores", [Head("figure"), Head("value", True)], rows)
+    return Section("figures", "Figures", (), [view], (), headlines)
+
+
+def _scores(report: Report, series: Mapping[str, str], threshold: float | None) -> Section:
+    table = report.tables["scores"]
+    drawn = [likeness.histogram(table.rows, series, threshold)] if table.rows else []
+    view = table_view("scores", "Scores by bin", table)
+    return Section("scores", "Scores", drawn, [view])
+
+
+def _similarities(report: Report, metric: str) -> list[Section]:
+    rows = report.tables["similarities"].rows
+    if not rows:
+        return []
+    items = [item_of(report, row["side"], row["id"]) for row in rows]
+    named = [row["id"] for row in rows]
+    labels = [
+        item.label if item and item.label else key for item, key in zip(items, named, strict=True)
+    ]
+    values = np.array([row["values"] for row in rows])
+    title = (
+        "Distances among the rows shown"
+        if metric == "euclidean"
+        else "Likeness among the rows shown"
+    )
+    return [Section("similarities", title, [likeness.heat_map(labels, values, metric)])]

@@ -1,0 +1,123 @@
+"""The few rows of large tables that a page shows, found by their ids."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, BinaryType, DataType, NumericType, StructType
+
+from ember import tables
+from ember.engine.spec import Modality
+from ember.report.content import Item
+from ember.settings.report import ContentConfig
+
+__all__ = ["as_text", "check_content", "fetch_items", "plain", "rows_of"]
+
+# A page that asks for more would be too long to read, and its query too long to plan.
+_MOST = 2000
+
+
+def as_text(value: Column, kind: DataType) -> Column:
+    """An id of any type as a page names it."""
+    return F.hex(value) if isinstance(kind, BinaryType) else value.cast("string")
+
+
+def plain(frame: DataFrame, name: str) -> Column:
+    """A column as numbers, lists of texts, or text: ids may be of any type."""
+    value, kind = tables.column(frame, name), frame.schema[name].dataType
+    if isinstance(kind, ArrayType):
+        value = value.cast("array<string>")
+    elif isinstance(kind, StructType):  # an id of several columns
+        value = F.array(*(as_text(value[field.name], field.dataType) for field in kind.fields))
+    elif not isinstance(kind, NumericType) or kind.typeName() == "decimal":
+        value = as_text(value, kind)
+    return value.alias(name)
+
+
+def rows_of(table: DataFrame, id: str, ids: Collection[str]) -> DataFrame:
+    """The rows of `table` whose id, as text, is one of `ids`.
+
+    In two steps, since Parquet would read the content of all rows to find those of a few: the ids
+    alone tell in which files they are, and only those files are read.
+    """
+    wanted = sorted(ids)[:_MOST]
+    key = as_text(
+        tables.column(table, id), table.select(tables.column(table, id)).schema[0].dataType
+    )
+    found = table.filter(key.isin(wanted))
+    file = table.metadataColumn("_metadata")["file_path"]
+    files = [row[0] for row in found.select(file).distinct().collect()]
+    return found.filter(file.isin(files)) if files else found.limit(0)
+
+
+def check_content(spark: SparkSession, config: ContentConfig) -> None:
+    """Raise InvalidInput for a table that is not there, or columns that it lacks."""
+    _select(tables.read_table(spark, config), config)
+
+
+def fetch_items(
+    spark: SparkSession, config: ContentConfig | None, ids: Collection[str]
+) -> Mapping[str, Item]:
+    """What can be seen of the rows `ids` (as text), by id: made on the executors.
+
+    Of an id that occurs several times, one row. An id that is not there has none; without a
+    configuration there are none at all.
+    """
+    if config is None or not ids:
+        return {}
+    table = tables.read_table(spark, config)
+    rows, paths = _select(rows_of(table, config.id, ids), config)
+    from ember.engine.thumbnails import SCHEMA
+
+    shown = rows.mapInArrow(partial(_show, config.modality, paths), SCHEMA).toArrow().to_pylist()
+    found: dict[str, Item] = {}
+    for row in sorted(
+        shown, key=lambda each: (each["id"], each["text"] or "", each["image"] or b"")
+    ):
+        found.setdefault(
+            row["id"],
+            Item(
+                row["label"] or "",
+                row["text"] or "",
+                _address(row["image"]),
+                row["width"] or 0,
+                row["height"] or 0,
+                row["reason"] or "",
+            ),
+        )
+    return found
+
+
+def _select(table: DataFrame, config: ContentConfig) -> tuple[DataFrame, bool]:
+    """The rows as (id text, content, label text), and whether the content names files."""
+    corpus = tables.select_corpus(table, config.id, config.content, config.modality)
+    key = as_text(tables.column(table, config.id), corpus.id_type)
+    label = F.lit(None) if config.label is None else tables.column(table, config.label)
+    return (
+        table.select(
+            key.alias("id"),
+            tables.column(table, config.content).alias("content"),
+            label.cast("string").alias("label"),
+        ),
+        corpus.paths,
+    )
+
+
+def _show(
+    modality: Modality, paths: bool, batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    from ember.engine.thumbnails import show_batches
+
+    return show_batches(batches, modality, paths=paths)
+
+
+def _address(data: bytes | None) -> str:
+    if not data:
+        return ""
+    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
