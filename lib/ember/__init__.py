@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ember.compare.join import similarity_join
     from ember.compare.projection import fit_projection, project
     from ember.compare.search import top_k
+    from ember.description import describe
     from ember.embedding import embed
     from ember.supervised.classification import classify
     from ember.supervised.training import train
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "approximate_top_k",
     "classify",
+    "describe",
     "embed",
     "export_faiss",
     "fit_alignment",
@@ -36,6 +38,7 @@ __all__ = [
 _HOMES = {
     "approximate_top_k": "ember.compare.approximate",
     "classify": "ember.supervised.classification",
+    "describe": "ember.description",
     "embed": "ember.embedding",
     "export_faiss": "ember.compare.export",
     "fit_alignment": "ember.compare.alignment",

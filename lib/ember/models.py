@@ -22,10 +22,12 @@ from pyspark.sql import SparkSession
 
 from ember.engine.spec import (
     CLASSES,
+    GENERATED,
     IMAGE_LAYERS,
     KERAS_INPUT_SIZE,
     TEXT_LAYERS,
     Family,
+    Generation,
     Modality,
     ModelSpec,
     Runtime,
@@ -51,11 +53,13 @@ def resolve(
     *,
     gpu: bool = False,
     classes: bool = False,
+    generation: Generation | None = None,
 ) -> ModelSpec:
     """The model that `config` names, with its files on this machine, fetched if need be.
 
     gpu: tasks will be given GPUs, which decides what `runtime: auto` is.
     classes: the model is to give the scores of its own classes rather than an embedding.
+    generation: the model is to write texts, in this way.
     Raises InvalidConfig when the settings do not go together and InvalidInput when the model or
     its weights are not to be had.
     """
@@ -66,13 +70,16 @@ def resolve(
             "or hf:<hub id or folder> for a transformers model"
         )
     family: Family = family_name
+    if generation is not None and family != "hf":
+        raise InvalidConfig(f"{config.name} writes no texts; give an hf: model that does")
     runtime = _runtime(config, family, gpu)
     if family == "keras":
         layer = _layer(config, family, modality, classes)
         path = _keras_weights(name, config.weights)
     else:
         path = _folder(name, config)
-        layer = _layer(config, family, modality, classes, dual=_is_dual(path))
+        dual = _is_dual(path)
+        layer = GENERATED if generation else _layer(config, family, modality, classes, dual)
     weights = hash_files(path)
     if runtime == "openvino":
         path = _converted(name, path, layer, weights)
@@ -89,6 +96,7 @@ def resolve(
         max_pixels=max_pixels,
         weights_sha256=weights,
         preprocessing=_preprocessing(family, name, modality, path),
+        generation=generation,
     )
 
 
@@ -240,9 +248,10 @@ def _preprocessing(family: Family, name: str, modality: Modality, path: Path) ->
         return f"rgb, nearest to {size}x{size}, keras.applications preprocess_input"
     if modality == "text":
         return "AutoTokenizer, truncated at the model's length"
-    file = path / "preprocessor_config.json"
-    if not file.is_file():
-        raise InvalidInput(f"{path} has no preprocessor_config.json, so it embeds no images")
+    files = [path / name for name in ("preprocessor_config.json", "processor_config.json")]
+    file = next((each for each in files if each.is_file()), None)
+    if file is None:
+        raise InvalidInput(f"{path} has no preprocessor_config.json, so it takes no images")
     try:
         settings = json.loads(file.read_text("utf-8"))
     except ValueError as error:

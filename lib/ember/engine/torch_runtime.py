@@ -12,12 +12,14 @@ import numpy.typing as npt
 from ember.engine.device import Device, require_cuda
 from ember.engine.images import decode
 from ember.engine.rows import RowError, read_uri, to_text
-from ember.engine.spec import CLASSES, ModelSpec
+from ember.engine.spec import CLASSES, GENERATED, ModelSpec
 from ember.errors import InvalidInput
 
 __all__ = [
     "TorchImageEncoder",
+    "TorchModel",
     "TorchTextEncoder",
+    "check_shape",
     "max_tokens",
     "pool_image",
     "pool_text",
@@ -86,8 +88,16 @@ def max_tokens(tokenizer: Any, config: Any) -> int:
     return min(limits, default=512)
 
 
-class _TorchEncoder:
-    """What image and text encoders share: loading, device, precision, memory errors."""
+def check_shape(image: Any, max_pixels: int) -> None:
+    """Raise RowError for a strip: 1 × 9,000 pixels, scaled by the short side, take gigabytes."""
+    width, height = image.size
+    scaled = 512 * 512 * max(width, height) // min(width, height)
+    if scaled > max_pixels:
+        raise RowError("too many pixels", f"{width}x{height} is too long a strip to scale")
+
+
+class TorchModel:
+    """What runs a transformers model: loading, device, precision, memory errors."""
 
     def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
         import torch
@@ -104,7 +114,7 @@ class _TorchEncoder:
         self._torch = torch
         self.model = self._load(transformers)
         # CLIP and its kin: a tower for images and one for texts, projected to one space.
-        self._dual = spec.layer != CLASSES and all(
+        self._dual = spec.layer not in (CLASSES, GENERATED) and all(
             hasattr(self.model, f"get_{kind}_features") for kind in ("image", "text")
         )
         if self._dual and spec.layer != "pooler":
@@ -116,13 +126,8 @@ class _TorchEncoder:
         from safetensors import SafetensorError
 
         torch, spec = self._torch, self.spec
-        kind = transformers.AutoModel
-        if spec.layer == CLASSES and spec.modality == "image":
-            kind = transformers.AutoModelForImageClassification
-        elif spec.layer == CLASSES:
-            kind = transformers.AutoModelForSequenceClassification
         try:
-            model, info = kind.from_pretrained(
+            model, info = self._kind(transformers).from_pretrained(
                 spec.path,
                 dtype=getattr(torch, spec.precision),
                 local_files_only=True,
@@ -148,6 +153,14 @@ class _TorchEncoder:
             )
         model = model.eval().requires_grad_(False)
         return model.to(self.torch_device)
+
+    def _kind(self, transformers: Any) -> Any:
+        """The class of transformers that makes this model of its folder."""
+        if self.spec.layer == CLASSES and self.spec.modality == "image":
+            return transformers.AutoModelForImageClassification
+        if self.spec.layer == CLASSES:
+            return transformers.AutoModelForSequenceClassification
+        return transformers.AutoModel
 
     def _auto(self, kind: Any) -> Any:
         """The processor or tokenizer of the model's folder."""
@@ -179,7 +192,7 @@ class _TorchEncoder:
         return isinstance(error, self._torch.OutOfMemoryError | MemoryError)
 
 
-class TorchImageEncoder(_TorchEncoder):
+class TorchImageEncoder(TorchModel):
     """Image rows to vectors through AutoImageProcessor and AutoModel. See `batching.Encoder`."""
 
     chunk_rows = 8
@@ -204,16 +217,10 @@ class TorchImageEncoder(_TorchEncoder):
         try:
             data = read_uri(raw) if self.paths else raw
             image = decode(data, self.spec.max_pixels)
-            self._check_shape(*image.size)
+            check_shape(image, self.spec.max_pixels)
         except RowError as error:
             return error
         return self.processor(image, return_tensors="np")["pixel_values"][0], 1
-
-    def _check_shape(self, width: int, height: int) -> None:
-        """A strip of 1 × 9,000 pixels, scaled until its short side fits, would take gigabytes."""
-        scaled = 512 * 512 * max(width, height) // min(width, height)
-        if scaled > self.spec.max_pixels:
-            raise RowError("too many pixels", f"{width}x{height} is too long a strip to scale")
 
     def run(self, items: Sequence[Any]) -> Matrix:
         """Vectors (n, d) float32 of pixel values n × (3, h, w)."""
@@ -229,7 +236,7 @@ class TorchImageEncoder(_TorchEncoder):
             return self._features(output, lambda: pool_image(output, self.spec.layer))
 
 
-class TorchTextEncoder(_TorchEncoder):
+class TorchTextEncoder(TorchModel):
     """Text rows to vectors through AutoTokenizer and AutoModel. See `batching.Encoder`.
 
     A row's cost is its number of tokens, so that batches hold texts of similar length and as many
