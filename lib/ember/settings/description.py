@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.config import Config
-from ember.settings.embedding import InputConfig, LimitsConfig, Name, OutputConfig, Paths
+from ember.settings.embedding import (
+    InputConfig,
+    LimitsConfig,
+    ModelName,
+    Name,
+    OutputConfig,
+    Paths,
+    TableConfig,
+)
 
 __all__ = [
     "DescribeConfig",
@@ -22,20 +30,19 @@ __all__ = [
 class WriterConfig(Config):
     """A model that writes texts."""
 
-    name: Name
+    name: ModelName
     revision: Name | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=65536)] = "auto"
 
 
-class PromptTable(Config):
+class PromptTable(TableConfig):
     """Values of another table's `column`, joined by id.
 
     With `neighbors`, a table that `search` wrote, the values of a row's nearest neighbors. `top`:
     so many labels of a list, or so many neighbors, best first.
     """
 
-    path: Paths
     id: Name
     column: Name
     neighbors: Paths | None = None
