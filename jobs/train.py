@@ -16,7 +16,7 @@ def train(run: Run[TrainConfig]) -> None:
     with run.phase("check"):
         training.check_options(config)
         features = [tables.read_embeddings(spark, each) for each in config.features]
-        labelled = tables.read(spark, config.labels.path)
+        labelled = tables.read_table(spark, config.labels)
         labels = examples.select_labels(
             labelled, config.labels.id, config.labels.label, config.split
         )

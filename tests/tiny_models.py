@@ -113,6 +113,181 @@ def tiny_roberta(folder: Path) -> Path:
     return folder
 
 
+def tiny_dual(folder: Path, kind: str) -> Path:
+    """CLIPModel, SiglipModel or ChineseCLIPModel: 2 layers a tower, 16 projected features."""
+    import torch
+    import transformers
+
+    torch.manual_seed(3)
+    words = vocabulary()
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    tower |= {"num_attention_heads": 4}
+    text = {**tower, "vocab_size": len(words), "max_position_embeddings": MAX_TOKENS}
+    text |= {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": words.index("[SEP]")}
+    if kind == "Siglip":
+        text["projection_size"] = tower["hidden_size"]
+    vision = {**tower, "image_size": 32, "patch_size": 8}
+    sizes = {} if kind == "Siglip" else {"projection_dim": 16}
+    config = getattr(transformers, f"{kind}Config")(text_config=text, vision_config=vision, **sizes)
+    model = getattr(transformers, f"{kind}Model")(config).eval()
+    _stir(model)
+    model.save_pretrained(folder)
+    transformers.BertTokenizerFast(
+        vocab={word: index for index, word in enumerate(words)}, model_max_length=MAX_TOKENS
+    ).save_pretrained(folder)
+    transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(folder)
+    return folder
+
+
+def tiny_gpt2(folder: Path, **settings: Any) -> Path:
+    """GPT2LMHeadModel: 2 layers, 32 features, 48 tokens, each letter a token, texts that end."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(11)
+    model = GPT2LMHeadModel(GPT2Config(**_gpt2_settings())).eval()
+    _stir(model)
+    model.generation_config.update(**settings)
+    model.save_pretrained(folder)
+    _letters().save_pretrained(folder)
+    return folder
+
+
+def tiny_captioner(folder: Path) -> Path:
+    """VisionEncoderDecoderModel: a ViT for 32 × 32 pixels and a GPT-2 of 48 tokens."""
+    import torch
+    from transformers import (
+        GPT2Config,
+        VisionEncoderDecoderConfig,
+        VisionEncoderDecoderModel,
+        ViTConfig,
+        ViTImageProcessorPil,
+    )
+
+    torch.manual_seed(13)
+    decoder = GPT2Config(**_gpt2_settings(), is_decoder=True, add_cross_attention=True)
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(_vit(ViTConfig), decoder)
+    config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = 0, 1, 0
+    model = VisionEncoderDecoderModel(config).eval()
+    _stir(model)
+    model.save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    _letters().save_pretrained(folder)
+    return folder
+
+
+def tiny_blip(folder: Path) -> Path:
+    """BlipForConditionalGeneration: 32 × 32 pixels, the words of tiny BERT, 40 tokens."""
+    import torch
+    from transformers import (
+        BertTokenizerFast,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessorPil,
+        BlipProcessor,
+    )
+
+    torch.manual_seed(7)
+    words = {word: index for index, word in enumerate(vocabulary())}
+    text = {
+        "vocab_size": len(words),
+        "hidden_size": 32,
+        "encoder_hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 40,
+        "bos_token_id": words["[CLS]"],
+        "eos_token_id": words["[UNK]"],
+        "sep_token_id": words["[SEP]"],
+        "pad_token_id": words["[PAD]"],
+    }
+    vision = {**_vit(dict), "projection_dim": 16, "initializer_range": 0.02}
+    model = BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision)).eval()
+    _stir(model)
+    model.save_pretrained(folder)
+    tokenizer = BertTokenizerFast(vocab=words, model_max_length=40)
+    images = BlipImageProcessorPil(size={"height": 32, "width": 32})
+    BlipProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def tiny_git(folder: Path) -> Path:
+    """GitForCausalLM: 32 × 32 pixels, the words of tiny BERT, 40 tokens."""
+    import torch
+    from transformers import (
+        BertTokenizerFast,
+        CLIPImageProcessorPil,
+        GitConfig,
+        GitForCausalLM,
+        GitProcessor,
+    )
+
+    torch.manual_seed(12)
+    words = {word: index for index, word in enumerate(vocabulary())}
+    config = GitConfig(
+        vision_config=_vit(dict),
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=40,
+        bos_token_id=words["[CLS]"],
+        eos_token_id=words["[SEP]"],
+        pad_token_id=words["[PAD]"],
+    )
+    model = GitForCausalLM(config).eval()
+    _stir(model)
+    model.save_pretrained(folder)
+    tokenizer = BertTokenizerFast(vocab=words, model_max_length=40)
+    size = {"height": 32, "width": 32}
+    images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=size)
+    GitProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def _vit(kind: Any) -> Any:
+    return kind(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=16,
+    )
+
+
+def _gpt2_settings() -> dict[str, Any]:
+    return {
+        "vocab_size": len(_letters()),
+        "n_positions": 48,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        # Else it says the last letter again and again.
+        "tie_word_embeddings": False,
+    }
+
+
+def _letters() -> Any:
+    from transformers import GPT2TokenizerFast
+
+    letters = [*string.ascii_letters, *string.digits, *string.punctuation, "Ġ"]
+    tokens = ["<|start|>", "<|end|>", *letters]
+    return GPT2TokenizerFast(
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=[],
+        bos_token="<|start|>",
+        eos_token="<|end|>",
+        unk_token="<|start|>",
+    )
+
+
 def keras_weights(file: Path, architecture: str, *, top: bool) -> Path:
     """Random weights of a model of keras.applications, as .weights.h5 or .keras."""
     import keras

@@ -10,11 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ember.compare.alignment import fit_alignment
     from ember.compare.approximate import approximate_top_k
     from ember.compare.export import export_faiss
     from ember.compare.join import similarity_join
-    from ember.compare.projection import fit_alignment, fit_projection, project
+    from ember.compare.projection import fit_projection, project
     from ember.compare.search import top_k
+    from ember.description import describe
     from ember.embedding import embed
     from ember.supervised.classification import classify
     from ember.supervised.training import train
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "approximate_top_k",
     "classify",
+    "describe",
     "embed",
     "export_faiss",
     "fit_alignment",
@@ -35,9 +38,10 @@ __all__ = [
 _HOMES = {
     "approximate_top_k": "ember.compare.approximate",
     "classify": "ember.supervised.classification",
+    "describe": "ember.description",
     "embed": "ember.embedding",
     "export_faiss": "ember.compare.export",
-    "fit_alignment": "ember.compare.projection",
+    "fit_alignment": "ember.compare.alignment",
     "fit_projection": "ember.compare.projection",
     "project": "ember.compare.projection",
     "similarity_join": "ember.compare.join",

@@ -50,12 +50,15 @@ class Account:
         return progress.shown(total, self.rows)
 
     def summary(self) -> dict[str, Any]:
-        """For the manifest: worker processes, model loads, devices, task seconds by phase."""
+        """For the manifest: workers, model loads, devices, task seconds, the job's own counts."""
         workers: dict[str, WorkerRecord] = self.reports.value.get("workers", {})
         seconds: dict[str, float] = {}
+        counts: dict[str, int] = {}
         for task in self._tasks():
             for phase, spent in task["seconds"].items():
                 seconds[phase] = seconds.get(phase, 0.0) + spent
+            for what, number in task.get("counts", {}).items():
+                counts[what] = counts.get(what, 0) + number
         return {
             "workers": len(workers),
             "model_loads": sum(worker.loads for worker in workers.values()),
@@ -63,6 +66,7 @@ class Account:
             "devices": sorted({worker.device for worker in workers.values()}),
             "truncated_texts": sum(task["truncated"] for task in self._tasks()),
             "task_seconds": {phase: round(spent, 3) for phase, spent in sorted(seconds.items())},
+            **counts,
         }
 
     def _tasks(self) -> list[dict[str, Any]]:

@@ -141,7 +141,7 @@ def identity(corpus: Corpus, spec: ModelSpec) -> dict[str, str]:
 def spread(
     rows: DataFrame, modality: Modality, rows_per_task: int | Literal["auto"]
 ) -> tuple[DataFrame, int]:
-    """Rows (id, content) in partitions that keep all cores busy and lose little when killed.
+    """Rows (id, content, …) in partitions that keep all cores busy and lose little when killed.
 
     Also returns how many rows there are.
 
@@ -160,7 +160,7 @@ def spread(
     tasks = max(-(-total // bound), min(total, _TASKS_PER_CORE * cores))
     if largest <= min(bound, -(-2 * total // tasks)):
         return rows, total
-    key, content = (column(rows, name) for name in rows.columns)
+    key, content = (column(rows, name) for name in rows.columns[:2])
     return rows.repartition(tasks, key, F.length(content)), total
 
 

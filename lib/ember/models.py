@@ -22,10 +22,12 @@ from pyspark.sql import SparkSession
 
 from ember.engine.spec import (
     CLASSES,
+    GENERATED,
     IMAGE_LAYERS,
     KERAS_INPUT_SIZE,
     TEXT_LAYERS,
     Family,
+    Generation,
     Modality,
     ModelSpec,
     Runtime,
@@ -51,11 +53,13 @@ def resolve(
     *,
     gpu: bool = False,
     classes: bool = False,
+    generation: Generation | None = None,
 ) -> ModelSpec:
     """The model that `config` names, with its files on this machine, fetched if need be.
 
     gpu: tasks will be given GPUs, which decides what `runtime: auto` is.
     classes: the model is to give the scores of its own classes rather than an embedding.
+    generation: the model is to write texts, in this way.
     Raises InvalidConfig when the settings do not go together and InvalidInput when the model or
     its weights are not to be had.
     """
@@ -66,9 +70,16 @@ def resolve(
             "or hf:<hub id or folder> for a transformers model"
         )
     family: Family = family_name
-    layer = _layer(config, family, modality, classes)
+    if generation is not None and family != "hf":
+        raise InvalidConfig(f"{config.name} writes no texts; give an hf: model that does")
     runtime = _runtime(config, family, gpu)
-    path = _keras_weights(name, config.weights) if family == "keras" else _folder(name, config)
+    if family == "keras":
+        layer = _layer(config, family, modality, classes)
+        path = _keras_weights(name, config.weights)
+    else:
+        path = _folder(name, config)
+        dual = _is_dual(path)
+        layer = GENERATED if generation else _layer(config, family, modality, classes, dual=dual)
     weights = hash_files(path)
     if runtime == "openvino":
         path = _converted(name, path, layer, weights)
@@ -85,10 +96,27 @@ def resolve(
         max_pixels=max_pixels,
         weights_sha256=weights,
         preprocessing=_preprocessing(family, name, modality, path),
+        generation=generation,
     )
 
 
-def _layer(config: ModelConfig, family: Family, modality: Modality, classes: bool) -> str:
+def _is_dual(path: Path) -> bool:
+    """Does the folder hold a dual encoder: CLIP, SigLIP and their kin, two towers and no head?
+
+    Models that talk about pictures have both configurations too, and are of a class For….
+    """
+    try:
+        settings = json.loads((path / "config.json").read_text("utf-8"))
+    except ValueError as error:
+        raise InvalidInput(f"{path / 'config.json'} is not JSON: {error}") from None
+    if not {"text_config", "vision_config"} <= settings.keys():
+        return bool(settings.get("model_type") == "vision-text-dual-encoder")
+    return not any("For" in name for name in settings.get("architectures") or ())
+
+
+def _layer(
+    config: ModelConfig, family: Family, modality: Modality, classes: bool, dual: bool = False
+) -> str:
     layer = config.layer or ("avg_pool" if modality == "image" else "mean")
     known: tuple[str, ...] = IMAGE_LAYERS if modality == "image" else TEXT_LAYERS
     if family == "keras":
@@ -101,6 +129,8 @@ def _layer(config: ModelConfig, family: Family, modality: Modality, classes: boo
         known = ("avg_pool", "cls", "pooler")
     if classes:
         return CLASSES
+    if dual:  # its only features that are in one space for images and texts
+        known, layer = ("pooler",), config.layer or "pooler"
     if layer not in known:
         raise InvalidConfig(
             f"model.layer {layer} is not one of {config.name} for {modality}s: {', '.join(known)}"
@@ -218,9 +248,10 @@ def _preprocessing(family: Family, name: str, modality: Modality, path: Path) ->
         return f"rgb, nearest to {size}x{size}, keras.applications preprocess_input"
     if modality == "text":
         return "AutoTokenizer, truncated at the model's length"
-    file = path / "preprocessor_config.json"
-    if not file.is_file():
-        raise InvalidInput(f"{path} has no preprocessor_config.json, so it embeds no images")
+    files = [path / name for name in ("preprocessor_config.json", "processor_config.json")]
+    file = next((each for each in files if each.is_file()), None)
+    if file is None:
+        raise InvalidInput(f"{path} has no preprocessor_config.json, so it takes no images")
     try:
         settings = json.loads(file.read_text("utf-8"))
     except ValueError as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from urllib.parse import unquote
 
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.logger import PySparkLogger
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -22,7 +25,7 @@ from pyspark.sql.types import (
 )
 
 from ember.errors import InvalidInput
-from ember.settings.embedding import EmbeddingsConfig, InputConfig
+from ember.settings.embedding import EmbeddingsConfig, InputConfig, TableConfig
 
 __all__ = [
     "Corpus",
@@ -33,9 +36,11 @@ __all__ = [
     "read",
     "read_corpus",
     "read_embeddings",
+    "read_table",
     "select_corpus",
     "select_embeddings",
     "shown",
+    "where",
 ]
 
 _ACCOUNT_COLUMNS = ("status", "error")
@@ -80,13 +85,57 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
     return table
 
 
+def read_table(spark: SparkSession, config: TableConfig) -> DataFrame:
+    """The table that `config` names, less the rows for which its `where` is not true.
+
+    Raises InvalidInput; see `read` and `where`.
+    """
+    table = read(spark, config.path)
+    if config.where is None:
+        return table
+    return where(table, config.where, shown(config.path))
+
+
+def where(table: DataFrame, condition: str, shown: str) -> DataFrame:
+    """The rows of `table` for which a condition in SQL is true; where it is null, it is not.
+
+    Raises InvalidInput, naming the table `shown`, for what is no condition on its columns, and for
+    one that may answer otherwise when a row is read again, as all rows are.
+    """
+    try:
+        with _spark_silent():
+            chosen = table.filter(F.expr(condition))
+    except PySparkException as error:
+        reason = re.sub(r"^\[[\w.]+\] | SQLSTATE: .*$", "", _first_line(error))
+        raise InvalidInput(
+            f"{shown}: where is {condition!r}, and that is no condition on its rows: {reason}"
+        ) from None
+    if not chosen._jdf.queryExecution().analyzed().deterministic():
+        raise InvalidInput(
+            f"{shown}: where is {condition!r}, which chooses other rows every time; divide rows by "
+            f"a hash of the id, as in pmod(hash({table.columns[0]}), 2) = 0"
+        )
+    return chosen
+
+
+@contextmanager
+def _spark_silent() -> Iterator[None]:
+    """Without the JSON that Spark logs of an error in SQL, which is told in a sentence here."""
+    logger = PySparkLogger.getLogger("SQLQueryContextLogger")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def read_corpus(spark: SparkSession, config: InputConfig, result: str = "embedding") -> Corpus:
     """The corpus that `config` names, checked: columns, types, and ids where asked for.
 
     result: the column that the output will have beside the id.
     Raises InvalidInput; see `select_corpus` and `check_unique`.
     """
-    table = read(spark, config.path)
+    table = read_table(spark, config)
     corpus = select_corpus(table, config.id, config.content, config.modality, result)
     if config.unique_ids:
         check_unique(corpus.rows, corpus.id)
@@ -128,7 +177,7 @@ def read_embeddings(
 
     Raises InvalidInput when it is not there or is no table of embeddings.
     """
-    table = read(spark, config.path)
+    table = read_table(spark, config)
     return select_embeddings(table, config.id, config.embedding, shown(config.path), within)
 
 

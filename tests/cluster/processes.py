@@ -13,6 +13,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+# Seconds after which a process is stuck, not slow, also on a machine that does much else.
+PATIENCE = 600
 LOCAL_CLUSTER = ["spark-submit", "--master", "local-cluster[2,1,1024]"]
 
 
@@ -55,12 +57,14 @@ def settings(**values: Any) -> list[str]:
     return [f"--set={key.replace('__', '.')}={value}" for key, value in values.items()]
 
 
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen[bytes], seconds: float) -> Any:
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[bytes]) -> Any:
     """What `condition` returns once it is true; fails when the process ends or time runs out."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not (found := condition()):
-        if process.poll() is not None or time.monotonic() > end:
-            raise AssertionError(f"did not happen; the process's exit code: {process.poll()}")
+        code = process.poll()
+        if code is not None or time.monotonic() > end:
+            stop(process)
+            raise AssertionError(f"did not happen; the process's exit code: {code}")
         time.sleep(0.02)
     return found
 

@@ -13,6 +13,7 @@ import pytest
 
 from cluster.processes import (
     LOCAL_CLUSTER,
+    PATIENCE,
     committed,
     executors,
     python_workers,
@@ -72,12 +73,12 @@ def test_a_killed_driver_is_resumed_also_when_killed_again(
     job, out, undisturbed, embed_job, tmp_path
 ):
     process = start(["python", "jobs/embed.py", *settings(**job)], tmp_path / "log")
-    wait_for(lambda: half_done(out), process, 180)
+    wait_for(lambda: half_done(out), process)
     stop(process)
     assert not out.exists()
     before = {file.parent.parent.name for file in committed(out)}
     process = start(["python", "jobs/embed.py", *settings(**job)], tmp_path / "log")
-    wait_for(lambda: {f.parent.parent.name for f in committed(out)} - before, process, 180)
+    wait_for(lambda: {f.parent.parent.name for f in committed(out)} - before, process)
     stop(process)
     attempt = max(out.parent.glob(f".{out.name}.staging/[0-9]*"))
     done = sum(
@@ -96,9 +97,9 @@ def test_a_killed_driver_is_resumed_also_when_killed_again(
 
 def test_a_killed_python_worker_costs_its_task_and_nothing_else(job, out, undisturbed, tmp_path):
     process = start(["python", "jobs/embed.py", *settings(**job)], tmp_path / "log")
-    wait_for(lambda: half_done(out), process, 120)
-    os.kill(wait_for(lambda: python_workers(process.pid), process, 10)[0], signal.SIGKILL)
-    assert process.wait(180) == 0, (tmp_path / "log").read_text()
+    wait_for(lambda: half_done(out), process)
+    os.kill(wait_for(lambda: python_workers(process.pid), process)[0], signal.SIGKILL)
+    assert process.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
     assert_same(vectors(out, "image_id"), undisturbed)
     counts = manifest(out)["counts"]
     assert counts == {**counts, "rows": ROWS, "reused": 0, "embedded": ROWS}
@@ -107,12 +108,12 @@ def test_a_killed_python_worker_costs_its_task_and_nothing_else(job, out, undist
 def test_a_killed_executor_costs_its_tasks_and_nothing_else(job, out, undisturbed, tmp_path):
     command = [*LOCAL_CLUSTER, "jobs/embed.py", *settings(**job)]
     process = start(command, tmp_path / "log")
-    wait_for(lambda: half_done(out), process, 180)
+    wait_for(lambda: half_done(out), process)
     found = executors(process.pid)
     assert len(found) == 2
     os.kill(found[0], signal.SIGKILL)
     try:
-        assert process.wait(240) == 0, (tmp_path / "log").read_text()
+        assert process.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
     finally:
         stop(process)
     assert_same(vectors(out, "image_id"), undisturbed)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cluster.processes import settings, start
+from cluster.processes import PATIENCE, settings, start
 from corpora import write_pictures
 
 
@@ -27,7 +27,7 @@ def submit(tmp_path):
         pairs = [f"--conf={key}={value}" for key, value in merged.items() if value]
         master = ["--master", "local-cluster[1,2,1024]"]
         process = start(["spark-submit", *master, *pairs, *command], tmp_path / "log")
-        return process.wait(180), (tmp_path / "log").read_text()
+        return process.wait(PATIENCE), (tmp_path / "log").read_text()
 
     return run
 

@@ -12,6 +12,7 @@ import pytest
 
 from cluster.processes import (
     LOCAL_CLUSTER,
+    PATIENCE,
     committed,
     executors,
     settings,
@@ -60,7 +61,7 @@ def assert_every_pair_once(out, matrix) -> None:
 def test_a_killed_join_is_resumed_without_finished_tasks(job, matrix, run_job, tmp_path):
     out = tmp_path / "work" / "out"
     process = start(["python", "jobs/join.py", *settings(**job)], tmp_path / "log")
-    wait_for(lambda: len(committed(out)) >= ENOUGH_FILES, process, 180)
+    wait_for(lambda: len(committed(out)) >= ENOUGH_FILES, process)
     stop(process)
     assert not out.exists()
     done = len(committed(out))
@@ -75,10 +76,10 @@ def test_a_killed_executor_changes_no_pair(job, matrix, tmp_path):
     out = tmp_path / "work" / "out"
     command = [*LOCAL_CLUSTER, "jobs/join.py", *settings(**job)]
     process = start(command, tmp_path / "log")
-    wait_for(lambda: len(committed(out)) >= ENOUGH_FILES, process, 180)
+    wait_for(lambda: len(committed(out)) >= ENOUGH_FILES, process)
     os.kill(executors(process.pid)[0], signal.SIGKILL)
     try:
-        assert process.wait(240) == 0, (tmp_path / "log").read_text()
+        assert process.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
     finally:
         stop(process)
     assert_every_pair_once(out, matrix)

@@ -8,7 +8,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn import metrics
 
 from ember.evaluate import curves
-from ember.evaluate.curves import correlations, rank_against
+from ember.evaluate.curves import correlations, curve_rows, precision_recall, rank_against
 from ember.evaluate.weights import poisson_weights
 
 RNG = np.random.default_rng(5)
@@ -120,3 +120,35 @@ def test_the_order_of_the_rows_does_not_show():
     other_way = correlations(scores[order], truth[order] * 1.0, KEYS[:2500][order], 5)
     for name, values in one_way.items():
         np.testing.assert_array_equal(values, other_way[name])
+
+
+@pytest.mark.parametrize("kind", ["ties", "constant", "plain"])
+@pytest.mark.parametrize("count", [1, 7, 400])
+def test_points_of_the_curve_are_those_of_scikit_learn(kind, count):
+    scores, truth = draw(kind, count)[:2]
+    truth[0] = True
+    points = precision_recall(scores, truth, points=10)
+    precision, recall, thresholds = metrics.precision_recall_curve(truth, scores)
+    theirs = {
+        (t, round(r, 12), round(p, 12))
+        for p, r, t in zip(precision[:-1], recall[:-1], thresholds, strict=True)
+    }
+    assert {(t, round(r, 12), round(p, 12)) for t, r, p in points.tolist()} <= theirs
+    assert np.array_equal(points[0, 0], scores.max())
+    assert points[-1, 0] == scores.min()
+    assert points[-1, 1] == 1
+    # The first to reach each step: no threshold between two points reaches a further one.
+    for level in np.arange(1, 11) / 10:
+        first = max(t for t, r, _ in theirs if r >= level - 1e-12)
+        assert first in points[:, 0]
+    assert len(points) <= 13
+
+
+def test_the_curve_leaves_out_rows_without_a_score_and_needs_a_positive():
+    scores, truth = np.array([0.5, -np.inf, 0.2]), np.array([True, True, False])
+    assert precision_recall(scores, truth).tolist() == [[0.5, 0.5, 1.0], [0.2, 0.5, 0.5]]
+    assert precision_recall(scores, np.zeros(3, bool)).shape == (0, 3)
+    assert precision_recall(scores[:0], truth[:0]).shape == (0, 3)
+    assert curve_rows(np.array([[0.5, 1, 0.25]]), label="a") == [
+        {"label": "a", "threshold": 0.5, "recall": 1.0, "precision": 0.25}
+    ]

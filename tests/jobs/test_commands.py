@@ -55,4 +55,4 @@ def test_the_console_script_starts_a_session_that_a_properties_file_decides(tmp_
 def test_an_unknown_job_shows_the_usage():
     done = run(["ember", "embde"])
     assert done.returncode == 2
-    assert "usage: ember {classify,embed," in done.stderr
+    assert "usage: ember {classify,describe,embed," in done.stderr

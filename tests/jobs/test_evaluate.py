@@ -362,10 +362,10 @@ def test_a_dry_run_writes_nothing(evaluate, tmp_path):
 
 
 def test_a_page_without_what_makes_it_is_exit_code_2(evaluate, tmp_path, monkeypatch):
-    monkeypatch.setattr("ember.report.collecting.find_spec", lambda name: None)
+    monkeypatch.setattr("ember.report.publishing.find_spec", lambda name: None)
     code, message = evaluate(**classes(tmp_path))
     assert code == 2
-    assert "pip install 'ember-spark[report]', or set report to false" in message
+    assert "pip install 'ember-spark[report]', or leave the page out" in message
     assert not (tmp_path / "work").exists()
 
 

@@ -112,22 +112,112 @@ def test_an_alignment_is_learned_from_rows_of_the_same_id(spark, tmp_path):
         ember.fit_alignment(images, captions, "magic")
 
 
+def paired(folder, matrix):
+    """Texts of 6 dimensions for the last 100 images, 50 others, and odd rows."""
+    rng = np.random.default_rng(3)
+    ids = [f"i{n:03}" for n in range(100, 250)]
+    seen = matrix[np.arange(100, 250) % 200].astype(np.float64)
+    texts = (seen @ rng.normal(size=(10, 6)) + 0.1 * rng.normal(size=(150, 6))).astype(np.float32)
+    rows = pa.array([*texts, texts[0], None], FLOATS)
+    return write(folder / "texts.parquet", text_id=[*ids, None, "i000"], embedding=rows), texts
+
+
+def test_the_job_aligns_a_table_with_another_one_and_counts_what_has_no_partner(run_job, tmp_path):
+    path, matrix = source(tmp_path / "in.parquet", row_group_size=50)
+    other, texts = paired(tmp_path, matrix)
+    settings = given(
+        path,
+        tmp_path,
+        align__to__path=other,
+        align__to__id="text_id",
+        align__to__where="text_id is null or text_id < 'i180' or text_id >= 'i200'",
+    )
+    assert run_job("project", "--dry-run", **settings) == (0, "")
+    assert run_job("project", **settings) == (0, "")
+    out = tmp_path / "work" / "out"
+    told = manifest(out)
+    assert told["counts"] == {
+        "rows": 200,
+        "rejected": 0,
+        "pairs": 80,
+        "without_partner": 120,
+        "target_without_partner": 51,
+    }
+    assert told["input_files"] == sorted(f"file://{file}" for file in (path, other))
+    facts = told["projection"]["facts"]
+    assert facts["pairs"] == 80
+    assert 0.9 < facts["explained_unseen"] < facts["explained"] < 1
+    # Learned from 80 pairs, applied to all rows; as good on the 20 that were left out.
+    table = pq.read_table(out).sort_by("image.id")
+    ours = np.array(table["embedding"].to_pylist())[180:]
+    residual = np.square(ours - texts[80:100]).sum()
+    spread = np.square(texts[80:100] - texts[80:100].mean(axis=0)).sum()
+    assert 1 - residual / spread == pytest.approx(facts["explained_unseen"], abs=0.03)
+
+
+def test_cca_saves_a_map_for_each_side(run_job, tmp_path):
+    path, matrix = source(tmp_path / "in.parquet")
+    other, _ = paired(tmp_path, matrix)
+    settings = given(
+        path,
+        tmp_path,
+        align__to__path=other,
+        align__to__id="text_id",
+        align__method="cca",
+        align__dimension=5,
+        align__penalty=0,
+        limits__max_failed_fraction=0.1,
+    )
+    assert run_job("project", **settings) == (0, "")
+    sides = {
+        "input__path": other,
+        "input__id": "text_id",
+        "input__where": "text_id is not null",
+        "projection": tmp_path / "work" / "out.projection" / "target",
+        "output__path": tmp_path / "texts",
+        "limits__max_failed_fraction": 0.1,
+    }
+    assert run_job("project", **sides) == (0, "")
+    images = pq.read_table(tmp_path / "work" / "out").sort_by("image.id")["embedding"].to_pylist()
+    captions = pq.read_table(tmp_path / "texts").sort_by("text_id")["embedding"].to_pylist()
+    left, right = np.array(images)[100:], np.array(captions)[:100]
+    found = np.corrcoef(left.T, right.T)[:5, 5:]
+    saved = tmp_path / "work" / "out.projection" / "projection.json"
+    correlations = json.loads(saved.read_text())["facts"]["correlations"]
+    assert len(correlations) == 5
+    np.testing.assert_allclose(np.diag(found), correlations, atol=0.01)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, "give one of dimension, explained, like, projection; there is none of them"),
+        ({}, "give one of dimension, explained, like, align, projection; there is none of them"),
         ({"dimension": 11}, "cannot project 10 dimensions to 11; give 1 to 10"),
         ({"projection": "/nowhere"}, "there is no projection at /nowhere"),
         ({"projection": "HERE"}, "no usable projection"),
         ({"dimension": 2, "save": "HERE"}, "exists, and the projection goes there"),
         ({"dimension": 2, "input__embedding": "a `b`"}, "embeddings are array<float>"),
+        ({"align__to__path": "SAME", "align__to__id": "a `b`.x"}, "the ids are string in one"),
+        (
+            {
+                "align__to__path": "SAME",
+                "align__to__id": "`image.id`",
+                "align__to__where": "1 = 2",
+            },
+            "there is no column `image.id`",
+        ),
+        (
+            {"align__to__path": "SAME", "align__to__id": "image.id", "align__method": "magic"},
+            "align.method: input should be 'ridge', 'procrustes' or 'cca'",
+        ),
     ],
 )
 def test_what_cannot_work_is_exit_code_2_and_nothing_written(run_job, tmp_path, settings, words):
     path, _ = source(tmp_path / "in.parquet", 5)
     (tmp_path / "here").mkdir()
     settings = {
-        key: tmp_path / "here" if value == "HERE" else value for key, value in settings.items()
+        key: {"HERE": tmp_path / "here", "SAME": path}.get(value, value)
+        for key, value in settings.items()
     }
     code, message = run_job("project", **given(path, tmp_path, **settings))
     assert (code, words in message, message) == (2, True, message)

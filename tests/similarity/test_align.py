@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import orthogonal_procrustes
 from sklearn.linear_model import Ridge
 
-from ember.similarity.align import fit_alignment
+from ember.similarity.align import PENALTIES, fit_alignment
 from ember.similarity.pca import Moments
 
 
@@ -26,12 +26,45 @@ def moments(x, y):
 
 def test_ridge_is_that_of_scikit_learn():
     x, y = pairs()
-    fitted, other = fit_alignment(moments(x, y), 8, "ridge", strength=0.1)
+    fitted, other = fit_alignment(moments(x, y), 8, "ridge", penalty=0.1)
     exact = x.astype(np.float64)
     penalty = 0.1 * np.trace(np.cov(exact.T, bias=True)) / 8 * len(x)
     theirs = Ridge(alpha=penalty).fit(exact, y.astype(np.float64))
     assert other is None
     np.testing.assert_allclose(fitted.apply(x), theirs.predict(exact), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "d"), [(400, 8), (30, 40)])  # also fewer pairs than dimensions
+def test_the_penalty_is_that_of_least_generalized_cross_validation_error(n, d):
+    x, y = pairs(2, n, d, noise=1.0)
+    fitted, _ = fit_alignment(moments(x, y), d, "ridge")
+    left, right = x.astype(np.float64), y.astype(np.float64)
+    mean = np.full((n, n), 1 / n)
+    centred = left - left.mean(axis=0)
+    diagonal = np.square(centred).sum() / d
+    errors = []
+    for penalty in PENALTIES:
+        inverse = np.linalg.inv(centred.T @ centred + penalty * diagonal * np.eye(d))
+        hat = mean + centred @ inverse @ centred.T
+        residual = np.square(right - hat @ right).sum() / n
+        errors.append(residual / (1 - np.trace(hat) / n) ** 2)
+    assert fitted.facts["penalty"] == PENALTIES[int(np.argmin(errors))]
+    assert PENALTIES[0] < fitted.facts["penalty"] < PENALTIES[-1]
+    variance = np.square(right - right.mean(axis=0)).sum() / n
+    unseen = 1 - min(errors) / (variance / (1 - 1 / n) ** 2)
+    assert fitted.facts["explained_unseen"] == pytest.approx(unseen)
+    residual = np.square(right - fitted.apply(x)).sum() / n
+    assert fitted.facts["explained"] == pytest.approx(1 - residual / variance, abs=1e-4)
+
+
+def test_where_one_side_tells_nothing_of_the_other_the_penalty_is_large():
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(2, 300, 6)).astype(np.float32)
+    fitted, _ = fit_alignment(moments(x, y), 6, "ridge")
+    assert fitted.facts["penalty"] > 1
+    assert fitted.facts["explained_unseen"] == pytest.approx(0, abs=0.02)
+    same, _ = fit_alignment(moments(x, np.ones_like(y)), 6, "ridge")
+    assert np.abs(same.components).max() == 0
 
 
 def test_procrustes_is_that_of_scipy():
@@ -53,7 +86,7 @@ def test_procrustes_of_different_dimensions_has_orthonormal_rows_or_columns(d, e
 
 def test_canonical_coordinates_are_uncorrelated_but_with_their_partners():
     x, y = pairs()
-    left, right = fit_alignment(moments(x, y), 8, "cca", dimension=4, strength=0.0)
+    left, right = fit_alignment(moments(x, y), 8, "cca", dimension=4, penalty=0.0)
     a, b = left.apply(x), right.apply(y)
     table = np.corrcoef(a.T, b.T)
     np.testing.assert_allclose(table[:4, :4], np.eye(4), atol=1e-3)
@@ -81,7 +114,8 @@ def test_pairs_that_were_not_seen_find_each_other(method):
         ({"method": "magic"}, "unknown method"),
         ({"method": "ridge", "dimension": 2}, "dimension is for cca"),
         ({"method": "cca", "dimension": 6}, "1 to 5 here, not 6"),
-        ({"method": "ridge", "strength": -1}, "strength is -1"),
+        ({"method": "ridge", "penalty": -1}, "penalty is -1"),
+        ({"method": "procrustes", "penalty": 1}, "penalty is 1; give 0 or more to ridge or cca"),
     ],
 )
 def test_what_cannot_be_is_refused(asked, words):

@@ -21,7 +21,6 @@ from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, Str
 from ember.compare.census import dimension_of
 from ember.errors import InvalidConfig, InvalidInput
 from ember.learn.head import DESCRIPTION
-from ember.similarity import align
 from ember.similarity.linear import Projection, project_column
 from ember.similarity.pca import Moments, fit_pca
 from ember.similarity.vectors import read_vectors
@@ -30,13 +29,14 @@ from ember.supervised.heads import load_head
 from ember.tables import column, select_embeddings
 
 __all__ = [
+    "TARGET",
     "TOLERANCE",
     "check_choice",
     "check_free",
     "check_length",
-    "fit_alignment",
     "fit_projection",
     "load_projection",
+    "moments_of",
     "output_dimension",
     "project",
     "projected",
@@ -46,6 +46,8 @@ __all__ = [
 
 # Of all partial moments together, which is what the tree moves about.
 _PARTIAL_BYTES = 8 << 30
+TARGET = "target"
+"""The folder in that of an alignment which holds the projection of the other table."""
 TOLERANCE = 1e-6
 """Between two runs of one projection, relative to a vector's largest value: a bit of float32."""
 
@@ -81,7 +83,7 @@ def fit_projection(
         raise InvalidInput(f"cannot project {length} dimensions to {dimension}; give 1 to {length}")
     try:
         return fit_pca(
-            _moments(vectors, length),
+            moments_of(vectors, length),
             dimension=dimension,
             explained=explained,
             center=center,
@@ -89,56 +91,6 @@ def fit_projection(
         )
     except ValueError as error:
         raise InvalidInput(str(error)) from None
-
-
-def fit_alignment(
-    left: DataFrame,
-    right: DataFrame,
-    method: str = "ridge",
-    *,
-    id: str = "id",
-    embedding: str = "embedding",
-    dimension: int | None = None,
-    strength: float = 0.01,
-) -> tuple[Projection, Projection | None]:
-    """Linear maps learned from pairs, such as images and their texts, under the same ids.
-
-    left, right: an id column and a column array<float>, under the same names in both. A row without
-        a partner or without a usable vector is left out; an id that occurs more than once makes all
-        pairs of its rows.
-    method: ridge or procrustes map the left vectors to the right ones; cca maps both. dimension,
-        strength: see `ember.similarity.align.fit_alignment`.
-
-    Returns the projection for the left table, and that for the right one; None where it stays.
-    Use them in `project`, or save them with `save_projection` for the job.
-
-    Raises InvalidInput for tables without pairs, and for sizes and methods that cannot be.
-    """
-    rows, others = _paired(left, id, embedding, "left"), _paired(right, id, embedding, "right")
-    sizes = [
-        dimension_of(table, f"the {name} table", 0.01)
-        for name, table in (("left", rows), ("right", others))
-    ]
-    if not all(sizes):
-        raise InvalidInput("a table has no vectors; an alignment is learned from pairs of them")
-    partners = others.toDF("id", "other").filter(F.size("other") == sizes[1])
-    pairs = rows.filter(F.size("embedding") == sizes[0]).join(partners, "id")
-    together = pairs.select(F.concat("embedding", "other").alias("embedding"))
-    try:
-        return align.fit_alignment(
-            _moments(together, sum(sizes)),
-            sizes[0],
-            method,
-            dimension=dimension,
-            strength=strength,
-        )
-    except ValueError as error:
-        raise InvalidInput(str(error)) from None
-
-
-def _paired(table: DataFrame, id: str, embedding: str, name: str) -> DataFrame:
-    rows = select_embeddings(table, id, embedding, f"the {name} table")
-    return rows.select("id", F.col("embedding").cast("array<float>").alias("embedding"))
 
 
 def project(
@@ -254,16 +206,23 @@ def check_free(spark: SparkSession, folder: str) -> None:
         )
 
 
-def save_projection(spark: SparkSession, projection: Projection, folder: str) -> None:
-    """Write a projection as a folder, wherever Spark can write; replaces one that is there."""
+def save_projection(
+    spark: SparkSession, projection: Projection, folder: str, target: Projection | None = None
+) -> None:
+    """Write a projection as a folder, wherever Spark can write; replaces one that is there.
+
+    target: of an alignment by cca, the projection of the other table; goes to `folder`/target.
+    """
     storage = Storage(spark)
-    target = storage.qualify(folder)
-    staged = storage.sibling(target, f".{storage.name(target)}.staging")
+    place = storage.qualify(folder)
+    staged = storage.sibling(place, f".{storage.name(place)}.staging")
     storage.delete(staged)
     with tempfile.TemporaryDirectory() as local:
         projection.save(Path(local, "projection"))
+        if target is not None:
+            target.save(Path(local, "projection", TARGET))
         storage.upload(f"{local}/projection", staged)
-    storage.publish(staged, target)
+    storage.publish(staged, place)
 
 
 def load_projection(spark: SparkSession, folder: str) -> Projection:
@@ -293,7 +252,8 @@ def _vectors(table: DataFrame, embedding: str) -> DataFrame:
     return select_embeddings(with_id, "id", "embedding", "the table")
 
 
-def _moments(vectors: DataFrame, dimension: int) -> Moments:
+def moments_of(vectors: DataFrame, dimension: int) -> Moments:
+    """The moments of the usable vectors in the column `embedding`, reduced by all tasks."""
     packed = vectors.select("embedding")
     bound = max(1, _PARTIAL_BYTES // (8 * dimension * dimension))
     cores = int(vectors.sparkSession.sparkContext.defaultParallelism)

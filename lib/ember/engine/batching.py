@@ -43,12 +43,12 @@ class Encoder(Protocol):
     device: str
     """Where it runs, in words."""
 
-    def prepare(self, raws: Sequence[bytes | None]) -> list[tuple[Any, int] | RowError]:
+    def prepare(self, raws: Sequence[Any]) -> list[tuple[Any, int] | RowError]:
         """Make the model's input for each row, with its cost. Called on threads."""
         ...
 
-    def run(self, items: Sequence[Any]) -> Matrix:
-        """Vectors (len(items), d) float32 of one batch."""
+    def run(self, items: Sequence[Any]) -> Iterable[Any]:
+        """What `Slot.fill` takes for each item of one batch: the lines of a matrix (n, d)."""
         ...
 
     def is_out_of_memory(self, error: Exception) -> bool: ...
@@ -61,7 +61,7 @@ class Slot:
     `tag` is whatever the caller needs to know the rows by.
     """
 
-    raws: Sequence[bytes | None]
+    raws: Sequence[Any]
     tag: Any = None
     vectors: Matrix | None = None
     errors: dict[int, str] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Slot:
         self.errors[row] = reason
         self.waiting -= 1
 
-    def fill(self, row: int, vector: npt.NDArray[np.float32]) -> None:
+    def fill(self, row: int, vector: Any) -> None:
         if self.vectors is None:
             self.vectors = np.zeros((len(self.raws), len(vector)), np.float32)
         if np.isfinite(vector).all():

@@ -10,11 +10,14 @@ from typing import Any, Literal
 
 __all__ = [
     "CLASSES",
+    "GENERATED",
     "IMAGE_LAYERS",
     "KERAS_INPUT_SIZE",
     "RELATIVE_TOLERANCE",
     "TEXT_LAYERS",
+    "Generation",
     "ModelSpec",
+    "Sampling",
     "hash_files",
     "weight_files",
 ]
@@ -28,6 +31,8 @@ IMAGE_LAYERS = ("avg_pool", "fc1", "fc2", "cls", "pooler")
 TEXT_LAYERS = ("mean", "cls", "pooler")
 # The layer that stands for the probabilities of the model's own classes.
 CLASSES = "classes"
+# The layer that stands for text that the model writes.
+GENERATED = "text"
 
 # Within this, relative to the largest value, vectors are the same whatever the batch they were in.
 # Sums are taken in another order in batches of another shape.
@@ -67,13 +72,42 @@ KERAS_INPUT_SIZE: dict[str, int] = {
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. None stands for: of all tokens.
+
+    The scores are divided by `temperature`; of the `top_k` best tokens those stay that hold
+    `top_p` of the probability, best first. `seed` and a row's key decide what is drawn.
+    """
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How a text is written: how long, until what, and by which choice of the next token.
+
+    `min_new_tokens` keeps the model from ending earlier by its own end token; a `stop` string ends
+    a text wherever it turns up. `sampling: None` takes the best token each time.
+    """
+
+    max_new_tokens: int
+    min_new_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    sampling: Sampling | None = None
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A model as the workers load it; plain data, so it travels to them as it is.
 
     `path` is a weights file (Keras) or a folder (transformers, OpenVINO) on the machine that
     loads it. `batch_size` is in rows; None lets the worker choose. `max_pixels` bounds the area
     of a decoded image; a larger one is an error row. With the layer CLASSES the model gives the
-    probabilities of its own classes, with any other one an embedding.
+    probabilities of its own classes, with GENERATED it writes texts as `generation` says, with any
+    other one it gives an embedding.
     """
 
     name: str
@@ -88,6 +122,7 @@ class ModelSpec:
     max_pixels: int
     weights_sha256: str
     preprocessing: str
+    generation: Generation | None = None
 
     @property
     def architecture(self) -> str:
@@ -100,6 +135,8 @@ class ModelSpec:
         decisive = asdict(self)
         for incidental in ("path", "batch_size", "name"):
             del decisive[incidental]
+        if self.generation is None:
+            del decisive["generation"]
         if self.family == "keras":
             decisive["architecture"] = self.architecture
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
@@ -112,8 +149,11 @@ class ModelSpec:
         """For the manifest."""
         described = asdict(self)
         del described["path"]
-        tolerance = RELATIVE_TOLERANCE[self.precision]
-        return {**described, "fingerprint": self.fingerprint, "relative_tolerance": tolerance}
+        described["fingerprint"] = self.fingerprint
+        if self.generation is None:  # texts have no tolerance
+            del described["generation"]
+            described["relative_tolerance"] = RELATIVE_TOLERANCE[self.precision]
+        return described
 
 
 def weight_files(path: Path) -> list[Path]:

@@ -39,13 +39,24 @@ class TaskStats:
     rows: int = 0
     truncated: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def count(self, what: str, number: int) -> None:
+        """Add to a count of the job's own, by the name it has in the manifest."""
+        self.counts[what] = self.counts.get(what, 0) + number
 
     def timed(self, phase: str, seconds: float) -> None:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
     def report(self, task: int, worker: WorkerRecord | None) -> dict[str, Any]:
         """This task's report, under the number of its partition and the name of its process."""
-        record = {"rows": self.rows, "truncated": self.truncated, "seconds": self.seconds}
+        record: dict[str, Any] = {
+            "rows": self.rows,
+            "truncated": self.truncated,
+            "seconds": self.seconds,
+        }
+        if self.counts:
+            record["counts"] = self.counts
         workers = {process_name(): worker} if worker else {}
         return {"tasks": {task: record}, "workers": workers}
 

@@ -17,7 +17,9 @@ from ember.errors import InvalidInput
 
 __all__ = [
     "TorchImageEncoder",
+    "TorchModel",
     "TorchTextEncoder",
+    "check_shape",
     "max_tokens",
     "pool_image",
     "pool_text",
@@ -74,6 +76,7 @@ def max_tokens(tokenizer: Any, config: Any) -> int:
     The smaller of what the tokenizer states and the number of position embeddings; RoBERTa and
     its kin spend the positions up to the padding id on padding.
     """
+    config = getattr(config, "text_config", None) or config  # of a dual encoder
     limits = []
     if tokenizer.model_max_length < 1_000_000:  # larger stands for "not stated"
         limits.append(tokenizer.model_max_length)
@@ -85,8 +88,16 @@ def max_tokens(tokenizer: Any, config: Any) -> int:
     return min(limits, default=512)
 
 
-class _TorchEncoder:
-    """What image and text encoders share: loading, device, precision, memory errors."""
+def check_shape(image: Any, max_pixels: int) -> None:
+    """Raise RowError for a strip: 1 × 9,000 pixels, scaled by the short side, take gigabytes."""
+    width, height = image.size
+    scaled = 512 * 512 * max(width, height) // min(width, height)
+    if scaled > max_pixels:
+        raise RowError("too many pixels", f"{width}x{height} is too long a strip to scale")
+
+
+class TorchModel:
+    """What runs a transformers model: loading, device, precision, memory errors."""
 
     def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
         import torch
@@ -102,18 +113,21 @@ class _TorchEncoder:
         self.device = torch.cuda.get_device_name(0) if device == "cuda" else "cpu"
         self._torch = torch
         self.model = self._load(transformers)
+        # CLIP and its kin: a tower for images and one for texts, projected to one space.
+        self._dual = spec.layer != CLASSES and all(
+            hasattr(self.model, f"get_{kind}_features") for kind in ("image", "text")
+        )
+        if self._dual and spec.layer != "pooler":
+            raise InvalidInput(
+                f"{spec.name} embeds images and texts in one space; model.layer is pooler for it"
+            )
 
     def _load(self, transformers: Any) -> Any:
         from safetensors import SafetensorError
 
         torch, spec = self._torch, self.spec
-        kind = transformers.AutoModel
-        if spec.layer == CLASSES and spec.modality == "image":
-            kind = transformers.AutoModelForImageClassification
-        elif spec.layer == CLASSES:
-            kind = transformers.AutoModelForSequenceClassification
         try:
-            model, info = kind.from_pretrained(
+            model, info = self._kind(transformers).from_pretrained(
                 spec.path,
                 dtype=getattr(torch, spec.precision),
                 local_files_only=True,
@@ -139,6 +153,14 @@ class _TorchEncoder:
             )
         model = model.eval().requires_grad_(False)
         return model.to(self.torch_device)
+
+    def _kind(self, transformers: Any) -> Any:
+        """The class of transformers that makes this model of its folder."""
+        if self.spec.layer == CLASSES and self.spec.modality == "image":
+            return transformers.AutoModelForImageClassification
+        if self.spec.layer == CLASSES:
+            return transformers.AutoModelForSequenceClassification
+        return transformers.AutoModel
 
     def _auto(self, kind: Any) -> Any:
         """The processor or tokenizer of the model's folder."""
@@ -170,7 +192,7 @@ class _TorchEncoder:
         return isinstance(error, self._torch.OutOfMemoryError | MemoryError)
 
 
-class TorchImageEncoder(_TorchEncoder):
+class TorchImageEncoder(TorchModel):
     """Image rows to vectors through AutoImageProcessor and AutoModel. See `batching.Encoder`."""
 
     chunk_rows = 8
@@ -195,16 +217,10 @@ class TorchImageEncoder(_TorchEncoder):
         try:
             data = read_uri(raw) if self.paths else raw
             image = decode(data, self.spec.max_pixels)
-            self._check_shape(*image.size)
+            check_shape(image, self.spec.max_pixels)
         except RowError as error:
             return error
         return self.processor(image, return_tensors="np")["pixel_values"][0], 1
-
-    def _check_shape(self, width: int, height: int) -> None:
-        """A strip of 1 × 9,000 pixels, scaled until its short side fits, would take gigabytes."""
-        scaled = 512 * 512 * max(width, height) // min(width, height)
-        if scaled > self.spec.max_pixels:
-            raise RowError("too many pixels", f"{width}x{height} is too long a strip to scale")
 
     def run(self, items: Sequence[Any]) -> Matrix:
         """Vectors (n, d) float32 of pixel values n × (3, h, w)."""
@@ -213,11 +229,14 @@ class TorchImageEncoder(_TorchEncoder):
             self.torch_device, self.model.dtype, memory_format=torch.channels_last
         )
         with torch.inference_mode():
+            if self._dual:
+                output = self.model.get_image_features(pixel_values=pixels)
+                return self._features(output, lambda: output.pooler_output)
             output = self.model(pixel_values=pixels)
             return self._features(output, lambda: pool_image(output, self.spec.layer))
 
 
-class TorchTextEncoder(_TorchEncoder):
+class TorchTextEncoder(TorchModel):
     """Text rows to vectors through AutoTokenizer and AutoModel. See `batching.Encoder`.
 
     A row's cost is its number of tokens, so that batches hold texts of similar length and as many
@@ -237,6 +256,9 @@ class TorchTextEncoder(_TorchEncoder):
         if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
             raise InvalidInput(f"{spec.name} cannot be loaded: the folder holds no tokenizer")
         self.max_tokens = max_tokens(self.tokenizer, self.model.config)
+        # SigLIP was trained on texts of full length, padding unmasked, and pools the last token.
+        full = self._dual and self.model.config.model_type.startswith("siglip")
+        self._padded_to = self.max_tokens if full else None
         self.batch_size = spec.batch_size or (256 if device == "cuda" else 32)
         self.batch_cost = self.batch_size * min(self.max_tokens, 128)
         self.window_rows = 32 * self.batch_size
@@ -268,7 +290,7 @@ class TorchTextEncoder(_TorchEncoder):
     def run(self, items: Sequence[Tokens]) -> Matrix:
         """Vectors (n, d) float32 of token ids n × (t,), padded here to the longest."""
         torch = self._torch
-        shape = (len(items), max(len(ids) for ids in items))
+        shape = (len(items), self._padded_to or max(len(ids) for ids in items))
         ids = np.full(shape, self.tokenizer.pad_token_id or 0, np.int64)
         mask = np.zeros(shape, np.int64)
         for row, each in enumerate(items):
@@ -279,6 +301,10 @@ class TorchTextEncoder(_TorchEncoder):
             "attention_mask": torch.from_numpy(mask).to(self.torch_device),
         }
         with torch.inference_mode():
+            if self._dual:
+                given = {"input_ids": inputs["input_ids"]} if self._padded_to else inputs
+                output = self.model.get_text_features(**given)
+                return self._features(output, lambda: output.pooler_output)
             output = self.model(**inputs)
             return self._features(
                 output, lambda: pool_text(output, inputs["attention_mask"], self.spec.layer)

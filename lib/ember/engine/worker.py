@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from time import perf_counter
 
@@ -13,7 +13,7 @@ from ember.engine.batching import Encoder, Slot, encode
 from ember.engine.device import claim
 from ember.engine.results import Embedding, Result, to_batch
 from ember.engine.rows import raw_values
-from ember.engine.spec import ModelSpec
+from ember.engine.spec import GENERATED, ModelSpec
 from ember.engine.stats import TaskStats, WorkerRecord
 from ember.errors import InvalidInput
 
@@ -76,6 +76,12 @@ def _build(spec: ModelSpec, address: str | None, threads: int, paths: bool) -> E
         from ember.engine.openvino_runtime import OpenvinoImageEncoder
 
         return OpenvinoImageEncoder(spec, device, threads, paths=paths)
+    if spec.layer == GENERATED:
+        from ember.engine.generation_runtime import TorchImageDescriber, TorchTextGenerator
+
+        if spec.modality == "text":
+            return TorchTextGenerator(spec, device, threads)
+        return TorchImageDescriber(spec, device, threads, paths=paths)
     if spec.runtime == "torch":
         from ember.engine.torch_runtime import TorchImageEncoder, TorchTextEncoder
 
@@ -83,6 +89,10 @@ def _build(spec: ModelSpec, address: str | None, threads: int, paths: bool) -> E
             return TorchTextEncoder(spec, device, threads)
         return TorchImageEncoder(spec, device, threads, paths=paths)
     raise InvalidInput(f"runtime {spec.runtime} cannot run {spec.name}")
+
+
+def _content_slot(part: pa.RecordBatch) -> Slot:
+    return Slot(raw_values(part.column(1)), part.select([0]))
 
 
 def embed_batches(
@@ -118,11 +128,13 @@ def run_batches(
     threads: int = 1,
     paths: bool = False,
     stats: TaskStats | None = None,
+    slot_of: Callable[[pa.RecordBatch], Slot] = _content_slot,
 ) -> Iterator[pa.RecordBatch]:
     """Run the model on every row of a stream of batches.
 
     batches: columns (id of any type, content string or binary), any names, any sizes.
     result: what a row's line of the model's matrix becomes.
+    slot_of: makes the slot of a small batch, where its columns or the model's results are others.
     Yields batches (id, the result's column, status string, error string), rows in the order of
     the input: `status` is "ok" with a result, or "error" with a null result and a reason.
     Filled in on the way: `stats`.
@@ -136,15 +148,14 @@ def run_batches(
     encoder = load(spec, address=address, threads=threads, paths=paths)
     stats.timed("load", perf_counter() - start)
     truncated_before = encoder.truncated
-    slots = _slots(chain([first], filled))
+    slots = (slot_of(part) for part in _parts(chain([first], filled)))
     for slot in encode(slots, encoder, threads=max(1, threads), timed=stats.timed):
         stats.rows += len(slot.raws)
         yield to_batch(slot, result)
     stats.truncated = encoder.truncated - truncated_before
 
 
-def _slots(batches: Iterable[pa.RecordBatch]) -> Iterator[Slot]:
+def _parts(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for start in range(0, batch.num_rows, _SLOT_ROWS):
-            part = batch.slice(start, _SLOT_ROWS)
-            yield Slot(raw_values(part.column(1)), part.select([0]))
+            yield batch.slice(start, _SLOT_ROWS)

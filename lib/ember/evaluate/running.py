@@ -13,6 +13,7 @@ from ember import tables
 from ember.errors import InvalidConfig
 from ember.evaluate.joining import issues_of
 from ember.evaluate.report import Evaluation, check_requirements
+from ember.settings.embedding import TableConfig
 from ember.settings.evaluation import EvaluateConfig
 
 __all__ = ["Inputs", "figures_of", "judge", "read_inputs"]
@@ -31,6 +32,8 @@ _TRUTHS = {
     "similarity": ("truth",),
 }
 _NOT_JUDGED = "not in the judged table, left out"
+# Keys that say which rows are read; all others name columns.
+_READING = set(TableConfig.model_fields)
 _SECTIONS = ("predictions", "neighbors", "pairs", "truth", "queries", "relevance", "baseline")
 
 
@@ -81,7 +84,7 @@ def read_inputs(spark: SparkSession, config: EvaluateConfig) -> Inputs:
         given = getattr(config, section)
         if given is None:
             continue
-        frames[section] = tables.read(spark, given.path)
+        frames[section] = tables.read_table(spark, given)
         columns = getattr(config, _JUDGED[kind]) if section == "baseline" else given
         for name in _columns(columns):
             tables.column(frames[section], name)
@@ -170,7 +173,7 @@ def _judge_retrieval(
 
 def _renamed(frame: DataFrame, section: Any, slices: Sequence[str]) -> DataFrame:
     """The columns that a section names, under the names of its keys, and the slices there are."""
-    named = {key: name for key, name in section.model_dump(exclude={"path"}).items() if name}
+    named = {key: name for key, name in section.model_dump(exclude=_READING).items() if name}
     if "rank" in named:
         named.pop("score")
     columns = [tables.column(frame, name).alias(key) for key, name in named.items()]
@@ -211,7 +214,7 @@ def _check_sections(config: EvaluateConfig, kind: str) -> None:
 
 def _columns(section: Any) -> Iterator[str]:
     """The columns that a section of the configuration names."""
-    for name, value in section.model_dump(exclude={"path"}).items():
+    for name, value in section.model_dump(exclude=_READING).items():
         names: Sequence[str] = [value] if isinstance(value, str) else value or []
         if name == "score" and getattr(section, "rank", None) is not None:
             continue  # not read

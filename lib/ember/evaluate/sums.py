@@ -142,7 +142,8 @@ def to_limbs(values: np.ndarray) -> np.ndarray:
     scaled = values * float(_LIMB)
     high = np.floor(scaled)
     low = np.rint((scaled - high) * _LIMB)
-    return np.stack([high, low], axis=-1).reshape(len(values), -1).astype(np.int64)
+    # Not -1 for the columns: there may be no rows.
+    return np.stack([high, low], axis=-1).reshape(len(values), 2 * values.shape[1]).astype(np.int64)
 
 
 def from_limbs(sums: np.ndarray) -> np.ndarray:

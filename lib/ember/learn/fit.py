@@ -28,8 +28,8 @@ __all__ = [
     "to_head",
 ]
 
-PENALTIES = tuple(10.0**power for power in range(-3, 4))
-"""What cross-validation tries."""
+PENALTIES = tuple(10.0**power for power in range(-3, 5))
+"""What cross-validation tries; then half a decade to either side of the best."""
 
 _LINEAR_ITERATIONS = 10_000
 _NEVER = -50.0
@@ -75,29 +75,41 @@ class Fitter(Protocol):
     def fit(self, penalty: float, without: int | None) -> Layers:
         """Layers fitted on all rows, or on those outside one fold."""
 
-    def loss(self, layers: Layers, fold: int) -> float:
-        """The head's own loss, summed over a fold, every row counting once."""
+    def loss(self, layers: Layers, fold: int) -> tuple[float, int]:
+        """The head's own loss, summed over a fold, every row counting once; and its rows."""
 
 
 def fit(recipe: Recipe, fitter: Fitter) -> tuple[Layers, dict[str, Any]]:
     """The fitted layers, and what to note about the choice of the penalty.
 
-    Cross-validation takes the penalty with the least loss over all folds, of equal ones the
-    largest.
+    Cross-validation takes the largest penalty whose mean loss is within one standard error of the
+    least: the one-standard-error rule (Breiman et al. 1984; Hastie, Tibshirani and Friedman, The
+    Elements of Statistical Learning, section 7.10). The error is that of the mean over folds.
     """
     if recipe.penalty is not None:
         return fitter.fit(recipe.penalty, None), {"penalty": recipe.penalty}
-    tried = []
+    tried: dict[float, tuple[float, float]] = {}
+
+    def judge(penalty: float) -> None:
+        parts = [fitter.loss(fitter.fit(penalty, fold), fold) for fold in range(recipe.folds)]
+        sums, rows = np.array(parts, np.float64).T
+        means = sums[rows > 0] / rows[rows > 0]
+        error = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else 0.0
+        tried[penalty] = float(sums.sum() / rows.sum()), float(error)
+
     for penalty in PENALTIES:
-        folds = range(recipe.folds)
-        tried.append(sum(fitter.loss(fitter.fit(penalty, fold), fold) for fold in folds))
-    best = max(range(len(tried)), key=lambda n: (-tried[n], n))
-    table = {f"{penalty:g}": round(tried[n], 3) for n, penalty in enumerate(PENALTIES)}
+        judge(penalty)
+    best = min(tried, key=lambda penalty: (tried[penalty][0], -penalty))
+    for penalty in (best / np.sqrt(10.0), best * np.sqrt(10.0)):
+        judge(float(penalty))
+    least, error = min(tried.values())
+    chosen = max(penalty for penalty, (loss, _) in tried.items() if loss <= least + error)
+    losses = {f"{penalty:.3g}": round(tried[penalty][0], 5) for penalty in sorted(tried)}
     notes = {
-        "penalty": PENALTIES[best],
-        "cross_validation": {"folds": recipe.folds, "loss": table},
+        "penalty": chosen,
+        "cross_validation": {"folds": recipe.folds, "loss": losses, "error": round(error, 5)},
     }
-    return fitter.fit(PENALTIES[best], None), notes
+    return fitter.fit(chosen, None), notes
 
 
 def fit_on_worker(rows: Rows, recipe: Recipe) -> Head:
@@ -173,11 +185,13 @@ def fold_of(draw: Float64, folds: int) -> NDArray[np.int64]:
     return (draw * folds).astype(np.int64)
 
 
-def fold_loss(problem: Problem, layers: Layers, matrix: Float32, targets: NDArray[Any]) -> float:
+def fold_loss(
+    problem: Problem, layers: Layers, matrix: Float32, targets: NDArray[Any]
+) -> tuple[float, int]:
     """See `Fitter.loss`, of (n, features) rows on one scale."""
     flat = np.concatenate([part.ravel() for layer in layers for part in layer])
     plain = replace(problem, weights=np.ones_like(problem.weights))
-    return float(plain.value(flat, matrix, targets)[0])
+    return float(plain.value(flat, matrix, targets)[0]), len(matrix)
 
 
 class _OnWorker:
@@ -207,7 +221,7 @@ class _OnWorker:
         )
         return problem.layers(flat)
 
-    def loss(self, layers: Layers, fold: int) -> float:
+    def loss(self, layers: Layers, fold: int) -> tuple[float, int]:
         chosen = self._folds == fold
         return fold_loss(self._problem, layers, self._matrix[chosen], self._targets[chosen])
 

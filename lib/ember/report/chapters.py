@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ember.report.cells import Head, View, cell
+from ember.report.cells import Cell, Head, View, cell
 from ember.report.comparing import join_chapter, search_chapter
 from ember.report.content import Report
 from ember.report.evaluation import evaluation_chapter
 from ember.report.layout import Chapter, Section
-from ember.report.runs import plain_section, run_section
+from ember.report.runs import count_section, run_section
 
 if TYPE_CHECKING:
     from ember.report.combined import Step
@@ -33,7 +33,8 @@ def step_chapter(step: Step) -> Chapter:
     elif step.report is not None:
         chapter = chapter_of(step.report, step.manifest)
     else:
-        chapter = Chapter("", "", [plain_section(step.manifest), run_section(step.manifest)])
+        sections = [count_section(step.manifest), run_section(step.manifest, whole=True)]
+        chapter = Chapter("", "", sections)
     took = "" if step.seconds is None else f" in {step.seconds:.1f} s"
     told = f"{step.job}, {step.outcome}{took}."
     lead = " ".join(filter(None, (told, step.message, chapter.lead)))
@@ -43,11 +44,13 @@ def step_chapter(step: Step) -> Chapter:
 def overview(steps: Sequence[Step]) -> Section:
     """The table of the steps."""
     heads = [Head(name) for name in ("step", "job", "outcome")]
-    heads += [Head("seconds", True), Head("rows", True), Head("output"), Head("message")]
+    heads += [Head("seconds", True), Head("rows", True), Head("output")]
     rows = []
     for step in steps:
         count = (step.manifest or {}).get("counts", {}).get("rows")
         texts = (cell(text) for text in (step.name, step.job, step.outcome))
-        numbers = (cell(step.seconds, True), cell(count, True))
-        rows.append([*texts, *numbers, cell(step.path), cell(step.message)])
+        seconds = cell(step.seconds, True)
+        if step.seconds is not None:
+            seconds = Cell(f"{step.seconds:.1f}", seconds.value)
+        rows.append([*texts, seconds, cell(count, True), cell(step.path)])
     return Section("steps", "Steps", (), [View("steps", "What each step did", heads, rows)])

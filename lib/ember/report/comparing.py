@@ -32,7 +32,7 @@ def search_chapter(report: Report, manifest: Mapping[str, Any]) -> Chapter:
     neighbors = table_view("neighbor_rows", "The same as a table", report.tables["neighbors"])
     series = {"neighbors": "all neighbors", "first": "the nearest of each query"}
     sections = [
-        _figures(report, headlines),
+        Section("figures", "Figures", headlines=headlines),
         Section("neighbors", "Neighbors", (), [neighbors], [neighbor_gallery(report)]),
         _scores(report, series, None),
         *_similarities(report, config["metric"]),
@@ -56,7 +56,7 @@ def join_chapter(report: Report, manifest: Mapping[str, Any]) -> Chapter:
         pair_gallery(report, "nearest", "Pairs closest to the threshold"),
         pair_gallery(report, "closest", "The most similar pairs"),
     ]
-    sections = [_figures(report, headlines)]
+    sections = [Section("figures", "Figures", headlines=headlines)]
     if "groups" in report.tables:
         views = [
             table_view("sizes", "Groups by size", report.tables["sizes"]),
@@ -82,17 +82,12 @@ def _median(report: Report) -> Headline:
     return Headline("median score", shown(value))
 
 
-def _figures(report: Report, headlines: list[Headline]) -> Section:
-    rows = [[cell(row["metric"]), cell(row["value"], True)] for row in report.figures]
-    view = View("figures", "Scores", [Head("figure"), Head("value", True)], rows)
-    return Section("figures", "Figures", (), [view], (), headlines)
-
-
 def _scores(report: Report, series: Mapping[str, str], threshold: float | None) -> Section:
     table = report.tables["scores"]
     drawn = [likeness.histogram(table.rows, series, threshold)] if table.rows else []
-    view = table_view("scores", "Scores by bin", table)
-    return Section("scores", "Scores", drawn, [view])
+    rows = [[cell(row["metric"]), cell(row["value"], True)] for row in report.figures]
+    figures = View("figures", "Over all", [Head("figure"), Head("value", True)], rows)
+    return Section("scores", "Scores", drawn, [figures, table_view("scores", "By bin", table)])
 
 
 def _similarities(report: Report, metric: str) -> list[Section]:
@@ -105,9 +100,5 @@ def _similarities(report: Report, metric: str) -> list[Section]:
         item.label if item and item.label else key for item, key in zip(items, named, strict=True)
     ]
     values = np.array([row["values"] for row in rows])
-    title = (
-        "Distances among the rows shown"
-        if metric == "euclidean"
-        else "Likeness among the rows shown"
-    )
+    title = "Distances" if metric == "euclidean" else "Likeness"
     return [Section("similarities", title, [likeness.heat_map(labels, values, metric)])]

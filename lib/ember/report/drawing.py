@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from PIL import Image
 
-__all__ = ["CELL", "Picture", "Theme", "picture", "short"]
+__all__ = ["CELL", "LIGHT", "Picture", "Theme", "picture", "png", "short"]
 
 # Inches of a cell of a heat map.
 CELL = 0.21
@@ -43,7 +43,7 @@ class Theme:
     second: str
 
 
-_LIGHT = Theme("#ffffff", "#1c2126", "#59636e", "#dde1e6", "#1f63a8", "#c2571a")
+LIGHT = Theme("#ffffff", "#1c2126", "#59636e", "#dde1e6", "#1f63a8", "#c2571a")
 _DARK = Theme("#15181c", "#e2e6ea", "#9aa4af", "#32383f", "#4a8ccc", "#c9743f")
 
 
@@ -61,12 +61,24 @@ class Picture:
 def picture(draw: Callable[[Figure, Theme], None], size: tuple[float, float], alt: str) -> Picture:
     """What `draw` puts on a figure of `size` inches (of 96 CSS pixels)."""
     width, height = round(size[0] * 96), round(size[1] * 96)
-    light, dark = (_png(draw, (width, height), theme) for theme in (_LIGHT, _DARK))
+    light, dark = (
+        f"data:image/png;base64,{base64.b64encode(png(draw, (width, height), theme)).decode()}"
+        for theme in (LIGHT, _DARK)
+    )
     return Picture(light, dark, width, height, alt)
 
 
-def _png(draw: Callable[[Figure, Theme], None], size: tuple[int, int], theme: Theme) -> str:
-    """The picture as the address of an image: a PNG of 256 colours."""
+def png(
+    draw: Callable[[Figure, Theme], None],
+    size: tuple[int, int],
+    theme: Theme,
+    *,
+    photos: bool = False,
+) -> bytes:
+    """What `draw` puts on a figure of `size` CSS pixels: a PNG, twice as large.
+
+    photos: it has more than 256 colours.
+    """
     # matplotlib rounds pixels down.
     inches = ((2 * size[0] + 0.1) / 192, (2 * size[1] + 0.1) / 192)
     with _style(theme):
@@ -75,11 +87,11 @@ def _png(draw: Callable[[Figure, Theme], None], size: tuple[int, int], theme: Th
         draw(figure, theme)
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())[:, :, :3]
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).quantize(
-        256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
-    ).save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    image, file = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
+    if not photos:
+        image = image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    image.save(file, "PNG", optimize=not photos)
+    return file.getvalue()
 
 
 @contextmanager

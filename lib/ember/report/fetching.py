@@ -23,8 +23,10 @@ _MOST = 2000
 
 
 def as_text(value: Column, kind: DataType) -> Column:
-    """An id of any type as a page names it."""
-    return F.hex(value) if isinstance(kind, BinaryType) else value.cast("string")
+    """An id, or a label, of any type as a page names it."""
+    # A Parquet string may hold bytes that are no UTF-8.
+    binary = isinstance(kind, BinaryType)
+    return F.hex(value) if binary else F.make_valid_utf8(value.cast("string"))
 
 
 def plain(frame: DataFrame, name: str) -> Column:
@@ -102,7 +104,7 @@ def _select(table: DataFrame, config: ContentConfig) -> tuple[DataFrame, bool]:
         table.select(
             key.alias("id"),
             tables.column(table, config.content).alias("content"),
-            label.cast("string").alias("label"),
+            F.make_valid_utf8(label.cast("string")).alias("label"),
         ),
         corpus.paths,
     )

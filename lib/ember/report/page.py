@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ember.report.chapters import chapter_of
+from ember.report.collage import collage
 from ember.report.content import Report
 from ember.report.layout import Chapter, Section
 
@@ -63,9 +64,13 @@ def render_page(
 
 
 def picture_files(sections: Sequence[Section]) -> dict[str, bytes]:
-    """The pictures of the sections, as they are in the light, by the names of their PNG files."""
+    """The pictures and collages of the sections in light colours, by the names of PNG files."""
     found = {}
     for section in sections:
+        for gallery in section.galleries:
+            # Pairs and single rows are seen as well in the page.
+            if not gallery.flow and (data := collage(gallery)):
+                found[f"{gallery.key}.png"] = data
         for number, picture in enumerate(section.pictures, 1):
             name = section.key if len(section.pictures) == 1 else f"{section.key}-{number}"
             found[f"{name}.png"] = base64.b64decode(picture.light.partition(",")[2])

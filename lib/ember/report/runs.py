@@ -9,24 +9,25 @@ from typing import Any
 from ember.report.cells import Head, View, cell, shown
 from ember.report.layout import Headline, Section
 
-__all__ = ["plain_section", "run_section"]
+__all__ = ["count_section", "run_section"]
 
 _MOST_FILES = 50
-# Shown by `run_section`.
-_USUAL = ("run_id", "job", "config", "versions", "input_files", "seconds", "spark", "identity")
+_MOST_COUNTS = 6
+# What has a place of its own.
+_SHOWN = ("run_id", "job", "config", "versions", "input_files", "seconds", "spark", "identity")
 
 
-def run_section(manifest: Mapping[str, Any]) -> Section:
-    """The configuration, the versions and the inputs of the run, and the manifest as JSON."""
-    config = list(_flat(manifest.get("config", {})))
-    versions = list(manifest.get("versions", {}).items())
+def run_section(manifest: Mapping[str, Any], *, whole: bool = False) -> Section:
+    """The configuration, the versions and the inputs of the run, and the manifest as JSON.
+
+    whole: also all else that the manifest says, for a run of which nothing more is shown.
+    """
     paths = list(manifest.get("input_files", ()))
-    seconds = list(manifest.get("seconds", {}).items())
     left = len(paths) - _MOST_FILES
     views = [
-        _pairs("config", "Configuration", ("key", "value"), config),
-        _pairs("versions", "Versions", ("package", "version"), versions),
-        _pairs("seconds", "Seconds by phase", ("phase", "seconds"), seconds),
+        _pairs("config", "Configuration", ("key", "value"), manifest.get("config", {})),
+        _pairs("versions", "Versions", ("package", "version"), manifest.get("versions", {})),
+        _pairs("seconds", "Seconds by phase", ("phase", "seconds"), manifest.get("seconds", {})),
         View(
             "inputs",
             "Input files",
@@ -35,27 +36,30 @@ def run_section(manifest: Mapping[str, Any]) -> Section:
             f"And {left} more, in _manifest.json." if left > 0 else "",
         ),
     ]
+    if whole:
+        facts = {key: value for key, value in manifest.items() if key not in _SHOWN}
+        views.insert(0, _pairs("facts", "What the run noted", ("key", "value"), facts))
     text = json.dumps(manifest, indent=2, ensure_ascii=False, default=str)
     return Section("run", "Run", (), views, columns=True, manifest=text)
 
 
-def plain_section(manifest: Mapping[str, Any]) -> Section:
-    """The figures of a run whose output has no page: its counts, and what else it noted."""
-    counts = manifest.get("counts", {})
+def count_section(manifest: Mapping[str, Any]) -> Section:
+    """The counts of a run whose output has no page."""
     headlines = [
-        Headline(name.replace("_", " "), shown(value))
-        for name, value in _flat(counts)
+        Headline(name.replace("_", " ").replace(".", " "), shown(value))
+        for name, value in _flat(manifest.get("counts", {}))
         if isinstance(value, int | float)
-    ][:6]
-    facts = {key: value for key, value in manifest.items() if key not in _USUAL}
-    views = [_pairs("facts", "What the run noted", ("key", "value"), list(_flat(facts)))]
-    return Section("figures", "Figures", (), views, (), headlines)
+    ]
+    return Section("figures", "Figures", headlines=headlines[:_MOST_COUNTS])
 
 
-def _pairs(key: str, caption: str, names: Sequence[str], rows: Sequence[tuple[Any, Any]]) -> View:
+def _pairs(key: str, caption: str, names: Sequence[str], values: Mapping[str, Any]) -> View:
     heads = [Head(name) for name in names]
     # All digits: a setting must be seen as it was.
-    cells = [[cell(repr(v) if isinstance(v, float) else v) for v in row] for row in rows]
+    cells = [
+        [cell(name), cell(repr(value) if isinstance(value, float) else value)]
+        for name, value in _flat(values)
+    ]
     return View(key, caption, heads, cells)
 
 

@@ -12,14 +12,15 @@ from ember.settings.embedding import (
     Name,
     NewOutputConfig,
     OutputConfig,
-    Paths,
     RejectsConfig,
     Source,
+    TableConfig,
     Target,
 )
 from ember.settings.report import JoinReportConfig, SearchReportConfig
 
 __all__ = [
+    "AlignConfig",
     "ComparisonLimits",
     "ExportConfig",
     "GroupsConfig",
@@ -85,24 +86,38 @@ class JoinConfig(Config):
     limits: JoinLimits = JoinLimits()
 
 
-class VectorsConfig(Config):
+class VectorsConfig(TableConfig):
     """A column of vectors whose length is all that is asked for."""
 
-    path: Paths
     embedding: Name = "embedding"
+
+
+class AlignConfig(Config):
+    """A linear map to the vectors of another table, learned from the ids that both have.
+
+    `penalty` is for ridge and cca, a share of the mean variance; `dimension` is for cca, which maps
+    both tables: the map of the other one is saved as `<save>/target`.
+    """
+
+    to: EmbeddingsConfig
+    method: Literal["ridge", "procrustes", "cca"] = "ridge"
+    penalty: Annotated[float, Field(ge=0)] | Literal["cross_validation"] = "cross_validation"
+    dimension: Annotated[int, Field(ge=1)] | None = None
 
 
 class ProjectConfig(Config):
     """Configuration of the `project` job.
 
-    One of `dimension`, `explained` (a share of the variance), `like` (the dimension of that table)
-    and `projection` (a folder saved by an earlier run). `save: null` is `<output.path>.projection`.
+    One of `dimension`, `explained` (a share of the variance), `like` (the dimension of that table),
+    `align` (a map to that table) and `projection` (a folder saved by an earlier run).
+    `save: null` is `<output.path>.projection`.
     """
 
     input: EmbeddingsConfig
     dimension: Annotated[int, Field(ge=1)] | None = None
     explained: Annotated[float, Field(gt=0, le=1)] | None = None
     like: VectorsConfig | None = None
+    align: AlignConfig | None = None
     projection: Source | None = None
     center: bool = True
     whiten: bool = False

@@ -23,6 +23,7 @@ __all__ = [
     "Paths",
     "RejectsConfig",
     "Source",
+    "TableConfig",
     "Target",
     "Use",
 ]
@@ -45,10 +46,16 @@ ModelName = Annotated[Name, Use.MODEL]
 Target = Annotated[Name, Use.WRITE]
 
 
-class InputConfig(Config):
-    """A corpus. `unique_ids: true` has the run refuse an input with a repeated id."""
+class TableConfig(Config):
+    """A table that is read. `where`: a condition in SQL; only rows for which it is true are."""
 
     path: Paths
+    where: Name | None = None
+
+
+class InputConfig(TableConfig):
+    """A corpus. `unique_ids: true` has the run refuse an input with a repeated id."""
+
     id: Name
     content: Name = "content"
     modality: Literal["image", "text"]
@@ -56,7 +63,11 @@ class InputConfig(Config):
 
 
 class ModelConfig(Config):
-    """A model and what is taken from it. `layer: null` is avg_pool for images, mean for texts."""
+    """A model and what is taken from it.
+
+    `layer: null` is avg_pool for images, mean for texts, and pooler for dual encoders such as CLIP:
+    the projected features, in which images and texts can be compared.
+    """
 
     name: ModelName
     weights: ModelName = "imagenet"
@@ -105,9 +116,8 @@ class EmbedConfig(Config):
     limits: LimitsConfig = LimitsConfig()
 
 
-class EmbeddingsConfig(Config):
+class EmbeddingsConfig(TableConfig):
     """A table of embeddings, as `embed` writes it."""
 
-    path: Paths
     id: Name
     embedding: Name = "embedding"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.config import Config
-from ember.settings.embedding import Name, NewOutputConfig, Paths, RejectsConfig
+from ember.settings.embedding import Name, NewOutputConfig, RejectsConfig, TableConfig
 from ember.settings.report import ContentConfig
 
 __all__ = [
@@ -21,56 +21,49 @@ __all__ = [
 ]
 
 
-class PredictionsConfig(Config):
+class PredictionsConfig(TableConfig):
     """A table of predictions, as `classify` writes it."""
 
-    path: Paths
     id: Name
     predictions: Name = "predictions"
 
 
-class NeighborsConfig(Config):
+class NeighborsConfig(TableConfig):
     """Ranked lists, as `search` writes them. `rank: null` orders by score, highest first."""
 
-    path: Paths
     query_id: Name = "query_id"
     neighbor_id: Name = "neighbor_id"
     rank: Name | None = "rank"
     score: Name = "score"
 
 
-class PairsConfig(Config):
+class PairsConfig(TableConfig):
     """A table of scores. `id` may be several columns that name a row together."""
 
-    path: Paths
     id: Name | Annotated[list[Name], Field(min_length=1)]
     score: Name = "score"
 
 
-class TruthConfig(Config):
+class TruthConfig(TableConfig):
     """The truth: a label or labels for classes, a number or a boolean for similarity.
 
     `id: null` takes the name of the id in the table that is judged.
     """
 
-    path: Paths
     id: Name | Annotated[list[Name], Field(min_length=1)] | None = None
     label: Name = "label"
 
 
-class RelevanceConfig(Config):
+class RelevanceConfig(TableConfig):
     """Which documents are relevant to which queries. `grade: null` makes every row relevant."""
 
-    path: Paths
     query_id: Name = "query_id"
     neighbor_id: Name = "neighbor_id"
     grade: Name | None = None
 
 
-class BaselineConfig(Config):
+class BaselineConfig(TableConfig):
     """The other run of a comparison, in a table with the same column names."""
-
-    path: Paths
 
 
 Kind = Literal["classification", "multilabel", "retrieval", "similarity"]

@@ -16,8 +16,8 @@ from ember.settings.embedding import (
     Name,
     NewOutputConfig,
     OutputConfig,
-    Paths,
     Source,
+    TableConfig,
 )
 
 __all__ = [
@@ -53,13 +53,12 @@ class ClassifyConfig(Config):
     limits: LimitsConfig = LimitsConfig()
 
 
-class LabelsConfig(Config):
+class LabelsConfig(TableConfig):
     """Labels by id; a list column makes the head multi-label.
 
     Labels that fewer than `min_rows` rows have are left out.
     """
 
-    path: Paths
     id: Name
     label: Name = "label"
     min_rows: Annotated[int, Field(ge=1)] = 1

@@ -121,12 +121,14 @@ class _OnCluster:
         )
         return problem.layers(flat)
 
-    def loss(self, layers: Layers, fold: int) -> float:
+    def loss(self, layers: Layers, fold: int) -> tuple[float, int]:
         problem = self._problem
 
-        def of(block: _Block) -> float:
+        def of(block: _Block) -> tuple[float, int]:
             matrix, targets, folds = block
             chosen = folds == fold
             return fold_loss(problem, layers, matrix[chosen], targets[chosen])
 
-        return float(self._blocks.map(of).sum())
+        return self._blocks.map(of).reduce(
+            lambda one, other: (one[0] + other[0], one[1] + other[1])
+        )

@@ -125,7 +125,7 @@ def plan(spark: SparkSession, config: FinetuneConfig) -> Finetuning:
     _check(config)
     examples.check_split(config.split)
     corpus = tables.read_corpus(spark, config.input)
-    labelled = tables.read(spark, config.labels.path)
+    labelled = tables.read_table(spark, config.labels)
     labels = examples.select_labels(labelled, config.labels.id, config.labels.label, config.split)
     kind = labels.schema["label"].dataType
     if kind.simpleString().startswith("array"):

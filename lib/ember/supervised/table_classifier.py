@@ -81,7 +81,7 @@ class TableClassifier:
             raise InvalidInput(
                 f"the ids of the feature tables are {', '.join(types)}; make them the same type"
             )
-        first = tables.read(spark, features[0].path)
+        first = tables.read_table(spark, features[0])
         name = first.select(tables.column(first, features[0].id)).columns[0]
         if name in ("predictions", "status", "error"):
             raise InvalidInput(f"the id column is named {name}, like a column of the result")

@@ -1,0 +1,51 @@
+"""Have a model write a text for each row: from a prompt, from an image, or from both."""
+
+import sys
+from collections.abc import Sequence
+
+from ember import description, job, tables
+from ember.accounting import Account
+from ember.job import Run
+from ember.publish import Output
+from ember.settings.description import DescribeConfig
+
+
+def describe(run: Run[DescribeConfig]) -> None:
+    config, spark = run.config, run.spark
+    with run.phase("check"):
+        work = description.plan(spark, config)
+        output = Output(spark, config.output.path, config.output.mode, work.identity)
+        output.check()
+    if run.dry_run:
+        run.say(f"{work.try_out()}; nothing was written")
+        return
+
+    with output.attempt():
+        with run.phase("plan"):
+            todo, reused = output.resume(work.rows, work.id)
+            todo, total = work.spread(todo)
+        account = Account(spark)
+        with run.phase("describe"), account.progress(total):
+            output.write(work.describe(todo, account.reports))
+
+        with run.phase("count"):
+            counts = output.counts(expected=reused + total)
+            output.refuse_failures(counts, config.limits.max_failed_fraction)
+        output.publish(
+            run.manifest(
+                model=work.spec.describe(),
+                input_files=tables.files(work.rows),
+                counts={**counts, "reused": reused, "described": total},
+                rows_per_second=run.rate(total, "describe"),
+                **account.summary(),
+            )
+        )
+    run.say(f"{counts['rows']} rows {counts['status']}, {reused} of them reused, in {output.path}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return job.main("describe", DescribeConfig, describe, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
