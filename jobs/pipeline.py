@@ -4,17 +4,28 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ember.jobs import classify, embed, evaluate, export, finetune, join, project, search, train
-
 from ember import job
 from ember.config import Config
 from ember.job import Run
+from ember.jobs import (
+    classify,
+    describe,
+    embed,
+    evaluate,
+    export,
+    finetune,
+    join,
+    project,
+    search,
+    train,
+)
 from ember.pipeline.checking import check_steps
 from ember.pipeline.planning import plan
 from ember.pipeline.publishing import add_page, own_output
 from ember.pipeline.running import run_steps, try_steps
 from ember.report import check_packages
 from ember.settings.comparison import ExportConfig, JoinConfig, ProjectConfig, SearchConfig
+from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig
 from ember.settings.evaluation import EvaluateConfig
 from ember.settings.pipeline import PipelineConfig
@@ -22,6 +33,7 @@ from ember.settings.supervised import ClassifyConfig, FinetuneConfig, TrainConfi
 
 JOBS: dict[str, tuple[type[Config], Callable[[Run[Any]], None]]] = {
     "classify": (ClassifyConfig, classify.classify),
+    "describe": (DescribeConfig, describe.describe),
     "embed": (EmbedConfig, embed.embed),
     "evaluate": (EvaluateConfig, evaluate.evaluate),
     "export": (ExportConfig, export.export_index),

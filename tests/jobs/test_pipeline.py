@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from ember.jobs import pipeline
 
 from corpora import leftovers, manifest, picture, vectors, write
+from ember.jobs import pipeline
 from ember.publish import Output
 from ember.settings.comparison import ProjectConfig
 from ember.settings.embedding import OutputConfig

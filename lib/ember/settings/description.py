@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.config import Config
-from ember.settings.embedding import InputConfig, LimitsConfig, Name, OutputConfig, Paths
+from ember.settings.embedding import (
+    InputConfig,
+    LimitsConfig,
+    ModelName,
+    Name,
+    OutputConfig,
+    Paths,
+)
 
 __all__ = [
     "DescribeConfig",
@@ -22,7 +29,7 @@ __all__ = [
 class WriterConfig(Config):
     """A model that writes texts."""
 
-    name: Name
+    name: ModelName
     revision: Name | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=65536)] = "auto"
