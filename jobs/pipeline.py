@@ -4,6 +4,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ember import job
+from ember.config import Config
+from ember.job import Run
 from ember.jobs import (
     classify,
     describe,
@@ -16,10 +19,6 @@ from ember.jobs import (
     search,
     train,
 )
-
-from ember import job
-from ember.config import Config
-from ember.job import Run
 from ember.pipeline.checking import check_steps
 from ember.pipeline.planning import plan
 from ember.pipeline.publishing import add_page, own_output

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ember.jobs.pipeline import JOBS
 
 from ember import config
+from ember.jobs.pipeline import JOBS
 from ember.pipeline.planning import plan
 from ember.settings.pipeline import PipelineConfig
 

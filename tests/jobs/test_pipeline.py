@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from ember.jobs import pipeline
 
 from corpora import leftovers, manifest, picture, vectors, write
+from ember.jobs import pipeline
 from ember.publish import Output
 from ember.settings.comparison import ProjectConfig
 from ember.settings.embedding import OutputConfig
@@ -58,14 +58,10 @@ STEPS = {
         "dimension": 3,
         "output": {"path": "$out/shrunk"},
     },
-    "judge": {
-        "job": "evaluate",
-        "kind": "classification",
-        "predictions": {"path": "$data/p.parquet", "id": "id"},
-        "truth": {"path": "$data/t.parquet"},
-        "bootstrap": 0,
-        "report": False,
-        "output": {"path": "$out/judged"},
+    "other": {
+        "job": "export",
+        "corpus": {"path": "$data/f.parquet", "id": "id"},
+        "output": {"path": "$out/other"},
     },
     "index": {
         "job": "export",
@@ -75,12 +71,22 @@ STEPS = {
     },
 }
 
+JUDGE = {
+    "job": "evaluate",
+    "kind": "classification",
+    "predictions": {"path": "$data/p.parquet", "id": "id"},
+    "truth": {"path": "$data/t.parquet"},
+    "bootstrap": 0,
+    "report": False,
+    "output": {"path": "$out/judged"},
+}
+
 
 @pytest.fixture
 def chain(run_job, tmp_path):
     """Run a pipeline of the steps above; its exit code, its error, what became of each step."""
     vector_table(tmp_path / "e" / "one.parquet", 0)
-    truth_tables(tmp_path)
+    vector_table(tmp_path / "f.parquet", 0)
     file = tmp_path / "pipeline.yaml"
 
     def run(*flags, steps=STEPS, **settings):
@@ -101,10 +107,10 @@ def test_what_is_up_to_date_is_skipped_and_what_changed_is_said(chain, tmp_path,
     assert not out.exists()
     ran = dict.fromkeys(STEPS, "ran")
     assert chain("--run-id=one") == (0, "", ran)
-    assert leftovers(out) == ["all", "index", "judged", "shrunk", "shrunk.projection"]
-    assert {manifest(out / name)["run_id"] for name in ("shrunk", "judged", "index")} == {
+    assert leftovers(out) == ["all", "index", "other", "shrunk", "shrunk.projection"]
+    assert {manifest(out / name)["run_id"] for name in ("shrunk", "other", "index")} == {
         "one-shrink",
-        "one-judge",
+        "one-other",
         "one-index",
     }
     overall = manifest(out / "all")
@@ -119,7 +125,7 @@ def test_what_is_up_to_date_is_skipped_and_what_changed_is_said(chain, tmp_path,
 
     vector_table(tmp_path / "e" / "two.parquet", 100)
     told.clear()
-    assert chain("--run-id=three") == (0, "", {**ran, "judge": "up to date"})
+    assert chain("--run-id=three") == (0, "", {**ran, "other": "up to date"})
     assert "shrink (project) runs because input.path changed: 1 file more" in told.text
     assert "index (export) runs because corpus.path changed: 1 file more" in told.text
     assert len(pq.read_table(out / "shrunk")) == 40
@@ -127,9 +133,9 @@ def test_what_is_up_to_date_is_skipped_and_what_changed_is_said(chain, tmp_path,
 
 
 def test_a_failed_step_stops_the_rest_and_the_next_run_goes_on_from_there(chain, tmp_path):
-    index = {**STEPS["index"], "corpus": {"path": "$data/e", "id": "id"}}
-    steps = {"first": index, "judge": STEPS["judge"]}
-    steps["last"] = {**index, "output": {"path": "$out/last"}}
+    truth_tables(tmp_path)
+    last = {**STEPS["other"], "output": {"path": "$out/last"}}
+    steps = {"first": STEPS["other"], "judge": JUDGE, "last": last}
     code, error, done = chain(steps=steps, steps__judge__require="{accuracy: 0.95}")
     assert code == 5
     assert error.startswith(
@@ -163,8 +169,11 @@ def test_a_run_that_ends_between_steps_is_taken_up(chain, tmp_path, monkeypatch)
     assert not (tmp_path / "out" / "all").exists()
     monkeypatch.setitem(pipeline.JOBS, "export", (kinds["export"], publish_manifest))
     done = {"shrink": "up to date", "index": "ran"}
-    assert chain("--run-id=two", steps=steps) == (0, "", done)
+    assert chain("--run-id=two", "--set=report=true", steps=steps) == (0, "", done)
     assert manifest(tmp_path / "out" / "shrunk")["run_id"] == "one-shrink"
+    page = (tmp_path / "out" / "all" / "report.html").read_text("utf-8")
+    assert "shrink" in page
+    assert "its output is not there yet" in page  # why index ran
 
 
 def test_what_another_has_written_is_left_alone_unless_the_mode_says_overwrite(chain, tmp_path):
@@ -186,9 +195,9 @@ def test_what_another_has_written_is_left_alone_unless_the_mode_says_overwrite(c
 
 
 def test_nothing_runs_when_a_step_lacks_its_input_or_a_key_is_wrong(chain, tmp_path):
-    code, error, _ = chain(steps__judge__truth__path="none", steps__index__corpus__path="$data/*x")
+    code, error, _ = chain(steps__other__corpus__path="none", steps__index__corpus__path="$data/*x")
     assert code == 2
-    assert "steps.judge.truth.path: there is nothing at none\n" in error
+    assert "steps.other.corpus.path: there is nothing at none\n" in error
     assert f"steps.index.corpus.path: there is nothing at {tmp_path}/*x" in error
     code, error, _ = chain(steps__index__metrics="cosine")
     assert code == 2

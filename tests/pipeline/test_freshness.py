@@ -83,4 +83,4 @@ def test_what_another_has_written_is_not_the_step_s(change):
 
 def test_without_an_output_the_step_is_to_run():
     found = judge(step(), None, ["output.path"], inputs=INPUTS, versions=VERSIONS)
-    assert (found.state, found.why) == ("absent", "there is nothing at out yet")
+    assert (found.state, found.why) == ("absent", "its output is not there yet")

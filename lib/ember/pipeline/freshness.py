@@ -54,7 +54,7 @@ def judge(
     nothing is. inputs: see `files.inputs`. versions: see `ember.job.versions`.
     """
     if "output.path" in gone:
-        return Verdict("absent", f"there is nothing at {step.output} yet")
+        return Verdict("absent", "its output is not there yet")
     if manifest is None or not is_own(step, manifest):
         return Verdict("foreign", f"what is at {step.output} was not written by this step")
     changes = [
