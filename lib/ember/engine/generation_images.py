@@ -30,19 +30,20 @@ class TorchImageDescriber(TorchWriter):
 
     def __init__(self, spec: ModelSpec, device: Device, threads: int, *, paths: bool) -> None:
         super().__init__(spec, device, threads)
-        from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
+        from transformers import AutoImageProcessor, AutoProcessor, ProcessorMixin
 
         self.paths = paths
         self.apart = self.model.config.model_type == "vision-encoder-decoder"
         if self.apart:
             self.processor = self._auto(AutoImageProcessor)
-            self.tokenizer = self._auto(AutoTokenizer)
+            self.tokenizer = self._own_tokenizer()
         else:
             self.processor = self._auto(AutoProcessor)
             self.tokenizer = getattr(self.processor, "tokenizer", None)
             if not isinstance(self.processor, ProcessorMixin) or self.tokenizer is None:
                 raise InvalidInput(
-                    f"{spec.name} cannot be loaded: its folder holds no processor of images and text"
+                    f"{spec.name} cannot be loaded: the folder holds no processor of images and "
+                    "texts"
                 )
         text_config = self.model.config.get_text_config(decoder=True)
         self.longest = getattr(text_config, "max_position_embeddings", None)

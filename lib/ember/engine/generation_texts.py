@@ -15,7 +15,6 @@ from ember.engine.generation_runtime import Item, TorchWriter, alike, noise_key,
 from ember.engine.rows import RowError
 from ember.engine.spec import ModelSpec
 from ember.engine.torch_runtime import max_tokens
-from ember.errors import InvalidInput
 
 __all__ = ["TorchTextGenerator"]
 
@@ -30,13 +29,8 @@ class TorchTextGenerator(TorchWriter):
 
     def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
         super().__init__(spec, device, threads)
-        from transformers import AutoTokenizer
-
         self._counting = Lock()
-        self.tokenizer = self._auto(AutoTokenizer)
-        # Without its files transformers makes an empty tokenizer, which knows no word.
-        if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
-            raise InvalidInput(f"{spec.name} cannot be loaded: the folder holds no tokenizer")
+        self.tokenizer = self._own_tokenizer()
         self.tokenizer.truncation_side = "left"
         longest = max_tokens(self.tokenizer, self.model.config)
         self.max_prompt = longest - self.generation.max_new_tokens
