@@ -11,9 +11,9 @@ import pytest
 from pyspark.sql import functions as F
 
 import ember
-from cluster.processes import committed, settings, start, stop, wait_for
 from corpora import leftovers, manifest, picture, rows, write
 from ember.engine.results import PREDICTIONS
+from ember.publish import Output
 from tiny_models import tiny_captioner, tiny_gpt2
 
 NEW = 6
@@ -231,27 +231,26 @@ def test_sampled_texts_do_not_depend_on_partitions(spark, gpt2):
     assert len(set(found[0].values())) > 20
 
 
-def test_a_killed_run_is_resumed(describe, out, tmp_path, plain, gpt2):
-    words = [f"word {number}" for number in range(60)]
-    job = {
-        "input__path": write(tmp_path / "in.parquet", key=list(range(60)), content=words),
-        "output__mode": "resume",
-        "limits__rows_per_task": 3,
-    }
-    shared = {"input__id": "key", "input__modality": "text", "model__name": gpt2}
-    shared |= {"generation__max_new_tokens": NEW, "output__path": out}
-    (tmp_path / "spark-defaults.conf").write_text("spark.master local[1]\n")
-    command = ["python", "jobs/describe.py", *settings(**job, **shared)]
-    process = start(command, tmp_path / "log", SPARK_CONF_DIR=str(tmp_path))
-    wait_for(lambda: len(committed(out)) > 4, process, 180)
-    stop(process)
+def test_an_interrupted_run_is_resumed(describe, out, tmp_path, plain, monkeypatch):
+    words = [f"word {number}" for number in range(12)]
+    source = tmp_path / "in.parquet"
+    write(source, key=list(range(7)), content=words[:7])
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:  # when all is written and nothing published
+        patched.setattr(Output, "counts", interrupt)
+        assert describe(input__path=source)[0] == 130
     assert not out.exists()
-    assert describe(**job) == (0, "")
+    write(source, key=list(range(12)), content=words)
+    code, message = describe(input__path=source, output__mode="resume", model__batch_size=2)
+    assert (code, message) == (0, "")
     counts = manifest(out)["counts"]
-    assert counts["reused"] >= 12
-    assert counts["reused"] + counts["described"] == counts["rows"] == 60
+    assert (counts["reused"], counts["described"], counts["rows"]) == (7, 5, 12)
     by_id = rows(out, "key")
-    assert [by_id[key]["description"] for key in range(60)] == [plain(word) for word in words]
+    assert [by_id[key]["description"] for key in range(12)] == [plain(word) for word in words]
+    assert leftovers(out.parent) == ["out"]
 
 
 def test_what_does_not_go_together_is_exit_code_2(describe, out, tmp_path, bert):

@@ -25,6 +25,10 @@ In float32 the scores of a GPT-2 of 12 layers differ by up to 2e-6 between batch
 # Beyond the last of the k best, so many more are looked at for ties.
 _SPARE = 8
 _MASK = (1 << 64) - 1
+# SplitMix64's.
+_GAMMA = 0x9E3779B97F4A7C15
+_FIRST = 0xBF58476D1CE4E5B9
+_SECOND = 0x94D049BB133111EB
 
 
 class Chooser:
@@ -165,11 +169,6 @@ def gumbel(torch: Any, keys: Any, step: int, tokens: Any) -> Any:
     words = _mix(start[:, None] + (tokens + 1) * _signed(_GAMMA))
     uniform = (((words >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53
     return -torch.log(-torch.log1p(-uniform))
-
-
-_GAMMA = 0x9E3779B97F4A7C15
-_FIRST = 0xBF58476D1CE4E5B9
-_SECOND = 0x94D049BB133111EB
 
 
 def _signed(word: int) -> int:

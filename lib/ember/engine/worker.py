@@ -77,10 +77,12 @@ def _build(spec: ModelSpec, address: str | None, threads: int, paths: bool) -> E
 
         return OpenvinoImageEncoder(spec, device, threads, paths=paths)
     if spec.layer == GENERATED:
-        from ember.engine.generation_runtime import TorchImageDescriber, TorchTextGenerator
-
         if spec.modality == "text":
+            from ember.engine.generation_texts import TorchTextGenerator
+
             return TorchTextGenerator(spec, device, threads)
+        from ember.engine.generation_images import TorchImageDescriber
+
         return TorchImageDescriber(spec, device, threads, paths=paths)
     if spec.runtime == "torch":
         from ember.engine.torch_runtime import TorchImageEncoder, TorchTextEncoder

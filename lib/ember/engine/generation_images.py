@@ -1,0 +1,114 @@
+"""Images, and prompts where the model takes them, to texts by a model of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ember.engine.device import Device
+from ember.engine.generation import Ask
+from ember.engine.generation_runtime import Item, TorchWriter, alike, noise_key, text_of, too_long
+from ember.engine.images import decode
+from ember.engine.rows import RowError, read_uri
+from ember.engine.spec import ModelSpec
+from ember.engine.torch_runtime import check_shape
+from ember.errors import InvalidInput
+
+__all__ = ["TorchImageDescriber"]
+
+
+class TorchImageDescriber(TorchWriter):
+    """Images to texts through the folder's processor and AutoModelForImageTextToText.
+
+    A VisionEncoderDecoderModel has an image processor and a tokenizer of its own, and a prompt
+    begins what its decoder says. Other models take image and prompt together. See
+    `batching.Encoder`; a row's cost is the number of tokens of its prompt.
+    """
+
+    chunk_rows = 8
+    truncated = 0
+
+    def __init__(self, spec: ModelSpec, device: Device, threads: int, *, paths: bool) -> None:
+        super().__init__(spec, device, threads)
+        from transformers import AutoImageProcessor, AutoProcessor, ProcessorMixin
+
+        self.paths = paths
+        self.apart = self.model.config.model_type == "vision-encoder-decoder"
+        if self.apart:
+            self.processor = self._auto(AutoImageProcessor)
+            self.tokenizer = self._own_tokenizer()
+        else:
+            self.processor = self._auto(AutoProcessor)
+            self.tokenizer = getattr(self.processor, "tokenizer", None)
+            if not isinstance(self.processor, ProcessorMixin) or self.tokenizer is None:
+                raise InvalidInput(
+                    f"{spec.name} cannot be loaded: the folder holds no processor of images and "
+                    "texts"
+                )
+        text_config = self.model.config.get_text_config(decoder=True)
+        self.longest = getattr(text_config, "max_position_embeddings", None)
+        if self.longest and self.longest <= self.generation.max_new_tokens:
+            raise too_long(spec, self.generation, self.longest)
+        self.batch_size = spec.batch_size or (64 if device == "cuda" else 16)
+        self.batch_cost = self.batch_size * (self.longest or 4096)
+        self.window_rows = 2 * self.batch_size
+
+    def _kind(self, transformers: Any) -> Any:
+        return transformers.AutoModelForImageTextToText
+
+    def prepare(self, raws: Sequence[Ask]) -> list[tuple[Item, int] | RowError]:
+        """The processor's tensors of each row, each with a first axis of rows."""
+        return [self._prepare(ask) for ask in raws]
+
+    def _prepare(self, ask: Ask) -> tuple[Item, int] | RowError:
+        try:
+            if ask.problem is not None:
+                raise RowError(ask.problem)
+            data = read_uri(ask.content) if self.paths else ask.content
+            image = decode(data, self.spec.max_pixels)
+            check_shape(image, self.spec.max_pixels)
+            prompt = None if ask.prompt is None else text_of(Ask(ask.prompt))
+            tensors = self._processed(image, prompt)
+            said = tensors.get("decoder_input_ids", tensors.get("input_ids"))
+            length = 1 if said is None else said.shape[1] + int(self.apart)
+            if self.longest and length + self.generation.max_new_tokens > self.longest:
+                raise RowError(
+                    "prompt too long",
+                    f"{length} tokens and max_new_tokens = {self.generation.max_new_tokens} are "
+                    f"over the model's {self.longest}",
+                )
+        except RowError as error:
+            return error
+        return (tensors, noise_key(self.generation, ask)), length
+
+    def _processed(self, image: Any, prompt: str | None) -> dict[str, Any]:
+        if self.apart:
+            tensors = dict(self.processor(image, return_tensors="pt"))
+            if prompt is not None:
+                said = self.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
+                tensors["decoder_input_ids"] = said["input_ids"]
+            return tensors
+        given = {"images": image} if prompt is None else {"images": image, "text": prompt}
+        try:
+            tensors = dict(self.processor(**given, return_tensors="pt"))
+        except (ValueError, TypeError, AttributeError, IndexError) as error:
+            # Such as a model that needs a prompt, or one with a mark where the image belongs.
+            raise RowError("unusable input", f"the processor says: {error}") from error
+        if self.model.config.model_type == "git" and prompt is not None:
+            # Its tokenizer ends a text, which the model is to go on with.
+            tensors["input_ids"] = tensors["input_ids"][:, :-1]
+            tensors = {name: tensors[name] for name in ("pixel_values", "input_ids")}
+        return tensors
+
+    def _groups(self, items: Sequence[Item]) -> Iterable[list[int]]:
+        """Rows whose tensors have the same shapes: nothing is padded."""
+        return alike(
+            [sorted((name, each.shape) for name, each in tensors.items()) for tensors, _ in items]
+        )
+
+    def _inputs(self, values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {name: self._placed([each[name] for each in values]) for name in values[0]}
+
+    def _placed(self, tensors: Sequence[Any]) -> Any:
+        together = self._torch.cat(tuple(tensors)).to(self.torch_device)
+        return together.to(self.model.dtype) if together.is_floating_point() else together

@@ -1,0 +1,98 @@
+"""Prompts to texts by a causal language model of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ember.engine.device import Device
+from ember.engine.generation import Ask
+from ember.engine.generation_runtime import Item, TorchWriter, alike, noise_key, text_of, too_long
+from ember.engine.rows import RowError
+from ember.engine.spec import ModelSpec
+from ember.engine.torch_runtime import max_tokens
+
+__all__ = ["TorchTextGenerator"]
+
+Tokens = npt.NDArray[np.int64]
+
+
+class TorchTextGenerator(TorchWriter):
+    """Prompts to texts through AutoTokenizer and AutoModelForCausalLM. See `batching.Encoder`."""
+
+    chunk_rows = 256
+    truncated = 0
+
+    def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
+        super().__init__(spec, device, threads)
+        self._counting = Lock()
+        self.tokenizer = self._own_tokenizer()
+        self.tokenizer.truncation_side = "left"
+        longest = max_tokens(self.tokenizer, self.model.config)
+        self.max_prompt = longest - self.generation.max_new_tokens
+        if self.max_prompt < 1:
+            raise too_long(spec, self.generation, longest)
+        self.batch_size = spec.batch_size or (128 if device == "cuda" else 32)
+        self.batch_cost = self.batch_size * min(longest, 128 + self.generation.max_new_tokens)
+        self.window_rows = 8 * self.batch_size
+        # The first call sets the truncation, which other threads must not see half done.
+        self._tokenize(["warm-up"])
+        self.truncated = 0
+
+    def _kind(self, transformers: Any) -> Any:
+        return transformers.AutoModelForCausalLM
+
+    def prepare(self, raws: Sequence[Ask]) -> list[tuple[Item, int] | RowError]:
+        """Token ids (t,) int64 of each prompt, its beginning cut off where it is too long."""
+        outcomes: list[Any] = []
+        for ask in raws:
+            try:
+                outcomes.append(text_of(ask))
+            except RowError as error:
+                outcomes.append(error)
+        texts = [outcome for outcome in outcomes if isinstance(outcome, str)]
+        tokens = iter(self._tokenize(texts) if texts else [])
+        return [
+            self._item(next(tokens), ask) if isinstance(outcome, str) else outcome
+            for outcome, ask in zip(outcomes, raws, strict=True)
+        ]
+
+    def _item(self, tokens: Tokens, ask: Ask) -> tuple[Item, int] | RowError:
+        if not len(tokens):
+            return RowError("empty content", "the tokenizer finds no token in it")
+        cost = len(tokens) + self.generation.max_new_tokens
+        return (tokens, noise_key(self.generation, ask)), cost
+
+    def _tokenize(self, texts: list[str]) -> list[Tokens]:
+        encoded = self.tokenizer(
+            texts, truncation=True, max_length=self.max_prompt, return_attention_mask=False
+        )
+        cut = sum(1 for each in encoded.encodings or () if each.overflowing)
+        with self._counting:  # threads tokenise side by side
+            self.truncated += cut
+        return [np.asarray(ids, np.int64) for ids in encoded["input_ids"]]
+
+    def _groups(self, items: Sequence[Item]) -> Iterable[list[int]]:
+        """All of them; or prompts of one length, where padding would count as something said."""
+        config = self.model.generation_config
+        if config.repetition_penalty in (None, 1.0) and not config.no_repeat_ngram_size:
+            return [list(range(len(items)))]
+        return alike([len(tokens) for tokens, _ in items])
+
+    def _inputs(self, values: Sequence[Tokens]) -> dict[str, Any]:
+        """Padded on the left to the longest, so that new tokens follow the prompts at once."""
+        torch = self._torch
+        shape = (len(values), max(len(ids) for ids in values))
+        ids = np.full(shape, self.model.generation_config.pad_token_id, np.int64)
+        mask = np.zeros(shape, np.int64)
+        for row, each in enumerate(values):
+            ids[row, -len(each) :] = each
+            mask[row, -len(each) :] = 1
+        return {
+            "input_ids": torch.from_numpy(ids).to(self.torch_device),
+            "attention_mask": torch.from_numpy(mask).to(self.torch_device),
+        }
