@@ -42,7 +42,7 @@ def main() -> None:
             "embedding": pa.array(list(digits.data.astype(np.float32)), pa.list_(pa.float32())),
         }
         pq.write_table(pa.table(table), corpus)
-        settings = [f"queries={{path: {corpus}, id: id}}", "exclude_self=true", "k=9"]
+        settings = [f"queries={{path: {corpus}, id: id}}", "exclude_self=true", "k=8"]
         settings += [f"output.path={out}"]
         settings += [
             f"report={{queries: {{path: {corpus}, id: id, modality: image, label: label}}}}"
