@@ -13,6 +13,7 @@ from ember.engine.thumbnails import thumbnail
 from ember.errors import InvalidInput
 from ember.report import Report, Step, Table, render, render_steps
 from ember.report.content import Item, from_json, to_json
+from ember.report.galleries import neighbor_gallery
 from odd_images import encoded, picture
 from report_pages import BROWSER, HOSTILE, MANIFEST, Page, check_safe, figure, visit
 
@@ -109,6 +110,21 @@ def test_a_row_that_its_content_lacks_says_so():
     page = Page(render(search(ids, {"a": Item(text="words")}), SEARCHED))
     assert page.texts.count("not in the table of contents") == 6
     assert page.texts.count("words") == 3
+
+
+def test_thumbnails_stand_below_a_text_that_leads_them():
+    report = search(["a", "b", "c"], {})
+    words = {each: Item(text=each) for each in "abc"}
+    thumbs = {each: Item(**thumb()) for each in "abc"}
+    for queries, corpus, style in (
+        (words, thumbs, "titled"),
+        (thumbs, words, "texts"),
+        (words, words, "texts"),
+        (thumbs, thumbs, "thumbs"),
+        ({}, {}, "bare"),
+    ):
+        both = replace(report, items={"queries": queries, "corpus": corpus})
+        assert neighbor_gallery(both).style == style
 
 
 def test_what_is_kept_as_json_makes_the_same_page():

@@ -219,7 +219,7 @@ def test_text_has_the_contrast_of_wcag_aa_in_both_themes():
 
     for theme in (light, dark):
         for paper in ("paper", "sheet"):
-            for ink in ("ink", "faint", "first", "warn"):
+            for ink in ("ink", "faint", "first", "warn", "good"):
                 low, high = sorted(luminance(theme[name]) for name in (paper, ink))
                 assert (high + 0.05) / (low + 0.05) >= 4.5, (paper, ink)
 

@@ -52,6 +52,8 @@ def rows_of(table: DataFrame, id: str, ids: Collection[str]) -> DataFrame:
         tables.column(table, id), table.select(tables.column(table, id)).schema[0].dataType
     )
     found = table.filter(key.isin(wanted))
+    if len(table.inputFiles()) < 2:
+        return found
     file = table.metadataColumn("_metadata")["file_path"]
     files = [row[0] for row in found.select(file).distinct().collect()]
     return found.filter(file.isin(files)) if files else found.limit(0)

@@ -112,6 +112,8 @@ def _sides(report: Report, row: Row) -> Iterator[Tile]:
 
 def _verdict(row: Row) -> str:
     """What was wrong, in a line; which columns there are depends on the kind."""
+    if "baseline_outcome" in row and row["answer"] is None:
+        return f"{shown(row['baseline_outcome'])} → {shown(row['outcome'])}"
     truth = shown(row.get("truth"))
     answer = next((row[name] for name in ("answer", "predicted", "score") if name in row), None)
     score = f" ({shown(row['score'])})" if "predicted" in row and "score" in row else ""

@@ -63,17 +63,15 @@ class Gallery:
     flow: bool = False
 
     @property
-    def bare(self) -> bool:
-        """Does it show ids only?"""
-        return not self._items()
-
-    @property
-    def texts(self) -> bool:
-        """Does it show texts, which take more room than thumbnails?"""
-        return any(item.text for item in self._items())
-
-    def _items(self) -> list[Item]:
-        return [tile.item for strip in self.strips for tile in strip.tiles if tile.item]
+    def style(self) -> str:
+        """What decides the room that tiles take: bare (ids only), texts, titled (thumbnails below
+        a text that leads them), or thumbs.
+        """
+        tiles = [tile for strip in self.strips for tile in strip.tiles if tile.item]
+        texts = [tile for tile in tiles if tile.item and tile.item.text]
+        if not texts:
+            return "thumbs" if tiles else "bare"
+        return "titled" if all(tile.mark == "lead" for tile in texts) else "texts"
 
 
 @dataclass(frozen=True)

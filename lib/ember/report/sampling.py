@@ -128,7 +128,7 @@ def _scores(found: DataFrame, counted: Mapping[str, Column]) -> tuple[list[Row],
     finite = found.filter(F.abs("score") < float("inf"))
     score = F.col("score").cast("double")
     facts = finite.agg(
-        F.count("*"), F.avg(score), F.min(score), F.percentile(score, F.lit(0.5)), F.max(score)
+        F.count("*"), F.avg(score), F.min(score), F.percentile_approx(score, 0.5), F.max(score)
     )
     count, *values = facts.collect()[0]
     names = ("mean score", "lowest score", "median score", "highest score")
