@@ -65,6 +65,7 @@ def test_an_alignment_finds_the_picture_of_a_text_where_pca_is_near_chance(
         relevance__neighbor_id="product_id",
         relevance__where=HELD_OUT,
         report="false",
+        bootstrap=200,
         output__path=tmp_path / "report",
     )
     counts = manifest(tmp_path / "ridge")["counts"]
