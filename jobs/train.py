@@ -14,7 +14,7 @@ from ember.supervised.heads import place_head
 def train(run: Run[TrainConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
-        training.check_options(config)
+        training.check_options(config, len(config.features))
         features = [tables.read_embeddings(spark, each) for each in config.features]
         labelled = tables.read_table(spark, config.labels)
         labels = examples.select_labels(

@@ -146,7 +146,7 @@ def tiny_gpt2(folder: Path, **settings: Any) -> Path:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    torch.manual_seed(11)
+    torch.manual_seed(51)
     model = GPT2LMHeadModel(GPT2Config(**_gpt2_settings())).eval()
     _stir(model)
     model.generation_config.update(**settings)
@@ -169,7 +169,7 @@ def tiny_captioner(folder: Path) -> Path:
     torch.manual_seed(13)
     decoder = GPT2Config(**_gpt2_settings(), is_decoder=True, add_cross_attention=True)
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(_vit(ViTConfig), decoder)
-    config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = 0, 1, 0
+    config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = 1, 0, 0
     model = VisionEncoderDecoderModel(config).eval()
     _stir(model)
     model.save_pretrained(folder)
@@ -267,8 +267,8 @@ def _gpt2_settings() -> dict[str, Any]:
         "n_embd": 32,
         "n_layer": 2,
         "n_head": 4,
-        "bos_token_id": 0,
-        "eos_token_id": 1,
+        "bos_token_id": 1,
+        "eos_token_id": 0,
         # Else it says the last letter again and again.
         "tie_word_embeddings": False,
     }
@@ -278,7 +278,7 @@ def _letters() -> Any:
     from transformers import GPT2TokenizerFast
 
     letters = [*string.ascii_letters, *string.digits, *string.punctuation, "Ġ"]
-    tokens = ["<|start|>", "<|end|>", *letters]
+    tokens = ["<|end|>", "<|start|>", *letters]
     return GPT2TokenizerFast(
         vocab={token: index for index, token in enumerate(tokens)},
         merges=[],

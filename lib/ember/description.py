@@ -91,7 +91,7 @@ def plan(spark: SparkSession, config: DescribeConfig) -> Work:
     """
     given = config.input
     content = given.content if "content" in given.model_fields_set else None
-    table = tables.read(spark, given.path)
+    table = tables.read_table(spark, given)
     rows, paths = _rows(table, given.id, content, given.modality, config.prompt)
     if given.unique_ids:
         tables.check_unique(rows, rows.columns[0])

@@ -87,7 +87,7 @@ def fill(table: DataFrame, id: str, config: PromptConfig, content: str | None = 
     for number, name in enumerate(template.names):
         if name in config.tables:
             given = config.tables[name]
-            other = tables.read(spark, given.path)
+            other = tables.read_table(spark, given)
             found = _values(other, given, config.separator, name)
             if given.neighbors:
                 nearest = tables.read(spark, given.neighbors)

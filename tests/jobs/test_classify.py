@@ -224,6 +224,7 @@ def test_tables_of_embeddings_are_joined_by_id_and_may_lack_rows(run_job, out, t
         assert best["score"] == pytest.approx(scores[key].max(), rel=1e-5)
     told = manifest(out)
     assert (told["dimension"], told["counts"]["rows"], told["head"]) == (5, 30, made.fingerprint())
+    assert told["lacking_table"] == [5, 8]
 
     repeated = write(tmp_path / "c.parquet", key=[1, 1], v=pa.array([[0, 0]] * 2, floats))
     texts = write(tmp_path / "d.parquet", key=["1"], v=pa.array([[0, 0]], floats))

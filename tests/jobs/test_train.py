@@ -233,6 +233,9 @@ def test_given_parts_groups_and_labels_of_few_rows(run_job, tmp_path):
         ({"labels__path": "{others}"}, "there are no training rows"),
         ({"labels__path": "{twice}"}, "ids in column id are not unique: row 1 (2 times)"),
         ({"head": "forest"}, "head: input should be 'logistic'"),
+        ({"table_weights": "[1.0, 0.5]"}, "has 2 numbers and features 1 tables"),
+        ({"table_weights": "cross_validation"}, "goes with penalty: cross_validation; give both"),
+        ({"table_weights": "[2.0]", "head": "similarity"}, "takes the tables as equals"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_exit_code_2_and_nothing_written(run_job, tmp_path, settings, words):

@@ -220,9 +220,11 @@ class TorchImageDescriber(_TorchWriter):
             self.tokenizer = self._auto(AutoTokenizer)
         else:
             self.processor = self._auto(AutoProcessor)
-            if not isinstance(self.processor, ProcessorMixin):
-                raise InvalidInput(f"{spec.name} cannot be loaded: the folder holds no processor")
-            self.tokenizer = self.processor.tokenizer
+            self.tokenizer = getattr(self.processor, "tokenizer", None)
+            if not isinstance(self.processor, ProcessorMixin) or self.tokenizer is None:
+                raise InvalidInput(
+                    f"{spec.name} cannot be loaded: the folder holds no processor of both"
+                )
         text_config = self.model.config.get_text_config(decoder=True)
         self.longest = getattr(text_config, "max_position_embeddings", None)
         if self.longest and self.longest <= self.generation.max_new_tokens:
@@ -274,8 +276,8 @@ class TorchImageDescriber(_TorchWriter):
             raise RowError("unusable input", f"the processor says: {error}") from error
         if self.model.config.model_type == "git" and prompt is not None:
             # Its tokenizer ends a text, which the model is to go on with.
-            for name in tensors.keys() & {"input_ids", "attention_mask"}:
-                tensors[name] = tensors[name][:, :-1]
+            tensors["input_ids"] = tensors["input_ids"][:, :-1]
+            tensors = {name: tensors[name] for name in ("pixel_values", "input_ids")}
         return tensors
 
     def _groups(self, items: Sequence[_Item]) -> Iterable[list[int]]:

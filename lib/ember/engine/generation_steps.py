@@ -112,7 +112,9 @@ class Chooser:
         rivals = values > values.gather(1, place) - slack
         sure &= rivals.sum(dim=1, keepdim=True) <= k
         if values.shape[1] < vocabulary:
-            sure &= values[:, -1:] < values[:, k - 1 : k] - slack
+            # Ties beyond what was looked at; what may not come is no tie.
+            last = values[:, -1:]
+            sure &= (last < values[:, k - 1 : k] - slack) | last.isneginf()
         if how.top_p is not None:
             ahead = (shares * rivals).sum(dim=1, keepdim=True) - shares.gather(1, place)
             sure &= ahead < how.top_p - 4 * slack

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ember.engine.device import Device, require_cuda
 from ember.engine.images import decode
 from ember.engine.rows import RowError, read_uri, to_text
-from ember.engine.spec import CLASSES, ModelSpec
+from ember.engine.spec import CLASSES, GENERATED, ModelSpec
 from ember.errors import InvalidInput
 
 __all__ = [
@@ -114,7 +114,7 @@ class TorchModel:
         self._torch = torch
         self.model = self._load(transformers)
         # CLIP and its kin: a tower for images and one for texts, projected to one space.
-        self._dual = spec.layer != CLASSES and all(
+        self._dual = spec.layer not in (CLASSES, GENERATED) and all(
             hasattr(self.model, f"get_{kind}_features") for kind in ("image", "text")
         )
         if self._dual and spec.layer != "pooler":

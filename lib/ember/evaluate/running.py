@@ -31,9 +31,9 @@ _TRUTHS = {
     "retrieval": ("truth", "queries", "relevance"),
     "similarity": ("truth",),
 }
-_NOT_JUDGED = "not in the judged table, left out"
 # Keys that say which rows are read; all others name columns.
 _READING = set(TableConfig.model_fields)
+_NOT_JUDGED = "not in the judged table, left out"
 _SECTIONS = ("predictions", "neighbors", "pairs", "truth", "queries", "relevance", "baseline")
 
 

@@ -13,6 +13,7 @@ from ember.errors import InvalidInput
 from ember.learn.head import Float32, Head, Kind, standardise
 from ember.learn.objective import INTERCEPT_SCALING, Layers, Loss, Problem, minimise
 from ember.learn.rows import Float64, Moments, Rows, scaling
+from ember.learn.weighting import fit_weighted
 
 __all__ = [
     "PENALTIES",
@@ -30,6 +31,8 @@ __all__ = [
 
 PENALTIES = tuple(10.0**power for power in range(-3, 5))
 """What cross-validation tries; then half a decade to either side of the best."""
+STRETCHES = (1.0, 1.5, 2.0, 3.0, 4.0)
+"""What the weights of a multi-label head may be multiplied by, once they are fitted."""
 
 _LINEAR_ITERATIONS = 10_000
 _NEVER = -50.0
@@ -40,7 +43,8 @@ class Recipe:
     """What is to be trained, and how; see `TrainConfig` for what the keys mean.
 
     parts: dimension of each feature table. indicators: the tables that some training rows lack.
-    penalty: None has it chosen by cross-validation. dimension: of a learned metric's output.
+    penalty: None has it chosen by cross-validation, of `penalties`. weights: of the tables, None:
+    chosen too. dimension: of a learned metric's output.
     """
 
     kind: Kind
@@ -50,6 +54,8 @@ class Recipe:
     indicators: tuple[int, ...] = ()
     scaling: Literal["table", "feature"] = "table"
     penalty: float | None = 1.0
+    penalties: tuple[float, ...] = PENALTIES
+    weights: tuple[float, ...] | None = ()
     folds: int = 5
     balanced: bool = False
     hidden: tuple[int, ...] = (128,)
@@ -82,34 +88,64 @@ class Fitter(Protocol):
 def fit(recipe: Recipe, fitter: Fitter) -> tuple[Layers, dict[str, Any]]:
     """The fitted layers, and what to note about the choice of the penalty.
 
-    Cross-validation takes the largest penalty whose mean loss is within one standard error of the
-    least: the one-standard-error rule (Breiman et al. 1984; Hastie, Tibshirani and Friedman, The
-    Elements of Statistical Learning, section 7.10). The error is that of the mean over folds.
+    Cross-validation tries `recipe.penalties`, then half a decade to either side of the best, and
+    takes the largest penalty whose mean loss is within one standard error of the least: the
+    one-standard-error rule (Breiman et al. 1984; Hastie, Tibshirani and Friedman, The Elements of
+    Statistical Learning, section 7.10). The error is that of the mean over folds.
+
+    For a multi-label head it tries stretches instead, and takes the least loss: what orders rows
+    best by a label that few rows have is a penalty under which the scores hardly vary, so that
+    their loss would speak against it. The weights of the last layer, not its bias, are multiplied
+    by that of `STRETCHES` with the least loss (the idea of the relaxed lasso, Meinshausen, 2007,
+    for a penalty on squares).
     """
     if recipe.penalty is not None:
         return fitter.fit(recipe.penalty, None), {"penalty": recipe.penalty}
-    tried: dict[float, tuple[float, float]] = {}
-
-    def judge(penalty: float) -> None:
-        parts = [fitter.loss(fitter.fit(penalty, fold), fold) for fold in range(recipe.folds)]
-        sums, rows = np.array(parts, np.float64).T
-        means = sums[rows > 0] / rows[rows > 0]
-        error = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else 0.0
-        tried[penalty] = float(sums.sum() / rows.sum()), float(error)
-
-    for penalty in PENALTIES:
-        judge(penalty)
-    best = min(tried, key=lambda penalty: (tried[penalty][0], -penalty))
-    for penalty in (best / np.sqrt(10.0), best * np.sqrt(10.0)):
-        judge(float(penalty))
-    least, error = min(tried.values())
-    chosen = max(penalty for penalty, (loss, _) in tried.items() if loss <= least + error)
-    losses = {f"{penalty:.3g}": round(tried[penalty][0], 5) for penalty in sorted(tried)}
-    notes = {
+    several = recipe.multilabel and recipe.kind != "svm"
+    stretches = STRETCHES if several else STRETCHES[:1]
+    tried = {penalty: _judge(recipe, fitter, penalty, stretches) for penalty in recipe.penalties}
+    best = min(tried, key=lambda penalty: (tried[penalty].loss, -penalty))
+    for penalty in (best / 10**0.5, best * 10**0.5):
+        tried[penalty] = _judge(recipe, fitter, penalty, stretches)
+    least, error = min((each.loss, each.error) for each in tried.values())
+    most = least if several else least + error
+    chosen = max(penalty for penalty, each in tried.items() if each.loss <= most)
+    losses = {f"{penalty:.3g}": round(tried[penalty].loss, 6) for penalty in sorted(tried)}
+    notes: dict[str, Any] = {
         "penalty": chosen,
-        "cross_validation": {"folds": recipe.folds, "loss": losses, "error": round(error, 5)},
+        "cross_validation": {"folds": recipe.folds, "loss": losses, "error": round(error, 6)},
     }
-    return fitter.fit(chosen, None), notes
+    if several:
+        notes["stretch"] = tried[chosen].stretch
+    return stretched(fitter.fit(chosen, None), tried[chosen].stretch), notes
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Of a penalty: the stretch with the least mean loss, that loss, and its standard error."""
+
+    stretch: float
+    loss: float
+    error: float
+
+
+def _judge(recipe: Recipe, fitter: Fitter, penalty: float, stretches: tuple[float, ...]) -> _Judged:
+    sums = np.zeros((len(stretches), recipe.folds))
+    rows = np.zeros(recipe.folds)
+    for fold in range(recipe.folds):
+        layers = fitter.fit(penalty, fold)
+        for number, factor in enumerate(stretches):
+            sums[number, fold], rows[fold] = fitter.loss(stretched(layers, factor), fold)
+    best = int(sums.sum(axis=1).argmin())
+    means = sums[best, rows > 0] / rows[rows > 0]
+    error = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else 0.0
+    return _Judged(stretches[best], float(sums[best].sum() / rows.sum()), float(error))
+
+
+def stretched(layers: Layers, factor: float) -> Layers:
+    """The layers with the weights of the last one multiplied."""
+    *before, (weights, bias) = layers
+    return [*before, (weights * factor, bias)]
 
 
 def fit_on_worker(rows: Rows, recipe: Recipe) -> Head:
@@ -118,8 +154,12 @@ def fit_on_worker(rows: Rows, recipe: Recipe) -> Head:
     The order of the rows counts (floating-point sums): have them sorted by id.
     """
     mean, scale = scaling(Moments.of(rows.matrix), list(recipe.parts), recipe.scaling)
-    matrix = standardise(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
-    layers, notes = fit(recipe, _OnWorker(matrix, rows, recipe))
+
+    def attempt(recipe: Recipe, scale: Float32) -> tuple[Layers, dict[str, Any]]:
+        matrix = standardise(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
+        return fit(recipe, _OnWorker(matrix, rows, recipe))
+
+    layers, scale, notes = fit_weighted(recipe, scale, attempt)
     return to_head(recipe, layers, mean, scale, notes)
 
 

@@ -59,7 +59,7 @@ def rows_of(table: DataFrame, id: str, ids: Collection[str]) -> DataFrame:
 
 def check_content(spark: SparkSession, config: ContentConfig) -> None:
     """Raise InvalidInput for a table that is not there, or columns that it lacks."""
-    _select(tables.read(spark, config.path), config)
+    _select(tables.read_table(spark, config), config)
 
 
 def fetch_items(
@@ -72,7 +72,7 @@ def fetch_items(
     """
     if config is None or not ids:
         return {}
-    table = tables.read(spark, config.path)
+    table = tables.read_table(spark, config)
     rows, paths = _select(rows_of(table, config.id, ids), config)
     from ember.engine.thumbnails import SCHEMA
 

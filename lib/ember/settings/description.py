@@ -14,6 +14,7 @@ from ember.settings.embedding import (
     Name,
     OutputConfig,
     Paths,
+    TableConfig,
 )
 
 __all__ = [
@@ -35,14 +36,13 @@ class WriterConfig(Config):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=65536)] = "auto"
 
 
-class PromptTable(Config):
+class PromptTable(TableConfig):
     """Values of another table's `column`, joined by id.
 
     With `neighbors`, a table that `search` wrote, the values of a row's nearest neighbors. `top`:
     so many labels of a list, or so many neighbors, best first.
     """
 
-    path: Paths
     id: Name
     column: Name
     neighbors: Paths | None = None

@@ -7,17 +7,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.config import Config
-from ember.settings.embedding import Name, Paths
+from ember.settings.embedding import Name, TableConfig
 
 __all__ = ["ContentConfig", "Examples", "JoinReportConfig", "SearchReportConfig"]
 
 Examples = Annotated[int, Field(ge=1, le=100)]
 
 
-class ContentConfig(Config):
+class ContentConfig(TableConfig):
     """The corpus behind ids, as `embed` reads it. `label`: a column with a word on each row."""
 
-    path: Paths
     id: Name
     content: Name = "content"
     modality: Literal["image", "text"]

@@ -96,11 +96,15 @@ class TrainLimitsConfig(Config):
     worker_megabytes: Annotated[float, Field(ge=0)] = 512
 
 
+Weight = Annotated[float, Field(gt=0)]
+
+
 class TrainOptions(Config):
-    """How a head is trained."""
+    """How a head is trained. `table_weights`: what the features of each table count for."""
 
     head: Literal["logistic", "svm", "mlp", "similarity"] = "logistic"
     scaling: Literal["table", "feature"] = "table"
+    table_weights: Literal["equal", "cross_validation"] | list[Weight] = "equal"
     penalty: Annotated[float, Field(gt=0)] | Literal["cross_validation"] = 1.0
     folds: Annotated[int, Field(ge=2, le=100)] = 5
     class_weights: Literal["none", "balanced"] = "none"

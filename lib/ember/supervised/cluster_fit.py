@@ -27,6 +27,7 @@ from ember.learn.fit import (
 from ember.learn.head import Float32, Head, standardise
 from ember.learn.objective import Layers, minimise
 from ember.learn.rows import Float64, Moments, read_rows, scaling
+from ember.learn.weighting import fit_weighted
 
 __all__ = ["fit_on_cluster"]
 
@@ -52,11 +53,17 @@ def fit_on_cluster(rows: DataFrame, recipe: Recipe, label_rows: Float64, count: 
         Moments.merge
     )
     mean, scale = scaling(moments, list(recipe.parts), recipe.scaling)
-    scaled = raw.map(_scaler(recipe, mean, scale)).persist(StorageLevel.MEMORY_AND_DISK)
+
+    def attempt(recipe: Recipe, scale: Float32) -> tuple[Layers, dict[str, Any]]:
+        scaled = raw.map(_scaler(recipe, mean, scale)).persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            return fit(recipe, _OnCluster(scaled, recipe, label_rows, count))
+        finally:
+            scaled.unpersist()
+
     try:
-        layers, notes = fit(recipe, _OnCluster(scaled, recipe, label_rows, count))
+        layers, scale, notes = fit_weighted(recipe, scale, attempt)
     finally:
-        scaled.unpersist()
         raw.unpersist()
     return to_head(recipe, layers, mean, scale, notes)
 

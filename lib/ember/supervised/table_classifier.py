@@ -95,7 +95,14 @@ class TableClassifier:
         return {"job": "classify", "id": key, "predictions": digest(self.predictions)}
 
     def describe(self) -> dict[str, Any]:
-        return {"dimension": sum(self.parts), **described(self.predictions)}
+        facts = {"dimension": sum(self.parts), **described(self.predictions)}
+        return facts if len(self.parts) == 1 else {**facts, "lacking_table": self._lacking()}
+
+    def _lacking(self) -> list[int]:
+        """How many rows have no vector in each table, and are classified by the others."""
+        vectors = self.rows.columns[1:]
+        counts = (F.count_if(F.col(name).isNull()).alias(name) for name in vectors)
+        return [int(count) for count in self.rows.agg(*counts).collect()[0]]
 
     def try_out(self) -> str:
         return f"configuration, {len(self.parts)} feature tables and the head are fine"

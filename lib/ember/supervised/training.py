@@ -82,8 +82,8 @@ def train(
     InvalidConfig for options, TooManyFailures for too many unusable rows.
     """
     settings = parse(TrainOptions, options, "train")
-    check_options(settings)
     tables = [features] if isinstance(features, DataFrame) else list(features)
+    check_options(settings, len(tables))
     examples = gather(
         [
             select_embeddings(table, id, embedding, f"features table {number + 1}")
@@ -195,16 +195,28 @@ def summary(head: Head) -> str:
     return f"{shown} on {rows} {part} rows"
 
 
-def check_options(options: TrainOptions) -> None:
-    """Raise InvalidConfig for options that do not go together."""
+def check_options(options: TrainOptions, tables: int) -> None:
+    """Raise InvalidConfig for options that do not go together, or not with so many tables."""
     check_split(options.split)
     if options.head == "similarity" and options.penalty == "cross_validation":
         raise InvalidConfig(
             "penalty: cross_validation judges labels; give head: similarity a number"
         )
+    if options.table_weights == "cross_validation" and options.penalty != "cross_validation":
+        raise InvalidConfig(
+            "table_weights: cross_validation goes with penalty: cross_validation; give both, or "
+            "table_weights a list of numbers"
+        )
+    if options.table_weights != "equal" and options.head == "similarity":
+        raise InvalidConfig("table_weights: head: similarity takes the tables as equals")
+    if isinstance(options.table_weights, list) and len(options.table_weights) != tables:
+        raise InvalidConfig(
+            f"table_weights has {len(options.table_weights)} numbers and features {tables} tables"
+        )
 
 
 def _recipe(examples: Examples, options: TrainOptions) -> Recipe:
+    weights = () if options.table_weights == "equal" else options.table_weights
     return Recipe(
         kind=options.head,
         labels=examples.labels,
@@ -214,6 +226,7 @@ def _recipe(examples: Examples, options: TrainOptions) -> Recipe:
         scaling=options.scaling,
         penalty=None if options.penalty == "cross_validation" else float(options.penalty),
         folds=options.folds,
+        weights=None if weights == "cross_validation" else tuple(weights),
         balanced=options.class_weights == "balanced",
         hidden=tuple(options.network.hidden),
         iterations=options.network.iterations or (100 if options.head == "similarity" else 200),
