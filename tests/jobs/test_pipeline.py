@@ -176,6 +176,27 @@ def test_a_run_that_ends_between_steps_is_taken_up(chain, tmp_path, monkeypatch)
     assert "its output is not there yet" in page  # why index ran
 
 
+def test_a_step_killed_between_two_outputs_replaces_its_own(chain, monkeypatch):
+    modes = []
+
+    def body(run):
+        modes.append(run.config.output.mode)
+        groups = Output(run.spark, run.config.groups.path, run.config.output.mode, {})
+        with groups.attempt():
+            groups.publish(run.manifest())
+        if len(modes) == 1:
+            raise KeyboardInterrupt
+        publish_manifest(run)
+
+    monkeypatch.setitem(pipeline.JOBS, "join", (pipeline.JOBS["join"][0], body))
+    pairs = {"job": "join", "left": {"path": "$data/e", "id": "id"}, "threshold": 0.9}
+    pairs |= {"groups": {"path": "$out/groups"}, "output": {"path": "$out/pairs"}}
+    assert chain(steps={"pairs": pairs})[0] == 130
+    assert chain(steps={"pairs": pairs}) == (0, "", {"pairs": "ran"})
+    assert modes == ["fail", "overwrite"]
+    assert chain(steps={"pairs": pairs})[2] == {"pairs": "up to date"}
+
+
 def test_what_another_has_written_is_left_alone_unless_the_mode_says_overwrite(chain, tmp_path):
     index = {"index": {**STEPS["index"], "corpus": {"path": "$data/e", "id": "id"}}}
     write(tmp_path / "out" / "index" / "a.parquet", precious=[1])

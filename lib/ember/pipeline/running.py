@@ -14,7 +14,7 @@ from ember import job
 from ember.errors import EmberError, OtherSettings
 from ember.job import Run
 from ember.pipeline.files import inputs, targets
-from ember.pipeline.freshness import Verdict, judge, note
+from ember.pipeline.freshness import Verdict, is_own, judge, note
 from ember.pipeline.planning import Step
 from ember.publish import read_manifest
 from ember.settings.pipeline import PipelineConfig
@@ -132,11 +132,11 @@ class _Look:
         self._storage = storage = Storage(run.spark)
         self._run, self._step = run, step
         self._inputs = inputs(storage, step.config)
-        placed = targets(step.config)
+        self._targets = targets(step.config)
         self.verdict: Verdict = judge(
             step,
             read_manifest(storage, step.output),
-            [key for key, path in placed.items() if not storage.exists(path)],
+            [key for key, path in self._targets.items() if not storage.exists(path)],
             inputs=self._inputs,
             versions=job.versions(),
         )
@@ -150,8 +150,9 @@ class _Look:
 
         Where the step says resume, what can be kept is kept.
         """
-        step, state, mode = self._step, self.verdict.state, self._step.config.output.mode
-        if state == "outdated" and mode == "fail":
+        step, state = self._step, self.verdict.state
+        mode = step.config.output.mode
+        if mode == "fail" and state != "foreign" and self._left_something():
             mode = "overwrite"
         with self._logged() as run_id:
             if not self._run.dry_run:
@@ -167,6 +168,11 @@ class _Look:
                 if state != "outdated" or self._run.dry_run or self.run_id() == run_id:
                     return
             body(self._step_run(run_id, "overwrite"))
+
+    def _left_something(self) -> bool:
+        """Has an earlier run of this step written an output, be it one of several?"""
+        placed = self._targets.values()
+        return any(is_own(self._step, read_manifest(self._storage, path)) for path in placed)
 
     def _step_run(self, run_id: str, mode: str) -> Run[Any]:
         config = self._step.config
