@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ember.jobs import search
 from PIL import Image
 from sklearn.datasets import load_digits
+
+from ember.jobs import search
 
 TARGET = Path(__file__).parent / "search.png"
 SIZE = (1000, 1010)
