@@ -121,7 +121,9 @@ def pack(
     ordered = rows.repartitionByRange(blocks, *order[:-1]).sortWithinPartitions(*order)
     packed = ordered.mapInArrow(_packer(metric, dimension, size), _PACKED)
     writer = packed.write.mode("overwrite").option("compression", "none")
-    writer.option("maxRecordsPerFile", "1").parquet(folder)
+    # Each value is a block: a dictionary of them would be a copy, and be thrown away.
+    writer = writer.option("maxRecordsPerFile", "1").option("parquet.enable.dictionary", "false")
+    writer.parquet(folder)
     return _open(rows.sparkSession, folder, rows.schema["id"].dataType, dimension)
 
 

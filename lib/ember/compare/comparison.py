@@ -11,9 +11,11 @@ import base64
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
+from pyspark import inheritable_thread_target
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField, StructType
 
@@ -173,11 +175,17 @@ def _pack(
     grouped = [each.rows - each.ungrouped for each in counts]
     # Blocks of the left table become tasks of their own.
     size = {"left": min(most, max(_LEAST_ROWS, -(-grouped[0] // left_blocks))), "right": most}
-    packed = []
-    for (name, rows), count in zip(given.items(), grouped, strict=True):
+
+    def pack(name: str, rows: DataFrame, count: int) -> Packed:
         where = f"{folder}/{name}"
-        packed.append(blocks.pack(rows, metric, dimension, where, size=size[name], count=count))
-        packed[-1].send(left.sparkSession)
+        return blocks.pack(rows, metric, dimension, where, size=size[name], count=count)
+
+    # At once, since the smaller side alone would leave most cores waiting.
+    with ThreadPoolExecutor(len(given)) as pool:
+        work = inheritable_thread_target(left.sparkSession)(pack)
+        packed = list(pool.map(work, given.keys(), given.values(), grouped))
+    for each in packed:
+        each.send(left.sparkSession)
     basis = blocks.fit(left.sparkSession, packed[-1], metric)
     return Comparison(packed[0], packed[-1], metric, basis, ungrouped)
 
