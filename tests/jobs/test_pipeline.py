@@ -34,6 +34,9 @@ PREDICTIONS = pa.list_(
 def told(caplog, monkeypatch):
     """What is logged goes to the test, too; the job sets its logger up anew for every run."""
     monkeypatch.setattr(pipeline.job, "log_as", lambda run_id: None)
+    # Tests before this one have left their own handler there.
+    monkeypatch.setattr(logging.getLogger("ember"), "handlers", [])
+    monkeypatch.setattr(logging.getLogger("ember"), "propagate", True)
     caplog.set_level(logging.INFO, "ember.pipeline")
     return caplog
 
