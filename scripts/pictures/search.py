@@ -8,8 +8,6 @@ The digits come with scikit-learn; their pixels serve as vectors. Needs chromium
 from __future__ import annotations
 
 import io
-import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from shoot import shoot
 from sklearn.datasets import load_digits
 
 from ember.jobs import search
@@ -50,12 +49,7 @@ def main() -> None:
         ]
         if code := search.main([f"--set={each}" for each in settings]):
             raise SystemExit(code)
-        shot = f"{folder}/shot.png"
-        browser = shutil.which("chromium") or "google-chrome"
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        flags += [f"--window-size={SIZE[0]},{SIZE[1]}", f"--screenshot={shot}"]
-        subprocess.run([browser, *flags, f"file://{out}/_report.html"], check=True)
-        Image.open(shot).convert("RGB").quantize(256).save(TARGET, optimize=True)
+        shoot(Path(out, "_report.html"), TARGET, *SIZE)
 
 
 if __name__ == "__main__":

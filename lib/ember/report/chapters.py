@@ -36,8 +36,8 @@ def step_chapter(step: Step) -> Chapter:
         sections = [count_section(step.manifest), run_section(step.manifest, whole=True)]
         chapter = Chapter("", "", sections)
     took = "" if step.seconds is None else f" in {step.seconds:.1f} s"
-    told = f"{step.job}, {step.outcome}{took}."
-    lead = " ".join(filter(None, (told, step.message, chapter.lead)))
+    why = f": {step.message}" if step.message else ""
+    lead = f"{step.job}, {step.outcome}{took}{why}. {chapter.lead}".strip()
     return Chapter(step.name, lead, chapter.sections, chapter.warnings)
 
 

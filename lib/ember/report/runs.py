@@ -44,8 +44,11 @@ def run_section(manifest: Mapping[str, Any], *, whole: bool = False) -> Section:
 
 
 def count_section(manifest: Mapping[str, Any]) -> Section:
-    """The counts of a run whose output has no page."""
-    headlines = [
+    """The counts of a run whose output has no page, and how right on its test rows a model is."""
+    judged = manifest.get("head", {}).get("metrics", {}).get("test", {})
+    accuracy = manifest.get("test_accuracy", judged.get("accuracy"))
+    headlines = [] if accuracy is None else [Headline("test accuracy", shown(accuracy))]
+    headlines += [
         Headline(name.replace("_", " ").replace(".", " "), shown(value))
         for name, value in _flat(manifest.get("counts", {}))
         if isinstance(value, int | float)
