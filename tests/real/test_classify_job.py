@@ -20,6 +20,7 @@ def test_resnet_18_labels_each_imagenet_picture_as_transformers_does(run_job, re
         "classify",
         "--config=conf/classify.yaml",
         input__path=source,
+        input__where="label % 10 = 0",
         model__name=f"hf:{folder}",
         labels=real_data / "imagenet_class_index.json",
         output__path=tmp_path / "out",
@@ -29,7 +30,7 @@ def test_resnet_18_labels_each_imagenet_picture_as_transformers_does(run_job, re
 
     model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoImageProcessor.from_pretrained(folder)
-    table = pq.read_table(source).to_pylist()
+    table = [row for row in pq.read_table(source).to_pylist() if row["label"] % 10 == 0]
     right = 0
     for start in range(0, len(table), 20):
         part = table[start : start + 20]
@@ -42,5 +43,5 @@ def test_resnet_18_labels_each_imagenet_picture_as_transformers_does(run_job, re
             assert abs(best["score"] - float(plain.max())) < 1e-4
             assert (best["index"] == row["label"]) == (best["label"] == row["label_name"])
             right += best["index"] == row["label"]
-    assert len(ours) == len(table) == 200
+    assert len(ours) == len(table) == 100
     assert right / len(table) > 0.7
