@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 # Seconds after which a process is stuck, not slow, also on a machine that does much else.
 PATIENCE = 600
-LOCAL_CLUSTER = ["spark-submit", "--master", "local-cluster[2,1,1024]"]
+_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+QUICK = ["--driver-java-options", _JAVA, "--conf", f"spark.executor.extraJavaOptions={_JAVA}"]
+LOCAL_CLUSTER = ["spark-submit", *QUICK, "--master", "local-cluster[2,1,1024]"]
 
 
 def environment(**extra: str) -> dict[str, str]:
