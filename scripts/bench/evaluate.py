@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import tempfile
 import threading
 import time
@@ -72,6 +74,8 @@ def main() -> None:
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": str(8 * given.cores),
     }
+    # Workers run in the interpreter that has ember.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     spark = SparkSession.builder.config(map=settings).getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     peaks: dict[str, int] = {}
