@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ember.similarity import METRICS, Neighbours, fit_basis, prepare, search_block, top_k
+from ember.similarity import METRICS, Neighbours, fit_basis, prepare, search, top_k
 from ember.similarity.pack import Filter
 from ember.similarity.plan import Plan
 from similarity.cases import KINDS, brute_force, brute_top_k, integers, random, spectrum
@@ -87,7 +87,7 @@ def test_partial_results_merge_to_the_same_answer_in_any_order(order, seed):
         for at in range(0, 60, 12)
     ]
     expected = top_k(queries, blocks, 9)
-    partial = [search_block(queries, blocks[at], Neighbours.empty(7, 9)) for at in order]
+    partial = [search(queries, [blocks[at]], Neighbours.empty(7, 9)) for at in order]
     merged = partial[0].merge(partial[1]).merge(partial[2].merge(partial[3])).merge(partial[4])
     np.testing.assert_array_equal(merged.result("cosine"), expected)
     np.testing.assert_array_equal(top_k(queries, [blocks[at] for at in order], 9), expected)

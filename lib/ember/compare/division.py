@@ -18,11 +18,11 @@ from ember.compare.blocks import sampled
 from ember.compare.blockwise import wanted_tasks
 from ember.compare.comparison import Comparison
 from ember.embedding import task_resources
+from ember.similarity import topk
 from ember.similarity.block import Int64, prepare
 from ember.similarity.lists import ITERATIONS, Lists, count_for, fit_lists
 from ember.similarity.neighbours import Neighbours
 from ember.similarity.node import Shelf, own_numbers
-from ember.similarity.topk import search_block
 
 __all__ = ["Division", "Sizes", "divide", "measure", "tasks"]
 
@@ -136,10 +136,8 @@ def measure(
             )
             queries = replace(queries, ids=own)
         found = Neighbours.empty(len(queries), k)
-        for other in range(len(shelf.files)):
-            found = search_block(
-                queries, shelf.block(other), found, exclude_self=exclude_self, threads=threads
-            )
+        blocks = shelf.blocks(range(len(shelf.files)))
+        found = topk.search(queries, blocks, found, exclude_self=exclude_self, threads=threads)
         numbers, _ = found.result(queries.metric)
         lists, owners = sent.value.lists, sent.value.owners
         nearest = lists.nearest(queries.rows, half, queries=True, threads=threads)

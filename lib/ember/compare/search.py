@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from ember.compare.comparison import Comparison
 from ember.compare.resumable import TaskOutput
 from ember.embedding import task_resources
 from ember.errors import InvalidInput
+from ember.similarity import topk
 from ember.similarity.block import Block
 from ember.similarity.neighbours import Neighbours
-from ember.similarity.node import Shelf, as_queries
-from ember.similarity.topk import search_block
+from ember.similarity.node import Shelf, own_numbers
 from ember.similarity.within import meetings, search_within
 
 __all__ = ["neighbors", "plain", "rows", "schema", "top_k", "write_neighbors"]
@@ -150,16 +151,15 @@ def _searcher(
         _, threads = task_resources()
         left, right = compared.shelves(threads)
         queries, ids = left.block(number), left.ids(number)
+        if exclude_self and not compared.itself:
+            queries = replace(queries, ids=own_numbers(ids, right))
         found = Neighbours.empty(len(queries), k)
         how: dict[str, Any] = {"exclude_self": exclude_self, "threads": threads}
-        for other in others:
-            block, first = right.block(other), right.firsts[other]
-            asked = as_queries(queries, ids, right.ids(other), first) if exclude_self else queries
-            if compared.grouped:
-                shared = meetings(left.groups(number), right.groups(other))
-                found = search_within(asked, block, shared, found, **how)
-            else:
-                found = search_block(asked, block, found, **how)
+        if not compared.grouped:
+            found = topk.search(queries, right.blocks(others), found, **how)
+        for other in others if compared.grouped else ():
+            shared = meetings(left.groups(number), right.groups(other))
+            found = search_within(queries, right.block(other), shared, found, **how)
         yield from rows(found, queries, left, number, right)
 
     return run

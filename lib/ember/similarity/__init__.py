@@ -9,7 +9,7 @@ from ember.similarity.block import Block, prepare
 from ember.similarity.neighbours import Neighbours
 from ember.similarity.projection import METRICS, Basis, fit_basis
 from ember.similarity.threshold import Pairs, count_by_score, threshold_pairs
-from ember.similarity.topk import search_block, top_k
+from ember.similarity.topk import search, top_k
 
 __all__ = [
     "METRICS",
@@ -20,7 +20,7 @@ __all__ = [
     "count_by_score",
     "fit_basis",
     "prepare",
-    "search_block",
+    "search",
     "threshold_pairs",
     "top_k",
 ]

@@ -25,7 +25,7 @@ from ember.similarity.block import Float32, Int64, prepare
 from ember.similarity.neighbours import Neighbours
 from ember.similarity.projection import Basis, fit_basis
 from ember.similarity.threads import run_tiles, tensor
-from ember.similarity.topk import search_block
+from ember.similarity.topk import search
 
 ITERATIONS = 6
 ROWS_PER_LIST = 24
@@ -79,7 +79,7 @@ class Lists:
             if len(open_rows):
                 block = prepare(points[open_rows], metric, self.basis, threads=threads)
                 found = Neighbours.empty(len(block), count)
-                part[open_rows] = search_block(block, centroids, found, threads=threads).ids
+                part[open_rows] = search(block, [centroids], found, threads=threads).ids
         return result
 
     def _nearest(self, points: Float32, count: int) -> tuple[Int64, Int64]:

@@ -12,8 +12,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 from ember.similarity.block import Block, Float32, Int64, prepare
 from ember.similarity.projection import Basis
 
-__all__ = ["Shelf", "as_queries", "from_ipc", "rows_at", "to_ipc"]
+__all__ = ["Shelf", "from_ipc", "own_numbers", "rows_at", "to_ipc"]
 
 
 def to_ipc(table: pa.Table) -> bytes:
@@ -57,6 +58,10 @@ class Shelf:
     def block(self, number: int) -> Block:
         """A block, memory-mapped; its ids are the numbers of its rows."""
         return Block.load(self._folder(number), self.basis)
+
+    def blocks(self, numbers: Sequence[int]) -> Sequence[Block]:
+        """Some blocks, each mapped when it is taken, so that few are at a time."""
+        return _Blocks(self, numbers)
 
     def ids(self, number: int) -> pa.Array:
         """The id column of a block, memory-mapped."""
@@ -112,6 +117,20 @@ class Shelf:
                 raise
 
 
+@dataclass(frozen=True)
+class _Blocks(Sequence[Block]):
+    shelf: Shelf
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return _Blocks(self.shelf, self.numbers[place])
+        return self.shelf.block(self.numbers[place])
+
+
 def rows_at(files: Sequence[str], firsts: Sequence[int], numbers: Int64, dimension: int) -> Float32:
     """(n, dimension) vectors of rows by their numbers, rising, from packed blocks; see `Shelf`."""
     owners = np.searchsorted(np.asarray(firsts), numbers, side="right") - 1
@@ -137,16 +156,3 @@ def own_numbers(ids: pa.Array, shelf: Shelf) -> Int64:
         positions = np.asarray(found).astype(np.int64)
         own = np.where(positions >= 0, positions + first, own)
     return own
-
-
-def as_queries(queries: Block, ids: pa.Array, corpus_ids: pa.Array, first: int) -> Block:
-    """The queries under the numbers of the corpus rows that have their ids; others negative.
-
-    For leaving out a query's own row: the kernel compares numbers.
-    """
-    import pyarrow.compute as pc
-
-    found = pc.index_in(ids, value_set=corpus_ids)
-    positions = np.asarray(pc.fill_null(found, -1)).astype(np.int64)
-    own = np.where(positions >= 0, positions + first, -1 - np.arange(len(ids)))
-    return replace(queries, ids=own)

@@ -2,9 +2,9 @@
 
 A basis is fitted once, on a sample, and shared by all blocks that are to be compared. It holds the
 leading principal directions (uncentred for cosine and inner product, centred for Euclidean
-distance, which does not change under translation) and some pivots: rows of the sample around which
-top-k search looks first. Nothing depends on the quality of the fit but speed: bounds.py takes any
-nearly orthonormal directions.
+distance, which does not change under translation) and some pivots: means of clusters of the sample,
+around which top-k search looks first. Nothing depends on the quality of the fit but speed:
+bounds.py takes any nearly orthonormal directions.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 METRICS = ("cosine", "inner_product", "euclidean")
 SAMPLE_ROWS = 8192
 PIVOTS = 128
+ROUNDS = 5
 
 # A prefix that is hardly shorter than the vector saves nothing.
 WIDEST_SHARE = 0.7
@@ -36,7 +37,7 @@ class Basis:
         center: (d,) subtracted before the rotation; zeros but for Euclidean distance.
         directions: (d, m) nearly orthonormal columns, by falling share of squared length.
         widths: prefix widths for which residual norms are kept, rising, the last one is m.
-        pivots: (c, m) rotated rows of the sample.
+        pivots: (c, m) means of clusters of the rotated sample.
         orthogonality: Frobenius norm of directions^T directions - I.
         key: checksum; blocks can be compared when their keys agree.
     """
@@ -117,11 +118,22 @@ def fit_basis(sample: NDArray[np.float32], metric: str, *, seed: int = 0) -> Bas
         directions = np.eye(d)
     widths = tuple(w for w in LADDER if w <= WIDEST_SHARE * d) or (d,)
     directions = directions[:, : widths[-1]]
-    chosen = rng.permutation(len(vectors))[:PIVOTS]
-    return _basis(
-        metric, center, directions.astype(np.float32), widths,
-        (vectors[chosen] @ directions).astype(np.float32),
-    )  # fmt: skip
+    rotated = (vectors @ directions).astype(np.float32)
+    pivots = _means(rotated, rotated[rng.permutation(len(rotated))[:PIVOTS]])
+    return _basis(metric, center, directions.astype(np.float32), widths, pivots)
+
+
+def _means(rows: NDArray[np.float32], means: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(c, m) means moved to the middle of their (n, m) rows: Lloyd's algorithm (Least squares
+    quantization in PCM, IEEE Transactions on Information Theory 28, 1982), some rounds of it.
+    """
+    for _ in range(ROUNDS if len(means) else 0):
+        owners = (rows @ means.T - 0.5 * np.square(means).sum(axis=1)).argmax(axis=1)
+        members = np.zeros((len(means), len(rows)), np.float32)
+        members[owners, np.arange(len(rows))] = 1.0
+        counts = members.sum(axis=1, keepdims=True)
+        means = np.where(counts > 0, members @ rows / np.maximum(counts, 1.0), means)
+    return means
 
 
 def check_metric(metric: str) -> None:

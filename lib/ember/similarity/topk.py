@@ -3,8 +3,8 @@
 Branch and bound with a filter (bounds.py): a row can be left out when its upper bound is below the
 k-th best lower bound that the query already has. Three things make that floor high early:
 
-1. seeds: rows around the query's nearest pivots are compared first (the idea of an inverted file,
-   Sivic and Zisserman, Video Google, 2003), which gives a floor and no results;
+1. seeds: rows of every block around the query's nearest pivots are compared first (the idea of an
+   inverted file, Sivic and Zisserman, Video Google, 2003), which gives a floor and no results;
 2. queries are sorted by their floor, and each tile of queries gets the filter that suits it: the
    easy ones a short prefix, the hard ones nearly all dimensions;
 3. the floor rises from tile to tile.
@@ -15,13 +15,13 @@ answer whatever the order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ember.similarity.block import Block, Float32, Float64, Int64, check_pair
+from ember.similarity.block import Block, Float32, Float64, Int64
 from ember.similarity.neighbours import Neighbours, best_of
 from ember.similarity.pack import Filter, common_residual, pack
 from ember.similarity.plan import Plan, choose_parts
@@ -45,7 +45,7 @@ MAX_PENDING = 1 << 19
 
 def top_k(
     queries: Block,
-    corpus: Iterable[Block],
+    corpus: Sequence[Block],
     k: int,
     *,
     exclude_self: bool = False,
@@ -57,7 +57,8 @@ def top_k(
 
     Args:
         queries: q rows.
-        corpus: blocks of the same basis, with ids that are unique over all of them.
+        corpus: blocks of the same basis, with ids that are unique over all of them; each is taken
+            twice.
         k: places.
         exclude_self: leave out corpus rows that have the query's own id.
         threads: default: OMP_NUM_THREADS, else what torch uses.
@@ -71,13 +72,9 @@ def top_k(
     Raises:
         ValueError: k below 1, or blocks of different bases.
     """
-    found = Neighbours.empty(len(queries), check_k(k))
-    for block in corpus:
-        found = search_block(
-            queries, block, found, exclude_self=exclude_self, threads=threads, device=device,
-            plan=plan,
-        )  # fmt: skip
-    return found.result(queries.metric)
+    nothing = Neighbours.empty(len(queries), check_k(k))
+    how: dict[str, Any] = {"exclude_self": exclude_self, "threads": threads, "device": device}
+    return search(queries, corpus, nothing, plan=plan, **how).result(queries.metric)
 
 
 def check_k(k: int) -> int:
@@ -87,9 +84,9 @@ def check_k(k: int) -> int:
     return k
 
 
-def search_block(
+def search(
     queries: Block,
-    block: Block,
+    corpus: Sequence[Block],
     found: Neighbours,
     *,
     exclude_self: bool = False,
@@ -97,25 +94,25 @@ def search_block(
     device: str = "cpu",
     plan: Plan | None = None,
 ) -> Neighbours:
-    """``found`` with the rows of one more block of the corpus taken into account.
+    """``found`` with the rows of some more blocks of the corpus taken into account.
 
     Args as in ``top_k``; start from ``Neighbours.empty(len(queries), k)``.
     """
-    check_pair(queries, block)
-    if len(queries) == 0 or len(block) == 0:
-        return found
+    result = Neighbours(found.ids.copy(), found.similarity.copy())
     threads = threads or default_threads()
     k = found.ids.shape[1]
-    floor = np.maximum(
-        filter_value(queries.metric, found.similarity[:, -1]),
-        seed_floor(queries, block, k, exclude_self=exclude_self, threads=threads, device=device),
+    seeds = seed_floor(
+        queries, corpus, k, exclude_self=exclude_self, threads=threads, device=device
     )
-    parts = _parts(floor, threads)
-    plans = [plan] * len(parts) if plan else choose_parts(queries, block, floor, parts, device)
-    result = Neighbours(found.ids.copy(), found.similarity.copy())
-    search = _Search(queries, block, floor, result, exclude_self, device)
-    for _ in run_tiles(search.run, search.tasks(parts, [p.filter for p in plans]), threads):
-        pass
+    for block in corpus:
+        if len(queries) == 0 or len(block) == 0:
+            continue
+        floor = np.maximum(filter_value(queries.metric, result.similarity[:, -1]), seeds)
+        parts = _parts(floor, threads)
+        plans = [plan] * len(parts) if plan else choose_parts(queries, block, floor, parts, device)
+        work = _Search(queries, block, floor, result, exclude_self, device)
+        for _ in run_tiles(work.run, work.tasks(parts, [p.filter for p in plans]), threads):
+            pass
     return result
 
 

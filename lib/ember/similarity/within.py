@@ -26,7 +26,7 @@ from ember.similarity.threshold import (
     threshold_pairs,
     to_score,
 )
-from ember.similarity.topk import search_block
+from ember.similarity.topk import search
 
 __all__ = ["count_between", "meetings", "search_within", "threshold_within"]
 
@@ -101,7 +101,7 @@ def search_within(
     exclude_self: bool,
     threads: int,
 ) -> Neighbours:
-    """As `search_block`, for the pairs in the rectangles `shared` (see `meetings`) only."""
+    """As `search` of one block, for the pairs in the rectangles `shared` (see `meetings`) only."""
     result = Neighbours(found.ids.copy(), found.similarity.copy())
     few = _is_small(shared)
     for rows, columns in _pairs(shared[few]):
@@ -110,9 +110,9 @@ def search_within(
         result.add(i, block.ids[j], similarities(queries, block, i, j))
     for start, stop, other_start, other_stop in shared[~few].tolist():
         part = slice(start, stop)
-        best = search_block(
+        best = search(
             queries.take(part),
-            block.take(slice(other_start, other_stop)),
+            [block.take(slice(other_start, other_stop))],
             Neighbours(result.ids[part], result.similarity[part]),
             exclude_self=exclude_self,
             threads=threads,
