@@ -1,4 +1,4 @@
-"""Judging ranked lists of neighbors."""
+"""Judging ranked lists of neighbors: figures for each query, and their means."""
 
 from __future__ import annotations
 
@@ -9,24 +9,15 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import DoubleType, FractionalType, NumericType, StructField, StructType
+from pyspark.sql.types import DoubleType, NumericType, StructField, StructType
 
 from ember.errors import InvalidInput
 from ember.evaluate.classes import ratio
 from ember.evaluate.cluster import Chunk, Totals, kept, sum_rows
-from ember.evaluate.joining import (
-    check_same_type,
-    check_slices,
-    few_slices,
-    filled_slices,
-    issues_of,
-    key_of,
-    slice_columns,
-    slice_names,
-    unique_rows,
-)
+from ember.evaluate.joining import few_slices, filled_slices, issues_of, key_of, slice_names
 from ember.evaluate.ranking import retrieval_figures, retrieval_names
-from ember.evaluate.report import Evaluation, Figure, Issue
+from ember.evaluate.relevance import by_grade, by_label
+from ember.evaluate.report import Evaluation, Figure
 from ember.evaluate.sums import CHUNK_ROWS, Sums, flat, from_limbs, to_limbs
 from ember.tables import column
 
@@ -83,14 +74,15 @@ def judge_retrieval(
         neighbors = _without_self(neighbors)
         relevance = _without_self(relevance) if relevance is not None else None
     depth = max(at)
+    found = _plain(neighbors)
     if relevance is not None:
-        graded, asked = _graded(neighbors, relevance, depth, slices)
-        notes: list[Issue] = []
+        known = by_grade(found, relevance, depth, slices)
     elif truth is not None:
-        labels = _Labels(truth, queries, id, label, exclude_self)
-        graded, asked, notes = labels.grade(neighbors, depth, slices)
-    lists = _lists(graded, neighbors)
-    rows = kept(_units(asked, lists, slices))
+        known = by_label(
+            found, truth, queries, depth, slices, id=id, label=label, exclude_self=exclude_self
+        )
+    lists = _lists(known.neighbors)
+    rows = kept(_units(known.queries, lists, slices))
     _refuse_repeated(rows)
     names = retrieval_names(at)
     scored = kept(_scored(rows.filter("judged"), names, at))
@@ -102,7 +94,7 @@ def judge_retrieval(
     )
     figures = _figures(totals, names, bootstrap)
     unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
-    issues = [*issues_of(unusable), *notes]
+    issues = [*issues_of(unusable), *known.notes]
     failed = sum(issue.rows for issue in issues if issue.reason == _NO_RESULT)
     order = (F.col("map"), F.col("id"))
     per_query = scored.drop("key", *slice_names(slices))
@@ -136,113 +128,7 @@ def _plain(rows: DataFrame) -> DataFrame:
     return rows.select(*ids, place.alias("place"))
 
 
-def _graded(
-    neighbors: DataFrame, relevance: DataFrame, depth: int, slices: Sequence[str]
-) -> tuple[DataFrame, DataFrame]:
-    """Neighbors with a gain, and the queries (id, relevant, ideal, slices), by a table."""
-    found = _plain(neighbors)
-    for name in ("query_id", "neighbor_id"):
-        kind = relevance.select(column(relevance, name)).schema[0].dataType
-        check_same_type(found.schema[name].dataType, kind, f"{name}s of neighbors and relevance")
-    grade: Column = F.lit(1.0)
-    if "grade" in relevance.columns:
-        kind = relevance.schema["grade"].dataType
-        if not isinstance(kind, NumericType):
-            raise InvalidInput(f"the grades are {kind.simpleString()}, not numbers")
-        number = F.col("grade").cast("double")
-        if isinstance(kind, FractionalType):
-            number = F.nanvl(number, F.lit(0.0))
-        grade = F.greatest(F.coalesce(number, F.lit(0.0)), F.lit(0.0))
-    grades = relevance.select(
-        "query_id", "neighbor_id", grade.alias("gain"), *slice_columns(relevance, slices).values()
-    )
-    twice = grades.groupBy("query_id", "neighbor_id").count().filter("count > 1").limit(1).collect()
-    if twice:
-        raise InvalidInput(
-            f"the relevance table has document {twice[0]['neighbor_id']} of query "
-            f"{twice[0]['query_id']} {twice[0]['count']} times; keep one"
-        )
-    check_slices(grades, slices)
-    gains = F.filter(F.collect_list("gain"), lambda gain: gain > 0)
-    asked = grades.groupBy(F.col("query_id").alias("id")).agg(
-        F.sort_array(gains, asc=False).alias("gains"),
-        *(F.min(name).alias(name) for name in slice_names(slices)),
-    )
-    asked = asked.select(
-        "id",
-        F.size("gains").cast("long").alias("relevant"),
-        F.slice("gains", 1, depth).alias("ideal"),
-        *slice_names(slices),
-    )
-    graded = found.join(
-        grades.select("query_id", "neighbor_id", "gain"), ["query_id", "neighbor_id"], "left"
-    )
-    return graded, asked
-
-
-@dataclass(frozen=True)
-class _Labels:
-    """Relevance by label: documents that have the query's."""
-
-    truth: DataFrame
-    queries: DataFrame | None
-    id: str
-    label: str
-    exclude_self: bool
-
-    def grade(
-        self, neighbors: DataFrame, depth: int, slices: Sequence[str]
-    ) -> tuple[DataFrame, DataFrame, list[Issue]]:
-        """Neighbors with a gain; the queries (id, relevant, ideal, slices); and what is amiss."""
-        found = _plain(neighbors)
-        documents = self._labelled(self.truth, "the truth", slices)
-        asked = (
-            found.select(F.col("query_id").alias("id")).distinct().join(documents, "id", "left")
-            if self.queries is None
-            else self._labelled(self.queries, "the queries", slices)
-        )
-        for name, there in (("neighbor_id", documents), ("query_id", asked)):
-            check_same_type(
-                found.schema[name].dataType,
-                there.schema["id"].dataType,
-                f"{name}s of neighbors and the ids of the truth",
-            )
-        check_same_type(
-            documents.schema["label"].dataType, asked.schema["label"].dataType, "the labels"
-        )
-        check_slices(asked, slices)
-        of_documents = documents.select(
-            F.col("id").alias("neighbor_id"), F.col("label").alias("is")
-        )
-        of_queries = asked.select(F.col("id").alias("query_id"), F.col("label").alias("wanted"))
-        graded = found.join(of_documents, "neighbor_id", "left").join(
-            of_queries, "query_id", "left"
-        )
-        strangers = graded.filter("is IS NULL").count()
-        reason = "neighbors without a label, counted as not relevant"
-        notes = [Issue(reason, strangers)] if strangers else []
-        same = F.coalesce(F.col("is") == F.col("wanted"), F.lit(False)).cast("double")
-        counts = documents.filter("label IS NOT NULL").groupBy("label").count()
-        itself = F.lit(1 if self.exclude_self else 0)
-        relevant = F.when(F.col("label").isNotNull(), F.coalesce(F.col("count"), F.lit(0)) - itself)
-        asked = asked.join(counts, "label", "left").select(
-            "id",
-            relevant.alias("relevant"),
-            F.array_repeat(F.lit(1.0), F.least(relevant, F.lit(depth)).cast("int")).alias("ideal"),
-            *slice_names(slices),
-        )
-        return graded.withColumn("gain", same), asked, notes
-
-    def _labelled(self, table: DataFrame, shown: str, slices: Sequence[str]) -> DataFrame:
-        unique_rows(table, self.id, shown)
-        return table.select(
-            column(table, self.id).alias("id"),
-            column(table, self.label).alias("label"),
-            *slice_columns(table, slices).values(),
-        )
-
-
-def _lists(graded: DataFrame, neighbors: DataFrame) -> DataFrame:
+def _lists(graded: DataFrame) -> DataFrame:
     """For each query the gains in order of rank, and the documents."""
     entry = F.struct("place", "neighbor_id", F.coalesce("gain", F.lit(0.0)).alias("gain"))
     lists = graded.groupBy(F.col("query_id").alias("id")).agg(
