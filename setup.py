@@ -22,6 +22,8 @@ setup(
         "pillow>=11",
         "fsspec>=2024.6",
         "safetensors>=0.4",
+        "numba>=0.61",
+        "threadpoolctl>=3.1",
     ],
     extras_require={
         # What the driver needs beside the engine; executors get pyspark from the cluster.

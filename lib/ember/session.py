@@ -61,8 +61,6 @@ def local_settings(defaults: dict[str, str]) -> dict[str, str]:
     settings = {
         "spark.master": "local[*, 4]",
         "spark.driver.memory": f"{min(8, max(1, total // 4))}g",
-        # The work is done in Python workers; the second compiler would take their cores.
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         # With few cores the default of 200 shuffle partitions is mostly overhead.

@@ -91,7 +91,7 @@ def test_answers_do_not_depend_on_tiles_threads_or_plans(monkeypatch):
     block = prepare(duplicated(rng, 700, 20), "cosine")
     expected = join(block, block, 0.2, triangle=True)
     monkeypatch.setattr("ember.similarity.threshold.TILE_ROWS", 64)
-    monkeypatch.setattr("ember.similarity.threshold.TILE_COLUMNS", 96)
+    monkeypatch.setattr("ember.similarity.tiles.TILE_COLUMNS", 96)
     monkeypatch.setattr("ember.similarity.threshold.SPAN_COLUMNS", 192)
     for plan in plans(20):
         assert join(block, block, 0.2, triangle=True, plan=plan) == expected

@@ -48,7 +48,7 @@ def test_thousands_of_ties_at_place_k_go_to_the_lowest_ids(metric):
 
 def test_many_candidates_are_scored_in_bounded_portions(monkeypatch):
     monkeypatch.setattr("ember.similarity.topk.MAX_PENDING", 100)
-    monkeypatch.setattr("ember.similarity.topk.TILE_COLUMNS", 64)
+    monkeypatch.setattr("ember.similarity.tiles.TILE_COLUMNS", 64)
     corpus = integers(np.random.default_rng(3), 900, 4)
     check(corpus[:90], corpus, "cosine", 7)
 

@@ -13,7 +13,7 @@ Scores, ties and the lists themselves do not depend on partitions or retries.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,6 @@ from ember.compare.division import Division, Sizes, divide, measure
 from ember.compare.resumable import TaskOutput
 from ember.embedding import task_resources
 from ember.errors import InvalidConfig, InvalidInput
-from ember.similarity.node import own_numbers
 from ember.similarity.recall import Recall, choose_probes
 
 __all__ = ["Approximate", "approximate_top_k", "check", "plan", "wanted_blocks"]
@@ -201,9 +200,7 @@ def _searcher(
 
         threads = task_resources()[1]
         left, right = compared.shelves(threads)
-        queries, ids = left.block(number), left.ids(number)
-        if exclude_self and not compared.itself:
-            queries = replace(queries, ids=own_numbers(ids, right))
+        queries = compared.queries(number, left, right, exclude_self=exclude_self)
         lists, owners = sent.value.lists, sent.value.owners
         file = InvertedFile.on_node(right, owners, len(lists))
         found, looked = file.search_nearest(

@@ -12,7 +12,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from pyspark import inheritable_thread_target
@@ -26,7 +26,8 @@ from ember.compare.census import census
 from ember.errors import InvalidInput
 from ember.publish import Output
 from ember.settings.comparison import ComparisonLimits, JoinConfig, SearchConfig
-from ember.similarity.node import Shelf
+from ember.similarity.block import Block
+from ember.similarity.node import Shelf, own_numbers
 from ember.similarity.projection import METRICS
 from ember.storage import Storage
 
@@ -83,6 +84,13 @@ class Comparison:
         """On a worker: the blocks of both tables."""
         left = self.left.shelf(self.basis, threads)
         return left, left if self.itself else self.right.shelf(self.basis, threads)
+
+    def queries(self, number: int, left: Shelf, right: Shelf, *, exclude_self: bool) -> Block:
+        """On a worker: a left block; to leave out a query's own row, under that row's number."""
+        block = left.block(number)
+        if exclude_self and not self.itself:
+            return replace(block, ids=own_numbers(left.ids(number), right))
+        return block
 
     def partners(self, number: int) -> list[int]:
         """The right blocks that a left block is compared with: those that share a group with it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from ember.errors import InvalidInput
 from ember.similarity import topk
 from ember.similarity.block import Block
 from ember.similarity.neighbours import Neighbours
-from ember.similarity.node import Shelf, own_numbers
+from ember.similarity.node import Shelf
 from ember.similarity.within import meetings, search_within
 
 __all__ = ["neighbors", "plain", "rows", "schema", "top_k", "write_neighbors"]
@@ -150,9 +149,7 @@ def _searcher(
         number, others = task
         _, threads = task_resources()
         left, right = compared.shelves(threads)
-        queries, ids = left.block(number), left.ids(number)
-        if exclude_self and not compared.itself:
-            queries = replace(queries, ids=own_numbers(ids, right))
+        queries = compared.queries(number, left, right, exclude_self=exclude_self)
         found = Neighbours.empty(len(queries), k)
         how: dict[str, Any] = {"exclude_self": exclude_self, "threads": threads}
         if not compared.grouped:

@@ -27,8 +27,8 @@ from ember.similarity.node import Shelf
 from ember.similarity.projection import Basis
 from ember.similarity.scores import filter_value, float32_below, similarities, tie_floor
 from ember.similarity.threads import run_tiles, tensor
-from ember.similarity.tiles import TILE_COLUMNS, TILE_ROWS
 
+TILE_ROWS, TILE_COLUMNS = 1024, 2048
 FLUSH_TILES = 32
 """Tiles between two rises of the floors."""
 

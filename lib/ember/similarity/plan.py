@@ -14,18 +14,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 
-from ember.similarity.block import Block, Float32, Float64, Int64
+from ember.similarity.block import Block, Float64, Int64, prepare
 from ember.similarity.pack import Filter
 from ember.similarity.threads import run_tiles
 from ember.similarity.tiles import (
     TILE_COLUMNS,
     TILE_ROWS,
-    dots_at,
+    Side,
+    Which,
+    candidates,
     operands,
-    survivors,
     to_device,
 )
 
@@ -38,6 +40,8 @@ SAMPLE_ROWS = 384
 PART_ROWS = 16
 REPEATS = 3
 NARROW, WIDE = 33, 257
+PROBE_COLUMNS = 4 * TILE_COLUMNS
+PROBE_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -127,29 +131,34 @@ def _measure(dimension: int, device: str) -> Costs:
     rng = np.random.default_rng(0)
     # Time of this thread's own work, whatever else the processor is busy with.
     clock = time.thread_time_ns if device == "cpu" else time.perf_counter_ns
+    block = prepare(rng.standard_normal((PROBE_COLUMNS, dimension), np.float32), "inner_product")
+    best = np.empty((TILE_ROWS, 0), np.float32)
 
-    def rows(count: int, width: int) -> Float32:
-        return rng.standard_normal((count, width), dtype=np.float32)
+    def pair(width: int, precision: str, floor: float) -> float:
+        packed = rng.standard_normal((PROBE_COLUMNS, width), np.float32)
+        right = Side.of(block, to_device(packed, Filter(None, precision), device), block.ids)
+        left, floors = right.take(slice(TILE_ROWS)), np.full(TILE_ROWS, floor)
 
-    def product(width: int, precision: str) -> float:
-        how = Filter(width, precision)
-        left = to_device(rows(TILE_ROWS, width), how, device)
-        right = to_device(rows(TILE_COLUMNS, width), how, device)
-        floor = np.full(TILE_ROWS, np.inf, np.float32)
-        return _best(lambda: survivors(left, right, floor), clock) / (TILE_ROWS * TILE_COLUMNS)
+        def compare() -> None:
+            for _ in candidates(left, right, block.metric, floors, best, which=Which.ALL):
+                pass
+
+        return _best(compare, clock) / (TILE_ROWS * PROBE_COLUMNS)
 
     base: dict[str, float] = {}
     slope: dict[str, float] = {}
     for precision in ("float32", "bfloat16"):
-        wide = product(WIDE, precision)
+        wide = pair(WIDE, precision, np.inf)
         if slope and wide > base["float32"] + slope["float32"] * WIDE:
             continue  # no fast path for this precision here
-        narrow = product(NARROW, precision)
+        narrow = pair(NARROW, precision, np.inf)
         slope[precision] = max(wide - narrow, 0.0) / (WIDE - NARROW)
         base[precision] = max(narrow - slope[precision] * NARROW, 0.0)
-    left, right = rows(TILE_ROWS, dimension), rows(TILE_COLUMNS, dimension)
-    flat = np.flatnonzero(rng.random(TILE_ROWS * TILE_COLUMNS, np.float32) < 0.005)
-    survivor = _best(lambda: dots_at(left, right, flat, device), clock) / len(flat)
+    # Products of normal coordinates are about normal.
+    deviation = math.sqrt(NARROW)
+    nothing = base["float32"] + slope["float32"] * NARROW
+    some = pair(NARROW, "float32", NormalDist(0.0, deviation).inv_cdf(1.0 - PROBE_SHARE))
+    survivor = max(some - nothing, 0.0) / PROBE_SHARE
     log.debug("measured on %s: base %s, slope %s, survivor %.3g ns", device, base, slope, survivor)
     return Costs(base, slope, survivor)
 

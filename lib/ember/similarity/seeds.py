@@ -1,4 +1,4 @@
-"""A floor for each query before the search proper: what k rows near its pivots certainly reach."""
+"""Floors for top-k: what the k-th best of each query is at least, from rows around its pivots."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ember.similarity import bounds
 from ember.similarity.block import Block, Float32, Float64, Int64, check_pair, nearest_pivots
@@ -32,83 +31,92 @@ def seed_floor(
     Returns:
         (q,) float64, low enough for rows that tie with the k-th in float32.
     """
-    probes = nearest_pivots(queries.prefix, queries.basis, PROBES)
-    # Queries of one pivot together: their products are larger.
-    parts = np.array_split(np.argsort(probes[:, 0], kind="stable"), threads)
-    looks = [_Look(queries.take(part), probes[part], k, exclude_self, device) for part in parts]
+    seen = _Seen(queries, k, exclude_self, device)
+    # Some pivots at a time: threads that meet after each would wait for each other.
+    parts = [list(seen.asking)[first :: 2 * threads] for first in range(2 * threads)]
     for block in blocks:
         check_pair(queries, block)
-        take = partial(_Look.take, block=block, near=_by_pivot(block))
-        for _ in run_tiles(take, looks, threads):
+        for _ in run_tiles(partial(seen.look, _Near(block)), parts, threads):
             pass
-    floor = np.full(len(queries), -np.inf)
-    for part, look in zip(parts, looks, strict=True):
-        floor[part] = look.floor()
-    return floor
+    return seen.floor()
 
 
-def _by_pivot(block: Block) -> dict[int, Int64]:
-    """Positions of some rows of each pivot."""
-    order = np.argsort(block.pivot, kind="stable")
-    pivots, starts = np.unique(block.pivot[order], return_index=True)
-    groups = np.split(order, starts)[1:]
-    return {int(p): rows[:MAX_ROWS] for p, rows in zip(pivots, groups, strict=True)}
+class _Near:
+    """The rows of a block by pivot, and what makes values of products with them.
+
+    A value, product * scale - shift - error, rises and falls with a lower bound of F; see
+    `_Seen.floor`.
+    """
+
+    def __init__(self, block: Block) -> None:
+        self.rows = block.rows
+        self.order = np.argsort(block.pivot, kind="stable")
+        pivots = np.arange(max(1, len(block.basis.pivots)) + 1)
+        self.starts = np.searchsorted(block.pivot[self.order], pivots)
+        self.ids, self.norms = block.ids[self.order], block.norms[self.order]
+        scale, shift = np.ones(len(block)), np.zeros(len(block))
+        if block.metric == "cosine":
+            scale = 1.0 / self.norms
+        elif block.metric == "euclidean":
+            shift = 0.5 * (1.0 + 2.0 * bounds.dot_slack(block.basis.dimension)) * self.norms**2
+        self.scale, self.shift = scale.astype(np.float32), shift.astype(np.float32)
+
+    def of(self, pivot: int) -> slice:
+        """Where the rows of a pivot are, the first ones of them."""
+        start, stop = self.starts[pivot : pivot + 2]
+        return slice(start, min(stop, start + MAX_ROWS))
 
 
-class _Look:
-    """Some queries, and the lower bounds of the k best values F, (q, k), that they have seen."""
+class _Seen:
+    """The best values that queries have seen around each pivot that they probe.
 
-    def __init__(
-        self,
-        queries: Block,
-        probes: NDArray[np.int32],
-        k: int,
-        exclude_self: bool,
-        device: str,
-    ) -> None:
+    asking: for each pivot, the places of ``best`` that it fills, so that no two pivots share any.
+    best: (q * probes, k) float32, heaps.
+    """
+
+    def __init__(self, queries: Block, k: int, exclude_self: bool, device: str) -> None:
         self.queries, self.exclude_self, self.device = queries, exclude_self, device
-        self.best = np.full((len(queries), k), -np.inf, np.float32)
         self.slack = bounds.dot_slack(queries.basis.dimension)
+        probes = nearest_pivots(queries.prefix, queries.basis, PROBES)
+        self.probes = probes.shape[1]
+        self.best = np.full((probes.size, k), -np.inf, np.float32)
         order = np.argsort(probes, axis=None, kind="stable")
         pivots, starts = np.unique(probes.ravel()[order], return_index=True)
-        asking = np.split(order // probes.shape[1], starts)[1:]
-        self.asking = dict(zip(pivots.tolist(), asking, strict=True))
+        places = np.split(order, starts)[1:]
+        self.asking = dict(zip(pivots.tolist(), places, strict=True))
 
-    def take(self, block: Block, near: dict[int, Int64]) -> None:
-        """Compare the rows of each pivot with the queries that probe it."""
-        k = self.best.shape[1]
-        for pivot, asking in self.asking.items():
-            rows = near.get(pivot)
-            if rows is None:
-                continue
-            values = self._values(asking, block, rows)
-            better = (values > self.best[asking].min(axis=1)[:, None]).any(axis=1)
-            news = np.concatenate([self.best[asking[better]], values[better]], axis=1)
-            self.best[asking[better]] = np.partition(news, -k, axis=1)[:, -k:]
+    def look(self, near: _Near, pivots: list[int]) -> None:
+        """Compare the rows of some pivots with the queries that probe them."""
+        for pivot in pivots:
+            part = near.of(pivot)
+            if part.start < part.stop:
+                self._look(near, part, self.asking[pivot])
+
+    def _look(self, near: _Near, part: slice, places: Int64) -> None:
+        from ember.similarity import loops
+
+        query = places // self.probes
+        a = tensor(self.queries.rows[query]).to(self.device)
+        b = tensor(near.rows[near.order[part]]).to(self.device)
+        products: Float32 = (a @ b.T).cpu().numpy()
+        if self.exclude_self:
+            products[self.queries.ids[query][:, None] == near.ids[part]] = -np.inf
+        error = np.zeros(len(query))
+        if self.queries.metric == "inner_product":
+            largest = near.norms[part].max()
+            error = self.slack * self.queries.norms[query] * largest + bounds.TINY
+        value = near.scale[part], near.shift[part], error.astype(np.float32)
+        loops.keep_best(products, value, places, self.best)
 
     def floor(self) -> Float64:
         """(q,) lower bounds of the k-th best F."""
-        values, norms = self.best.min(axis=1).astype(np.float64), self.queries.norms
+        k = self.best.shape[1]
+        seen = self.best.reshape(len(self.queries), self.probes * k)
+        values = np.partition(seen, -k, axis=1)[:, -k].astype(np.float64)
+        norms = self.queries.norms
         if self.queries.metric == "cosine":
             values = values / norms - self.slack
         elif self.queries.metric == "euclidean":
-            # slack |a| |b| is at most slack (|a|^2 + |b|^2) / 2; _values took the half of |b|.
+            # slack |a| |b| is at most slack (|a|^2 + |b|^2) / 2; `_Near` took the half of |b|.
             values -= 0.5 * (1.0 + 2.0 * self.slack) * norms**2 + bounds.TINY
         return tie_floor(values)
-
-    def _values(self, asking: Int64, block: Block, rows: Int64) -> Float32:
-        """(q, rows) values that rise and fall with lower bounds of F; see `floor`."""
-        a = tensor(self.queries.rows[asking]).to(self.device)
-        b = tensor(block.rows[rows]).to(self.device)
-        values: Float32 = (a @ b.T).cpu().numpy()
-        others = block.norms[rows]
-        if self.queries.metric == "cosine":
-            values *= (1.0 / others).astype(np.float32)
-        elif self.queries.metric == "inner_product":
-            error = self.slack * self.queries.norms[asking] * others.max() + bounds.TINY
-            values -= error.astype(np.float32)[:, None]
-        else:
-            values -= (0.5 * (1.0 + 2.0 * self.slack) * others**2).astype(np.float32)
-        if self.exclude_self:
-            values[self.queries.ids[asking][:, None] == block.ids[rows]] = -np.inf
-        return values

@@ -7,17 +7,19 @@ not all of them.
 from __future__ import annotations
 
 import os
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    import threadpoolctl
     import torch
 
 Task = TypeVar("Task")
@@ -55,18 +57,19 @@ class _Writeable:
 def run_tiles(
     work: Callable[[Task], Result], tasks: Iterable[Task], threads: int
 ) -> Iterator[Result]:
-    """Results of ``work`` in the order of the tasks, at most ``threads`` + 1 of them in flight."""
+    """Results of ``work`` in the order of the tasks, at most 2 ``threads`` of them in flight."""
     import torch
 
     own = torch.get_num_threads()
-    with _full_precision(), ThreadPoolExecutor(
+    blas = _blas().limit(limits=1, user_api="blas")
+    with _full_precision(), blas, ThreadPoolExecutor(
         threads, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:  # fmt: skip
         waiting: deque[Future[Result]] = deque()
         try:
             for task in tasks:
                 waiting.append(pool.submit(work, task))
-                if len(waiting) > threads:
+                if len(waiting) >= 2 * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -74,6 +77,15 @@ def run_tiles(
             pool.shutdown(wait=True, cancel_futures=True)
             # The setting is per thread, but also the default of threads that are yet to start.
             torch.set_num_threads(own)
+
+
+@lru_cache(maxsize=1)
+def _blas() -> threadpoolctl.ThreadpoolController:
+    """The libraries behind numpy's products and those of compiled loops (scipy's)."""
+    import threadpoolctl
+
+    import_module("scipy.linalg.cython_blas")  # only what is loaded can be limited
+    return threadpoolctl.ThreadpoolController()
 
 
 @contextmanager
@@ -86,10 +98,6 @@ def _full_precision() -> Iterator[None]:
     reduced = matmul.allow_bf16_reduced_precision_reduction
     torch.set_float32_matmul_precision("highest")
     matmul.allow_bf16_reduced_precision_reduction = False
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
-        # Said once in a process, on first use: here, where it can be silenced for all threads.
-        torch.zeros(1, 1).to_sparse_csr()
     try:
         yield
     finally:

@@ -19,20 +19,13 @@ from ember.similarity.plan import Plan, choose
 from ember.similarity.scores import (
     certain_value,
     filter_value,
-    float32_below,
     similarities,
     similarity_at,
 )
 from ember.similarity.threads import default_threads, run_tiles
-from ember.similarity.tiles import (
-    TILE_COLUMNS,
-    TILE_ROWS,
-    operands,
-    refine,
-    survivors,
-)
+from ember.similarity.tiles import TILE_COLUMNS, TILE_ROWS, Side, Which, candidates, operands
 
-SPAN_COLUMNS = 4 * TILE_COLUMNS
+SPAN_COLUMNS = 16 * TILE_COLUMNS
 """Columns of one task; a task of TILE_ROWS x SPAN_COLUMNS pairs bounds the size of a chunk."""
 _BIN = np.uint32((1 << 12) - 1)
 """The bits of a float32 in which the numbers of a bin differ."""
@@ -150,23 +143,23 @@ class _Join:
         self.certain = certain_value(left.metric, self.goal)
         if plan is None:
             plan = choose(left, right, np.full(len(left), self.floor), device)
-        self.a, self.b = operands(left, right, plan.filter, device)
+        a, b = operands(left, right, plan.filter, device)
+        # With triangle both sides are one block, and keys are positions.
+        self.a = Side.of(left, a, np.arange(len(left)))
+        self.b = Side.of(right, b, np.arange(len(right)))
 
     def tasks(self) -> Iterator[_Task]:
         for row in range(0, len(self.left), TILE_ROWS):
-            first = row - row % SPAN_COLUMNS if self.triangle else 0
-            for column in range(first, len(self.right), SPAN_COLUMNS):
+            for column in range(row if self.triangle else 0, len(self.right), SPAN_COLUMNS):
                 yield slice(row, row + TILE_ROWS), slice(column, column + SPAN_COLUMNS)
 
     def pairs(self, task: _Task) -> tuple[Int64, Int64, Float32]:
         """Positions and similarities of the task's part of the result, by row, then column."""
         found = []
-        for i, j, value, error in self._survivors(task):
-            possible = value + error >= self.floor
-            row, column = i[possible], j[possible]
-            similarity = similarities(self.left, self.right, row, column)
+        for i, j, _, _ in self._candidates(task):
+            similarity = similarities(self.left, self.right, i, j)
             hit = similarity >= self.goal
-            found.append((row[hit], column[hit], similarity[hit]))
+            found.append((i[hit], j[hit], similarity[hit]))
         if not found:
             none = np.empty(0, np.int64)
             return none, none, np.empty(0, np.float32)
@@ -177,28 +170,19 @@ class _Join:
     def count(self, task: _Task) -> dict[float, int]:
         """`count_by_score` of the task's part of the pairs."""
         found = [np.empty(0, np.float32)]
-        for i, j, value, error in self._survivors(task):
+        for i, j, value, error in self._candidates(task):
             certain = value - error >= self.certain
-            doubtful = ~certain & (value + error >= self.floor)
-            similarity = similarities(self.left, self.right, i[doubtful], j[doubtful])
+            similarity = similarities(self.left, self.right, i[~certain], j[~certain])
             sure = np.maximum(similarity_at(self.left.metric, value[certain]), self.goal)
             found += [sure, similarity[similarity >= self.goal]]
         return by_score(np.concatenate(found))
 
-    def _survivors(self, task: _Task) -> Iterator[tuple[Int64, Int64, Float64, Float64]]:
-        """Positions, values F and their error bounds, tile by tile, of what the filter lets by."""
+    def _candidates(self, task: _Task) -> Iterator[tuple[Int64, Int64, Float64, Float64]]:
+        """Positions, values F and their error bounds of the pairs that may be in the result."""
         rows, columns = task
-        left, a = self.left.take(rows), self.a[rows]
-        floor = float32_below(np.full(len(left), self.floor))
-        for start in range(columns.start, min(columns.stop, len(self.right)), TILE_COLUMNS):
-            if self.triangle and start + TILE_COLUMNS <= rows.start:
-                continue
-            part = slice(start, min(start + TILE_COLUMNS, columns.stop))
-            right = self.right.take(part)
-            flat = survivors(a, self.b[part], floor)
-            if self.triangle:
-                i, j = np.divmod(flat, len(right))
-                flat = flat[i + rows.start < j + start]
-            if len(flat):
-                i, j, value, error = refine(left, right, flat, self.device)
-                yield i + rows.start, j + start, value, error
+        left, right = self.a.take(rows), self.b.take(columns)
+        which = Which.LARGER_RIGHT_KEYS if self.triangle else Which.ALL
+        floor = np.full(len(left.rows), self.floor)
+        best = np.empty((len(floor), 0), np.float32)
+        for some in candidates(left, right, self.left.metric, floor, best, which=which):
+            yield some.i + rows.start, some.j + columns.start, some.value, some.error

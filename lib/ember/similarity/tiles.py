@@ -1,8 +1,15 @@
-"""Tiles: a small matrix product whose result stays in the cache, and the scan for survivors."""
+"""Tiles: a filter product whose result stays in the cache, and the pairs that it lets through.
+
+On the CPU, in float32, all of it is one compiled loop (loops.py); with bfloat16 or on a GPU the
+products are torch's.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,15 +18,60 @@ from numpy.typing import NDArray
 from ember.similarity import bounds
 from ember.similarity.block import Block, Float32, Float64, Int64
 from ember.similarity.pack import Filter, common_residual, pack
+from ember.similarity.projection import METRICS
+from ember.similarity.scores import float32_below
 from ember.similarity.threads import tensor
 
 if TYPE_CHECKING:
     import torch
 
-TILE_ROWS = 1024
-TILE_COLUMNS = 2048
-DENSE_SHARE = 0.1
-"""Above this share of survivors one dense product is cheaper than separate dot products."""
+    from ember.similarity import loops
+
+TILE_ROWS = 256
+TILE_COLUMNS = 1024
+_FOUND_TILES = 4
+"""Tiles whose pairs have room, if all of them pass, before they are handed out."""
+
+
+class Which(IntEnum):
+    """Which pairs count, by the keys of their rows; see `loops.Rule`."""
+
+    ALL = 0
+    OTHER_KEYS = 1
+    LARGER_RIGHT_KEYS = 2
+
+
+@dataclass(frozen=True)
+class Side:
+    """Rows on one side of a comparison: (n, w) packed, (n, d) rows, (n,) norms and int64 keys."""
+
+    packed: torch.Tensor
+    rows: Float32
+    norms: Float64
+    keys: Int64
+
+    @classmethod
+    def of(cls, block: Block, packed: torch.Tensor, keys: Int64) -> Side:
+        # Compiled loops take plain, writable arrays; see `tensor`.
+        arrays = (tensor(array).numpy() for array in (block.rows, block.norms, keys))
+        return cls(packed, *arrays)
+
+    def plain(self) -> loops.Rows:
+        """For compiled loops; on the CPU."""
+        return self.packed.numpy(), self.rows, self.norms, self.keys
+
+    def take(self, part: slice) -> Side:
+        return Side(*(getattr(self, field.name)[part] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs that may count: (p,) positions, F (bounds.py) of the pair, a bound on its error."""
+
+    i: Int64
+    j: Int64
+    value: Float64
+    error: Float64
 
 
 def operands(
@@ -40,43 +92,88 @@ def to_device(packed: Float32, how: Filter, device: str) -> torch.Tensor:
     return tensor(packed).to(device=device, dtype=dtype)
 
 
-_buffers = threading.local()
-
-
-def survivors(left: torch.Tensor, right: torch.Tensor, floor: Float32) -> Int64:
-    """Flat positions, rising, of the entries of ``left @ right.T`` that reach their row's floor.
+def candidates(
+    left: Side, right: Side, metric: str, floor: Float64, best: Float32, *, which: Which
+) -> Iterator[Candidates]:
+    """The pairs that may reach their left row's floor, in portions.
 
     Args:
-        left: (a, w), packed.
-        right: (b, w), packed, same dtype and device.
-        floor: (a,) float32.
-
-    Returns:
-        (p,) int64, row * b + column.
+        left: a rows, at most TILE_ROWS.
+        right: b rows.
+        metric: cosine, inner_product or euclidean.
+        which: which pairs count at all.
+        floor: (a,) float64, F that pairs must reach. Raised, where ``best`` has places.
+        best: (a, k) float32, lower bounds of the k best F of each left row, as heaps; changed.
+            With k = 0 floors stay.
     """
     import torch
 
-    if left.device.type != "cpu":
-        products = left @ right.T
-        mask = products >= torch.from_numpy(floor).to(left.device)[:, None]
-        positions: Int64 = mask.flatten().nonzero()[:, 0].cpu().numpy()
-        return positions
-    if left.dtype == torch.bfloat16:
-        # Positive bfloat16 numbers order like their bits, negative ones have negative bits; numpy
-        # compares integers several times faster than torch compares bfloat16.
-        bits = (left @ right.T).view(torch.int16).numpy()
-        return np.flatnonzero(bits >= _floor_bits(floor)[:, None])
-    shape = (len(left), len(right))
-    size = shape[0] * shape[1]
-    if getattr(_buffers, "size", 0) < size:
+    from ember.similarity import loops
+
+    rule = (int(which), METRICS.index(metric), bounds.dot_slack(left.rows.shape[1]))
+    if left.packed.device.type != "cpu" or left.packed.dtype != torch.float32:
+        step = _FOUND_TILES * TILE_COLUMNS if left.packed.device.type == "cpu" else len(right.rows)
+        for start in range(0, len(right.rows), max(step, 1)):
+            part = right.take(slice(start, start + step))
+            i, j, value, error = _passed(left, part, rule, floor, best)
+            yield Candidates(i, j + start, value, error)
+        return
+    first = 0
+    while first < len(right.rows) and len(left.rows):
+        room = _room(len(left.rows) * TILE_COLUMNS)
+        count, first = loops.candidates(left.plain(), right.plain(), rule, floor, best, first, room)
+        if count:
+            _, i, j, value, error = room
+            # Copies: the room is used again.
+            positions = i[:count].copy(), j[:count].copy()
+            yield Candidates(*positions, value[:count].copy(), error[:count].copy())
+
+
+_buffers = threading.local()
+
+
+def _room(size: int) -> loops.Room:
+    """This thread's buffers for tiles of so many pairs."""
+    if getattr(_buffers, "size", 0) != size:
+        room = _FOUND_TILES * size
+        places = np.empty((2, room), np.int64)
+        _buffers.room = np.empty(size, np.float32), *places, *np.empty((2, room))
         _buffers.size = size
-        _buffers.products = torch.empty(size, dtype=torch.float32)
-        _buffers.mask = np.empty(size, np.bool_)
-    products = _buffers.products[:size].view(shape)
-    torch.mm(left, right.T, out=products)
-    mask = _buffers.mask[:size].reshape(shape)
-    np.greater_equal(products.numpy(), floor[:, None], out=mask)
-    return np.flatnonzero(mask)
+    found: loops.Room = _buffers.room
+    return found
+
+
+def _passed(
+    left: Side, right: Side, rule: loops.Rule, floor: Float64, best: Float32
+) -> tuple[Int64, Int64, Float64, Float64]:
+    """`candidates` by torch, on the device of the packed rows."""
+    from ember.similarity import loops
+
+    i, j = _survivors(left.packed, right.packed, float32_below(floor))
+    counted = loops.counts_all(left.keys[i], right.keys[j], rule[0])
+    i, j = i[counted], j[counted]
+    dots = dots_at(left.rows, right.rows, i, j, left.packed.device)
+    norms = left.norms[i], right.norms[j]
+    value, error, kept = loops.offer(i, dots, norms, rule, floor, best)
+    return i[kept], j[kept], value[kept], error[kept]
+
+
+def _survivors(left: torch.Tensor, right: torch.Tensor, floor: Float32) -> tuple[Int64, Int64]:
+    """Positions of the entries of ``left @ right.T`` that reach their row's floor."""
+    import torch
+
+    from ember.similarity import loops
+
+    products = left @ right.T
+    if left.device.type != "cpu":
+        mask = products >= torch.from_numpy(floor).to(left.device)[:, None]
+        rows, columns = mask.nonzero().cpu().numpy().T
+        return np.ascontiguousarray(rows), np.ascontiguousarray(columns)
+    # Positive bfloat16 numbers order like their bits, negative ones have negative bits; integers
+    # are compared several times faster than torch compares bfloat16.
+    i, j = np.empty((2, products.numel()), np.int64)
+    count = loops.reaching(products.view(torch.int16).numpy(), _floor_bits(floor), i, j)
+    return i[:count].copy(), j[:count].copy()
 
 
 def _floor_bits(floor: Float32) -> NDArray[np.int16]:
@@ -85,62 +182,19 @@ def _floor_bits(floor: Float32) -> NDArray[np.int16]:
     return np.where(floor > 0, high, np.iinfo(np.int16).min).astype(np.int16)
 
 
-def refine(
-    left: Block, right: Block, flat: Int64, device: str = "cpu"
-) -> tuple[Int64, Int64, Float64, Float64]:
-    """Values F (bounds.py) of the surviving pairs of a tile, in float32 arithmetic.
-
-    Args:
-        left: the tile's rows, a of them.
-        right: its columns, b of them.
-        flat: (p,) int64, row * b + column, rising.
-        device: where to compute.
-
-    Returns:
-        Positions i and j, (p,) int64; F, (p,) float64, and a bound on its error, (p,) float64.
-    """
-    i, j = np.divmod(flat, len(right))
-    dots = dots_at(left.rows, right.rows, flat, device).astype(np.float64)
-    norms = left.norms[i] * right.norms[j]
-    slack = bounds.dot_slack(left.basis.dimension)
-    if left.metric == "cosine":
-        return i, j, dots / norms, np.full(len(i), slack)
-    error = slack * norms + bounds.TINY
-    if left.metric == "inner_product":
-        return i, j, dots, error
-    halves = 0.5 * (left.norms[i] ** 2 + right.norms[j] ** 2)
-    return i, j, dots - halves, error + bounds.EXACT * halves
-
-
-def dots_at(left: Float32, right: Float32, flat: Int64, device: str = "cpu") -> Float32:
-    """Float32 dot products of rows, at some places of the product's grid only.
-
-    Args:
-        left: (a, d) float32.
-        right: (b, d) float32.
-        flat: (p,) int64, row * b + column, rising.
-        device: where to compute.
-
-    Returns:
-        (p,) float32.
-    """
+def dots_at(
+    left: Float32, right: Float32, i: Int64, j: Int64, device: torch.device | str
+) -> Float32:
+    """(p,) float32 dot products of the rows left[i] and right[j]; i and j are (p,) int64."""
     import torch
 
-    if len(flat) == 0:
-        return np.empty(0, np.float32)
+    from ember.similarity import loops
+
     a, b = tensor(left).to(device), tensor(right).to(device)
-    i, j = np.divmod(flat, len(right))
-    if len(flat) > DENSE_SHARE * len(left) * len(right):
-        dots = (a @ b.T).flatten()[torch.from_numpy(flat).to(device)]
-    elif device == "cpu":
-        starts = np.searchsorted(i, np.arange(len(left) + 1))
-        pattern = torch.sparse_csr_tensor(
-            torch.from_numpy(starts), torch.from_numpy(j), torch.zeros(len(j)),
-            size=(len(left), len(right)), check_invariants=False,
-        )  # fmt: skip
-        dots = torch.sparse.sampled_addmm(pattern, a, b.T, beta=0.0).values()
+    rows, columns = torch.from_numpy(i).to(device), torch.from_numpy(j).to(device)
+    if len(i) > loops.DENSE_SHARE * len(left) * len(right):
+        dots = (a @ b.T)[rows, columns]
     else:
-        rows, columns = torch.from_numpy(i).to(device), torch.from_numpy(j).to(device)
         dots = torch.linalg.vecdot(a[rows], b[columns])
     result: Float32 = dots.cpu().numpy()
     return result

@@ -17,28 +17,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ember.similarity.block import Block, Float32, Float64, Int64
-from ember.similarity.neighbours import Neighbours, best_of
+from ember.similarity.neighbours import Neighbours
 from ember.similarity.pack import Filter, common_residual, pack
 from ember.similarity.plan import Plan, choose_parts
-from ember.similarity.scores import filter_value, float32_below, similarities, tie_floor
+from ember.similarity.scores import filter_value, similarities
 from ember.similarity.seeds import seed_floor
 from ember.similarity.threads import default_threads, run_tiles
-from ember.similarity.tiles import (
-    TILE_COLUMNS,
-    TILE_ROWS,
-    refine,
-    survivors,
-    to_device,
-)
+from ember.similarity.tiles import TILE_ROWS, Candidates, Side, Which, candidates, to_device
 
-if TYPE_CHECKING:
-    import torch
-
+PART_ROWS = 1024
+"""Queries that share a filter, at most: a task."""
 MAX_PENDING = 1 << 19
 """Candidates of one tile of queries that wait for their exact score."""
 
@@ -117,8 +110,8 @@ def search(
 
 
 def _parts(floor: Float64, threads: int) -> list[Int64]:
-    """Positions of queries with similar floors: tiles small enough to keep all threads busy."""
-    rows = min(TILE_ROWS, max(64, -(-len(floor) // (8 * threads))))
+    """Positions of queries with similar floors: parts small enough to keep all threads busy."""
+    rows = min(PART_ROWS, max(64, -(-len(floor) // (4 * threads))))
     order = np.argsort(floor, kind="stable")
     return np.split(order, range(rows, len(order), rows))
 
@@ -128,7 +121,7 @@ class _Task:
     part: Int64
     how: Filter
     residual: float
-    right: torch.Tensor
+    right: Side
 
 
 @dataclass(frozen=True)
@@ -147,74 +140,62 @@ class _Search:
         for how in dict.fromkeys(filters):
             residual = common_residual(self.queries, self.block, how)
             packed = pack(self.block, how, right=True, residual=residual)
-            right = to_device(packed, how, self.device)
+            right = Side.of(self.block, to_device(packed, how, self.device), self.block.ids)
             for part, own in zip(parts, filters, strict=True):
                 if own == how:
                     yield _Task(part, how, residual, right)
 
     def run(self, task: _Task) -> None:
-        """Search the whole block for one tile of queries."""
-        part = task.part
-        tile = _Tile(
-            self.queries.take(part),
-            self.block,
-            self.floor[part],
-            Neighbours(self.result.ids[part], self.result.similarity[part]),
-        )
-        left = to_device(
-            pack(tile.queries, task.how, right=False, residual=task.residual),
-            task.how, self.device,
-        )  # fmt: skip
-        for start in range(0, len(self.block), TILE_COLUMNS):
-            columns = slice(start, start + TILE_COLUMNS)
-            rows = self.block.take(columns)
-            flat = survivors(left, task.right[columns], float32_below(tile.floor))
-            i, j, value, error = refine(tile.queries, rows, flat, self.device)
-            if self.exclude_self:
-                other = tile.queries.ids[i] != rows.ids[j]
-                i, j, value, error = i[other], j[other], value[other], error[other]
-            tile.offer(i, j + start, value, error)
+        """Search the whole block for some queries, a tile of them at a time."""
+        for start in range(0, len(task.part), TILE_ROWS):
+            self._search(task, task.part[start : start + TILE_ROWS])
+
+    def _search(self, task: _Task, part: Int64) -> None:
+        queries = self.queries.take(part)
+        found = Neighbours(self.result.ids[part], self.result.similarity[part])
+        tile = _Tile(queries, self.block, self.floor[part], found)
+        packed = pack(queries, task.how, right=False, residual=task.residual)
+        left = Side.of(queries, to_device(packed, task.how, self.device), queries.ids)
+        which = Which.OTHER_KEYS if self.exclude_self else Which.ALL
+        for some in candidates(
+            left, task.right, queries.metric, tile.floor, tile.best, which=which
+        ):
+            tile.take(some)
         tile.score_pending()
         self.result.ids[part] = tile.found.ids
         self.result.similarity[part] = tile.found.similarity
 
 
 class _Tile:
-    """The running answer for one tile of queries."""
+    """The running answer for one tile of queries.
+
+    floor, best: what `candidates` raises.
+    """
 
     def __init__(self, queries: Block, block: Block, floor: Float64, found: Neighbours) -> None:
         self.queries, self.block, self.found = queries, block, found
         self.floor = floor
-        self.best: Float32 = np.full(found.ids.shape, -np.inf, np.float32)  # lower bounds of F
-        self.pending: list[tuple[Int64, Int64, Float64]] = []
+        self.best: Float32 = np.full(found.ids.shape, -np.inf, np.float32)
+        self.pending: list[Candidates] = []
         self.waiting = 0
 
-    def offer(self, i: Int64, j: Int64, value: Float64, error: Float64) -> None:
-        """Take candidates, positions and bounded values F, and raise the floor by them."""
-        possible = value + error >= self.floor[i]
-        i, j, value, error = i[possible], j[possible], value[possible], error[possible]
-        if not len(i):
-            return
-        self.pending.append((i, j, value + error))
-        self.waiting += len(i)
-        lower = float32_below(value - error)
-        news = best_of(i, lower, j, self.best.shape).similarity
-        k: int = self.found.ids.shape[1]
-        self.best = np.partition(np.concatenate([self.best, news], axis=1), k, axis=1)[:, k:]
-        reached = self.best.min(axis=1).astype(np.float64)
-        self.floor = np.maximum(self.floor, tie_floor(reached))
+    def take(self, some: Candidates) -> None:
+        """Keep candidates until there are enough of them to be scored."""
+        self.pending.append(some)
+        self.waiting += len(some.i)
         if self.waiting > MAX_PENDING:
             self.score_pending()
 
     def score_pending(self) -> None:
         """Exact scores for the candidates that still reach the floor."""
-        if not self.pending:
-            return
-        i, j, upper = (np.concatenate(parts) for parts in zip(*self.pending, strict=True))
+        parts = [(some.i, some.j, some.value + some.error) for some in self.pending]
         self.pending, self.waiting = [], 0
+        if not parts:
+            return
+        i, j, upper = (np.concatenate(column) for column in zip(*parts, strict=True))
         possible = upper >= self.floor[i]
         i, j = i[possible], j[possible]
         similarity = similarities(self.queries, self.block, i, j)
         self.found.add(i, self.block.ids[j], similarity)
         reached = filter_value(self.queries.metric, self.found.similarity[:, -1])
-        self.floor = np.maximum(self.floor, reached)
+        np.maximum(self.floor, reached, out=self.floor)

@@ -1,0 +1,272 @@
+"""Loops over the scores of a tile, compiled by numba: without temporary arrays, and without the
+interpreter's lock, which threads that do many small steps in numpy wait for most of the time.
+
+Compiled code is kept beside this file or in the user's cache, whichever can be written
+(NUMBA_CACHE_DIR names another place); else each process compiles it, in some seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from ember.similarity import bounds
+from ember.similarity.projection import METRICS
+
+Function = TypeVar("Function", bound=Callable[..., object])
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+Rows = tuple[Float32, Float32, Float64, Int64]
+"""n rows: packed (n, w), for the filter product (pack.py), the rows (n, d), norms, and keys."""
+Rule = tuple[int, int, float]
+"""Which pairs count, by their rows' keys: 0 all, 1 those that differ, 2 those whose right key is
+larger; the metric's place in METRICS; bounds.dot_slack."""
+Room = tuple[Float32, Int64, Int64, Float64, Float64]
+"""Products of all a rows with as many columns as are compared at once; at least as many places
+each for the pairs' positions, their F and a bound on its error."""
+
+COSINE, EUCLIDEAN = METRICS.index("cosine"), METRICS.index("euclidean")
+DENSE_SHARE = 0.1
+"""Above this share of survivors one dense product is cheaper than separate dot products."""
+RUN = 64
+"""Entries that are compared at once: most of such runs have none that counts. With fewer the
+compiler unrolls the loop instead of using vectors."""
+# A dot product may be summed in any order: bounds.dot_slack allows for all of them.
+_ANY_ORDER = {"reassoc", "contract"}
+
+
+def _compiled(**options: object) -> Callable[[Function], Function]:
+    def compiled(function: Function) -> Function:
+        try:
+            made: Function = numba.njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # there is no place to keep it
+            made = numba.njit(nogil=True, **options)(function)
+        return made
+
+    return compiled
+
+
+@_compiled()
+def candidates(
+    left: Rows, right: Rows, rule: Rule, floor: Float64, best: Float32, first: int, room: Room
+) -> tuple[int, int]:
+    """The pairs of a rows with b others that may reach their row's floor, which rises on the way.
+
+    Args:
+        left: a rows.
+        right: b others.
+        rule: which pairs count, and how.
+        floor: (a,) F (bounds.py) that pairs must reach. Raised where ``best`` has places.
+        best: (a, k) lower bounds of the k best F of each row, as heaps. Changed.
+        first: the column to begin with.
+        room: where the pairs go.
+
+    Returns:
+        How many pairs were found, and the column to go on with when there is no room for more.
+    """
+    packed, vectors, norms, keys = left
+    packed_right, vectors_right, norms_right, keys_right = right
+    which, metric, slack = rule
+    products, i, j, value, error = room
+    rows, columns = len(vectors), len(vectors_right)
+    width, found = len(products) // rows, 0
+    least = np.empty(rows, np.float32)
+    while first < columns and found + rows * width <= len(i):
+        stop = min(first + width, columns)
+        grid = products[: rows * (stop - first)].reshape((rows, stop - first))
+        np.dot(packed, packed_right[first:stop].T, grid)
+        for row in range(rows):
+            least[row] = _float32_below(floor[row])
+        passed = reaching(grid, least, i[found:], j[found:])
+        dense = passed > DENSE_SHARE * grid.size
+        if dense:
+            np.dot(vectors, vectors_right[first:stop].T, grid)
+        kept = found
+        for place in range(found, found + passed):
+            row, column = i[place], first + j[place]
+            if not _counts(keys[row], keys_right[column], which):
+                continue
+            dot = grid[row, column - first] if dense else _dot(vectors[row], vectors_right[column])
+            near, off = _bounded(dot, norms[row], norms_right[column], metric, slack)
+            if _offered(row, near, off, floor, best):
+                i[kept], j[kept], value[kept], error[kept] = row, column, near, off
+                kept += 1
+        found, first = kept, stop
+    return found, first
+
+
+@_compiled()
+def counts_all(keys: Int64, others: Int64, which: int) -> NDArray[np.bool_]:
+    """Which of (p,) pairs count, by the keys of their rows."""
+    result = np.empty(len(keys), np.bool_)
+    for pair in range(len(keys)):
+        result[pair] = _counts(keys[pair], others[pair], which)
+    return result
+
+
+@_compiled()
+def _counts(key: int, other: int, which: int) -> bool:
+    return which == 0 or (key != other if which == 1 else key < other)
+
+
+@_compiled()
+def offer(
+    i: Int64,
+    dots: Float32,
+    norms: tuple[Float64, Float64],
+    rule: Rule,
+    floor: Float64,
+    best: Float32,
+) -> tuple[Float64, Float64, NDArray[np.bool_]]:
+    """What `candidates` does with (p,) pairs that passed the filter.
+
+    Takes the pairs' left rows, their dot products and the norms of both rows, (p,) each; the others
+    are as there. Returns F and a bound on its error, and whether the pair may reach its row's
+    floor, (p,) each.
+    """
+    value, error, kept = np.empty(len(i)), np.empty(len(i)), np.empty(len(i), np.bool_)
+    _, metric, slack = rule
+    for pair in range(len(i)):
+        near, off = _bounded(dots[pair], norms[0][pair], norms[1][pair], metric, slack)
+        kept[pair] = _offered(i[pair], near, off, floor, best)
+        value[pair], error[pair] = near, off
+    return value, error, kept
+
+
+@_compiled()
+def reaching(grid: NDArray[Any], least: NDArray[Any], row: Int64, column: Int64) -> int:
+    """Find the entries that reach the least value of their row.
+
+    Args:
+        grid: (a, b).
+        least: (a,) of the same type.
+        row: int64, with places for all entries; receives positions, row by row.
+        column: int64, the same.
+
+    Returns:
+        How many there are.
+    """
+    found = 0
+    for i in range(grid.shape[0]):
+        floor = least[i]
+        whole = grid.shape[1] // RUN * RUN
+        for start in range(0, whole, RUN):
+            some = np.int32(0)
+            for place in range(RUN):
+                some = np.int32(some | np.int32(grid[i, start + place] >= floor))
+            if some:
+                for j in range(start, start + RUN):
+                    if grid[i, j] >= floor:
+                        row[found] = i
+                        column[found] = j
+                        found += 1
+        for j in range(whole, grid.shape[1]):
+            if grid[i, j] >= floor:
+                row[found] = i
+                column[found] = j
+                found += 1
+    return found
+
+
+@_compiled(fastmath=_ANY_ORDER)
+def _dot(a: Float32, b: Float32) -> np.float32:
+    total = np.float32(0.0)
+    for k in range(len(a)):
+        total += a[k] * b[k]
+    return total
+
+
+@_compiled()
+def _bounded(
+    dot: np.float32, norm: float, other: float, metric: int, slack: float
+) -> tuple[float, float]:
+    """F (bounds.py) of a pair from its float32 dot product, and a bound on its error."""
+    value, norms = np.float64(dot), norm * other
+    if metric == COSINE:
+        return value / norms, slack
+    error = slack * norms + bounds.TINY
+    if metric == EUCLIDEAN:
+        halves = 0.5 * (norm * norm + other * other)
+        return value - halves, error + bounds.EXACT * halves
+    return value, error
+
+
+@_compiled()
+def _offered(row: int, value: float, error: float, floor: Float64, best: Float32) -> bool:
+    """Whether a pair may reach its row's floor, which it may raise."""
+    if value + error < floor[row]:
+        return False
+    if best.shape[1]:
+        lower = _float32_below(value - error)
+        if lower > best[row, 0]:
+            _replace_least(best[row], lower)
+            floor[row] = max(floor[row], _tie_floor(best[row, 0]))
+    return True
+
+
+@_compiled()
+def keep_best(
+    products: Float32, terms: tuple[Float32, Float32, Float32], places: Int64, best: Float32
+) -> None:
+    """Take the values products * scale - shift - error into the k best of each row.
+
+    Args:
+        products: (a, b) float32; -inf for what does not count.
+        terms: scale and shift, (b,), and error, (a,); float32.
+        places: (a,) int64, rows of ``best``.
+        best: (n, k) float32, as heaps. Changed.
+    """
+    scale, shift, error = terms
+    for i in range(products.shape[0]):
+        heap = best[places[i]]
+        for start in range(0, products.shape[1], RUN):
+            stop = min(start + RUN, products.shape[1])
+            least, some = heap[0], False
+            for j in range(start, stop):
+                some |= products[i, j] * scale[j] - shift[j] - error[i] > least
+            if some:
+                for j in range(start, stop):
+                    value = products[i, j] * scale[j] - shift[j] - error[i]
+                    if value > heap[0]:
+                        _replace_least(heap, value)
+
+
+@_compiled()
+def _replace_least(heap: Float32, value: np.float32) -> None:
+    """Put a value in the place of the least one, heap[0] (Williams, Algorithm 232: Heapsort, 1964).
+
+    The children of place p are at 2 p + 1 and 2 p + 2, and not below it.
+    """
+    size, place = len(heap), 0
+    while True:
+        child = 2 * place + 1
+        if child >= size:
+            break
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[place] = heap[child]
+        place = child
+    heap[place] = value
+
+
+@_compiled()
+def _float32_below(value: float) -> np.float32:
+    """As scores.float32_below."""
+    rounded = np.float32(value)
+    if rounded > value:
+        rounded = np.nextafter(rounded, np.float32(-np.inf))
+    return rounded
+
+
+@_compiled()
+def _tie_floor(value: float) -> float:
+    """As scores.tie_floor."""
+    wide = np.float64(value)
+    return wide - abs(wide) * 16.0 * bounds.UNIT32 - bounds.TINY
