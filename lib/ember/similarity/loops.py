@@ -30,6 +30,14 @@ Room = tuple[Float32, Int64, Int64, Float64, Float64]
 """Products of all a rows with as many columns as are compared at once; at least as many places
 each for the pairs' positions, their F and a bound on its error."""
 
+Asking = tuple[Float32, Int64, Float32, Int64, Int64, int]
+"""Queries: rows (q, d), ids (q,) and an error (q,); query * probes + probe, by the probed pivot,
+(q * probes,), where each pivot's begin, and probes."""
+Near = tuple[Float32, Int64, Float32, Float32, Int64, Int64, int, bool]
+"""n rows (n, d), ids, scale and shift, which make the value product * scale - shift - error; the
+rows' positions by pivot, where each pivot's begin, how many of them count, and whether those with
+the query's own id do not."""
+
 COSINE, EUCLIDEAN = METRICS.index("cosine"), METRICS.index("euclidean")
 DENSE_SHARE = 0.1
 """Above this share of survivors one dense product is cheaper than separate dot products."""
@@ -210,30 +218,31 @@ def _offered(row: int, value: float, error: float, floor: Float64, best: Float32
 
 
 @_compiled()
-def keep_best(
-    products: Float32, terms: tuple[Float32, Float32, Float32], places: Int64, best: Float32
-) -> None:
-    """Take the values products * scale - shift - error into the k best of each row.
+def look(asking: Asking, near: Near, pivots: Int64, best: Float32) -> None:
+    """Compare the rows of some pivots with the queries that probe them.
 
     Args:
-        products: (a, b) float32; -inf for what does not count.
-        terms: scale and shift, (b,), and error, (a,); float32.
-        places: (a,) int64, rows of ``best``.
-        best: (n, k) float32, as heaps. Changed.
+        asking: the queries.
+        near: the rows.
+        pivots: (n,) which of them.
+        best: (places, k) float32; the k best values of each place, as heaps. Changed.
     """
-    scale, shift, error = terms
-    for i in range(products.shape[0]):
-        heap = best[places[i]]
-        for start in range(0, products.shape[1], RUN):
-            stop = min(start + RUN, products.shape[1])
-            least, some = heap[0], False
-            for j in range(start, stop):
-                some |= products[i, j] * scale[j] - shift[j] - error[i] > least
-            if some:
-                for j in range(start, stop):
-                    value = products[i, j] * scale[j] - shift[j] - error[i]
-                    if value > heap[0]:
-                        _replace_least(heap, value)
+    rows, ids, error, places, starts, probes = asking
+    vectors, own_ids, scale, shift, order, begins, most, exclude_self = near
+    for pivot in pivots:
+        mine = places[starts[pivot] : starts[pivot + 1]]
+        first = begins[pivot]
+        last = min(begins[pivot + 1], first + most)
+        if len(mine) == 0 or first == last:
+            continue
+        products = np.dot(rows[mine // probes], vectors[order[first:last]].T)
+        for i in range(len(mine)):
+            query, heap = mine[i] // probes, best[mine[i]]
+            for j in range(last - first):
+                other = order[first + j]
+                value = products[i, j] * scale[other] - shift[other] - error[query]
+                if value > heap[0] and not (exclude_self and ids[query] == own_ids[other]):
+                    _replace_least(heap, value)
 
 
 @_compiled()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ember.similarity import bounds
 from ember.similarity.block import Block, Float32, Float64, Int64, check_pair, nearest_pivots
 from ember.similarity.scores import tie_floor
-from ember.similarity.threads import run_tiles, tensor
+from ember.similarity.threads import plain, run_tiles
+
+if TYPE_CHECKING:
+    from ember.similarity import loops
 
 PROBES = 4
 MAX_ROWS = 1024
@@ -18,105 +23,79 @@ MAX_ROWS = 1024
 
 
 def seed_floor(
-    queries: Block,
-    blocks: Sequence[Block],
-    k: int,
-    *,
-    exclude_self: bool,
-    threads: int,
-    device: str,
+    queries: Block, blocks: Sequence[Block], k: int, *, exclude_self: bool, threads: int
 ) -> Float64:
     """A value F (bounds.py) that at least k rows of all blocks reach, -inf where none was found.
 
     Returns:
         (q,) float64, low enough for rows that tie with the k-th in float32.
     """
-    seen = _Seen(queries, k, exclude_self, device)
-    # Some pivots at a time: threads that meet after each would wait for each other.
-    parts = [list(seen.asking)[first :: 2 * threads] for first in range(2 * threads)]
+    from ember.similarity import loops
+
+    asking = _Asking(queries)
+    best = np.full((asking.places.size, k), -np.inf, np.float32)
+    # Several pivots at a time: threads that meet after each would wait for each other.
+    parts = [np.arange(first, asking.pivots, 4 * threads) for first in range(4 * threads)]
     for block in blocks:
         check_pair(queries, block)
-        for _ in run_tiles(partial(seen.look, _Near(block)), parts, threads):
-            pass
-    return seen.floor()
+        if len(block):
+            rows, near = asking.rows(block), _near(block, exclude_self)
+            for _ in run_tiles(partial(loops.look, rows, near, best=best), parts, threads):
+                pass
+    return _floor(queries, best)
 
 
-class _Near:
-    """The rows of a block by pivot, and what makes values of products with them.
+class _Asking:
+    """Queries by the pivots that they probe. Each fills places of its own, so no two share any."""
 
-    A value, product * scale - shift - error, rises and falls with a lower bound of F; see
-    `_Seen.floor`.
-    """
-
-    def __init__(self, block: Block) -> None:
-        self.rows = block.rows
-        self.order = np.argsort(block.pivot, kind="stable")
-        pivots = np.arange(max(1, len(block.basis.pivots)) + 1)
-        self.starts = np.searchsorted(block.pivot[self.order], pivots)
-        self.ids, self.norms = block.ids[self.order], block.norms[self.order]
-        scale, shift = np.ones(len(block)), np.zeros(len(block))
-        if block.metric == "cosine":
-            scale = 1.0 / self.norms
-        elif block.metric == "euclidean":
-            shift = 0.5 * (1.0 + 2.0 * bounds.dot_slack(block.basis.dimension)) * self.norms**2
-        self.scale, self.shift = scale.astype(np.float32), shift.astype(np.float32)
-
-    def of(self, pivot: int) -> slice:
-        """Where the rows of a pivot are, the first ones of them."""
-        start, stop = self.starts[pivot : pivot + 2]
-        return slice(start, min(stop, start + MAX_ROWS))
-
-
-class _Seen:
-    """The best values that queries have seen around each pivot that they probe.
-
-    asking: for each pivot, the places of ``best`` that it fills, so that no two pivots share any.
-    best: (q * probes, k) float32, heaps.
-    """
-
-    def __init__(self, queries: Block, k: int, exclude_self: bool, device: str) -> None:
-        self.queries, self.exclude_self, self.device = queries, exclude_self, device
-        self.slack = bounds.dot_slack(queries.basis.dimension)
+    def __init__(self, queries: Block) -> None:
         probes = nearest_pivots(queries.prefix, queries.basis, PROBES)
+        self.queries, self.pivots = queries, max(1, len(queries.basis.pivots))
         self.probes = probes.shape[1]
-        self.best = np.full((probes.size, k), -np.inf, np.float32)
-        order = np.argsort(probes, axis=None, kind="stable")
-        pivots, starts = np.unique(probes.ravel()[order], return_index=True)
-        places = np.split(order, starts)[1:]
-        self.asking = dict(zip(pivots.tolist(), places, strict=True))
+        self.places, self.starts = _by_pivot(probes.ravel(), self.pivots)
 
-    def look(self, near: _Near, pivots: list[int]) -> None:
-        """Compare the rows of some pivots with the queries that probe them."""
-        for pivot in pivots:
-            part = near.of(pivot)
-            if part.start < part.stop:
-                self._look(near, part, self.asking[pivot])
+    def rows(self, block: Block) -> loops.Asking:
+        """With the error of values of products with the block's rows."""
+        queries, error = self.queries, np.zeros(len(self.queries))
+        if queries.metric == "inner_product":
+            slack = bounds.dot_slack(queries.basis.dimension)
+            error = slack * queries.norms * block.norms.max() + bounds.TINY
+        return (
+            plain(queries.rows), plain(queries.ids), error.astype(np.float32), self.places,
+            self.starts, self.probes,
+        )  # fmt: skip
 
-    def _look(self, near: _Near, part: slice, places: Int64) -> None:
-        from ember.similarity import loops
 
-        query = places // self.probes
-        a = tensor(self.queries.rows[query]).to(self.device)
-        b = tensor(near.rows[near.order[part]]).to(self.device)
-        products: Float32 = (a @ b.T).cpu().numpy()
-        if self.exclude_self:
-            products[self.queries.ids[query][:, None] == near.ids[part]] = -np.inf
-        error = np.zeros(len(query))
-        if self.queries.metric == "inner_product":
-            largest = near.norms[part].max()
-            error = self.slack * self.queries.norms[query] * largest + bounds.TINY
-        value = near.scale[part], near.shift[part], error.astype(np.float32)
-        loops.keep_best(products, value, places, self.best)
+def _near(block: Block, exclude_self: bool) -> loops.Near:
+    """A block's rows by pivot, and what makes values of products with them.
 
-    def floor(self) -> Float64:
-        """(q,) lower bounds of the k-th best F."""
-        k = self.best.shape[1]
-        seen = self.best.reshape(len(self.queries), self.probes * k)
-        values = np.partition(seen, -k, axis=1)[:, -k].astype(np.float64)
-        norms = self.queries.norms
-        if self.queries.metric == "cosine":
-            values = values / norms - self.slack
-        elif self.queries.metric == "euclidean":
-            # slack |a| |b| is at most slack (|a|^2 + |b|^2) / 2; `_Near` took the half of |b|.
-            values -= 0.5 * (1.0 + 2.0 * self.slack) * norms**2 + bounds.TINY
-        return tie_floor(values)
+    A value, product * scale - shift - error, rises and falls with a lower bound of F; see `_floor`.
+    """
+    scale, shift = np.ones(len(block)), np.zeros(len(block))
+    if block.metric == "cosine":
+        scale = 1.0 / block.norms
+    elif block.metric == "euclidean":
+        shift = 0.5 * (1.0 + 2.0 * bounds.dot_slack(block.basis.dimension)) * block.norms**2
+    return (
+        plain(block.rows), plain(block.ids), scale.astype(np.float32), shift.astype(np.float32),
+        *_by_pivot(block.pivot, max(1, len(block.basis.pivots))), MAX_ROWS, exclude_self,
+    )  # fmt: skip
+
+
+def _by_pivot(owners: NDArray[np.int32], pivots: int) -> tuple[Int64, Int64]:
+    """Positions by pivot, and where each pivot's begin."""
+    order = np.argsort(owners, kind="stable")
+    return order, np.searchsorted(owners[order], np.arange(pivots + 1))
+
+
+def _floor(queries: Block, best: Float32) -> Float64:
+    """(q,) lower bounds of the k-th best F."""
+    k, slack = best.shape[1], bounds.dot_slack(queries.basis.dimension)
+    seen = best.reshape(len(queries), -1 if len(queries) else k)
+    values = np.partition(seen, -k, axis=1)[:, -k].astype(np.float64)
+    if queries.metric == "cosine":
+        values = values / queries.norms - slack
+    elif queries.metric == "euclidean":
+        # slack |a| |b| is at most slack (|a|^2 + |b|^2) / 2; `_near` took the half of |b|.
+        values -= 0.5 * (1.0 + 2.0 * slack) * queries.norms**2 + bounds.TINY
+    return tie_floor(values)

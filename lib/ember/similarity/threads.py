@@ -46,6 +46,12 @@ def tensor(array: NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
+def plain(array: NDArray[Any]) -> NDArray[Any]:
+    """The array as compiled loops take it: of numpy's own class, and writeable as by `tensor`."""
+    result: NDArray[Any] = tensor(array).numpy()
+    return result
+
+
 class _Writeable:
     def __init__(self, array: NDArray[Any]) -> None:
         interface = dict(array.__array_interface__)

@@ -20,7 +20,7 @@ from ember.similarity.block import Block, Float32, Float64, Int64
 from ember.similarity.pack import Filter, common_residual, pack
 from ember.similarity.projection import METRICS
 from ember.similarity.scores import float32_below
-from ember.similarity.threads import tensor
+from ember.similarity.threads import plain, tensor
 
 if TYPE_CHECKING:
     import torch
@@ -52,11 +52,9 @@ class Side:
 
     @classmethod
     def of(cls, block: Block, packed: torch.Tensor, keys: Int64) -> Side:
-        # Compiled loops take plain, writable arrays; see `tensor`.
-        arrays = (tensor(array).numpy() for array in (block.rows, block.norms, keys))
-        return cls(packed, *arrays)
+        return cls(packed, plain(block.rows), plain(block.norms), plain(keys))
 
-    def plain(self) -> loops.Rows:
+    def arrays(self) -> loops.Rows:
         """For compiled loops; on the CPU."""
         return self.packed.numpy(), self.rows, self.norms, self.keys
 
@@ -121,7 +119,9 @@ def candidates(
     first = 0
     while first < len(right.rows) and len(left.rows):
         room = _room(len(left.rows) * TILE_COLUMNS)
-        count, first = loops.candidates(left.plain(), right.plain(), rule, floor, best, first, room)
+        count, first = loops.candidates(
+            left.arrays(), right.arrays(), rule, floor, best, first, room
+        )
         if count:
             _, i, j, value, error = room
             # Copies: the room is used again.

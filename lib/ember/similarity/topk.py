@@ -28,12 +28,14 @@ from ember.similarity.plan import Plan, choose_parts
 from ember.similarity.scores import filter_value, similarities
 from ember.similarity.seeds import seed_floor
 from ember.similarity.threads import default_threads, run_tiles
-from ember.similarity.tiles import TILE_ROWS, Candidates, Side, Which, candidates, to_device
+from ember.similarity.tiles import TILE_ROWS, Side, Which, candidates, to_device
 
 PART_ROWS = 1024
 """Queries that share a filter, at most: a task."""
+PLANNED_BLOCKS = 4
+"""Blocks that are searched by the filters that suit the first of them."""
 MAX_PENDING = 1 << 19
-"""Candidates of one tile of queries that wait for their exact score."""
+"""Candidates of one part of the queries that wait for their exact score."""
 
 
 def top_k(
@@ -93,18 +95,21 @@ def search(
     """
     result = Neighbours(found.ids.copy(), found.similarity.copy())
     threads = threads or default_threads()
+    parts: list[Int64] = []
+    plans: list[Plan] = []
     k = found.ids.shape[1]
-    seeds = seed_floor(
-        queries, corpus, k, exclude_self=exclude_self, threads=threads, device=device
-    )
-    for block in corpus:
-        if len(queries) == 0 or len(block) == 0:
+    seeds = seed_floor(queries, corpus, k, exclude_self=exclude_self, threads=threads)
+    for number, block in enumerate(corpus if len(queries) else ()):
+        if len(block) == 0:
             continue
         floor = np.maximum(filter_value(queries.metric, result.similarity[:, -1]), seeds)
-        parts = _parts(floor, threads)
-        plans = [plan] * len(parts) if plan else choose_parts(queries, block, floor, parts, device)
+        if number % PLANNED_BLOCKS == 0 or not parts:
+            parts = _parts(floor, threads)
+            plans = (
+                [plan] * len(parts) if plan else choose_parts(queries, block, floor, parts, device)
+            )
         work = _Search(queries, block, floor, result, exclude_self, device)
-        for _ in run_tiles(work.run, work.tasks(parts, [p.filter for p in plans]), threads):
+        for _ in run_tiles(work.run, work.tasks(parts, plans, threads), threads):
             pass
     return result
 
@@ -135,39 +140,39 @@ class _Search:
     exclude_self: bool
     device: str
 
-    def tasks(self, parts: list[Int64], filters: list[Filter]) -> Iterator[_Task]:
-        """Tasks, by filter: the block is packed for one filter at a time."""
-        for how in dict.fromkeys(filters):
-            residual = common_residual(self.queries, self.block, how)
-            packed = pack(self.block, how, right=True, residual=residual)
-            right = Side.of(self.block, to_device(packed, how, self.device), self.block.ids)
-            for part, own in zip(parts, filters, strict=True):
-                if own == how:
-                    yield _Task(part, how, residual, right)
+    def tasks(self, parts: list[Int64], plans: list[Plan], threads: int) -> Iterator[_Task]:
+        """A task for each part; the block is packed for each filter before."""
+        filters = list(dict.fromkeys(plan.filter for plan in plans))
+        sides = dict(zip(filters, run_tiles(self._side, filters, threads), strict=True))
+        for part, plan in zip(parts, plans, strict=True):
+            yield _Task(part, plan.filter, *sides[plan.filter])
+
+    def _side(self, how: Filter) -> tuple[float, Side]:
+        residual = common_residual(self.queries, self.block, how)
+        packed = pack(self.block, how, right=True, residual=residual)
+        return residual, Side.of(self.block, to_device(packed, how, self.device), self.block.ids)
 
     def run(self, task: _Task) -> None:
-        """Search the whole block for some queries, a tile of them at a time."""
-        for start in range(0, len(task.part), TILE_ROWS):
-            self._search(task, task.part[start : start + TILE_ROWS])
-
-    def _search(self, task: _Task, part: Int64) -> None:
-        queries = self.queries.take(part)
-        found = Neighbours(self.result.ids[part], self.result.similarity[part])
-        tile = _Tile(queries, self.block, self.floor[part], found)
+        """Search the whole block for some queries."""
+        queries = self.queries.take(task.part)
+        found = Neighbours(self.result.ids[task.part], self.result.similarity[task.part])
+        answer = _Answer(queries, self.block, self.floor[task.part], found)
         packed = pack(queries, task.how, right=False, residual=task.residual)
         left = Side.of(queries, to_device(packed, task.how, self.device), queries.ids)
         which = Which.OTHER_KEYS if self.exclude_self else Which.ALL
-        for some in candidates(
-            left, task.right, queries.metric, tile.floor, tile.best, which=which
-        ):
-            tile.take(some)
-        tile.score_pending()
-        self.result.ids[part] = tile.found.ids
-        self.result.similarity[part] = tile.found.similarity
+        for start in range(0, len(queries), TILE_ROWS):
+            tile = slice(start, start + TILE_ROWS)
+            floor, best = answer.floor[tile], answer.best[tile]
+            rows = left.take(tile)
+            for some in candidates(rows, task.right, queries.metric, floor, best, which=which):
+                answer.take(some.i + start, some.j, some.value + some.error)
+        answer.score_pending()
+        self.result.ids[task.part] = answer.found.ids
+        self.result.similarity[task.part] = answer.found.similarity
 
 
-class _Tile:
-    """The running answer for one tile of queries.
+class _Answer:
+    """The running answer for some queries.
 
     floor, best: what `candidates` raises.
     """
@@ -176,23 +181,22 @@ class _Tile:
         self.queries, self.block, self.found = queries, block, found
         self.floor = floor
         self.best: Float32 = np.full(found.ids.shape, -np.inf, np.float32)
-        self.pending: list[Candidates] = []
+        self.pending: list[tuple[Int64, Int64, Float64]] = []
         self.waiting = 0
 
-    def take(self, some: Candidates) -> None:
-        """Keep candidates until there are enough of them to be scored."""
-        self.pending.append(some)
-        self.waiting += len(some.i)
+    def take(self, i: Int64, j: Int64, upper: Float64) -> None:
+        """Keep candidates, with upper bounds of F, until there are enough of them to be scored."""
+        self.pending.append((i, j, upper))
+        self.waiting += len(i)
         if self.waiting > MAX_PENDING:
             self.score_pending()
 
     def score_pending(self) -> None:
         """Exact scores for the candidates that still reach the floor."""
-        parts = [(some.i, some.j, some.value + some.error) for some in self.pending]
-        self.pending, self.waiting = [], 0
-        if not parts:
+        if not self.pending:
             return
-        i, j, upper = (np.concatenate(column) for column in zip(*parts, strict=True))
+        i, j, upper = (np.concatenate(parts) for parts in zip(*self.pending, strict=True))
+        self.pending, self.waiting = [], 0
         possible = upper >= self.floor[i]
         i, j = i[possible], j[possible]
         similarity = similarities(self.queries, self.block, i, j)
