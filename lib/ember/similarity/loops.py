@@ -99,7 +99,7 @@ def candidates(
             row, column = i[place], first + j[place]
             if not _counts(keys[row], keys_right[column], which):
                 continue
-            dot = grid[row, column - first] if dense else _dot(vectors[row], vectors_right[column])
+            dot = grid[row, column - first] if dense else _dot(vectors, row, vectors_right, column)
             near, off = _bounded(dot, norms[row], norms_right[column], metric, slack)
             if _offered(row, near, off, floor, best):
                 i[kept], j[kept], value[kept], error[kept] = row, column, near, off
@@ -167,12 +167,13 @@ def reaching(grid: NDArray[Any], least: NDArray[Any], row: Int64, column: Int64)
             some = np.int32(0)
             for place in range(RUN):
                 some = np.int32(some | np.int32(grid[i, start + place] >= floor))
-            if some:
-                for j in range(start, start + RUN):
-                    if grid[i, j] >= floor:
-                        row[found] = i
-                        column[found] = j
-                        found += 1
+            for eight in range(start, start + RUN if some else start, 8):
+                if _largest_of_eight(grid, i, eight) >= floor:
+                    for j in range(eight, eight + 8):
+                        if grid[i, j] >= floor:
+                            row[found] = i
+                            column[found] = j
+                            found += 1
         for j in range(whole, grid.shape[1]):
             if grid[i, j] >= floor:
                 row[found] = i
@@ -181,11 +182,21 @@ def reaching(grid: NDArray[Any], least: NDArray[Any], row: Int64, column: Int64)
     return found
 
 
+@_compiled()
+def _largest_of_eight(grid: NDArray[Any], i: int, j: int) -> Any:
+    """Of grid[i, j : j + 8]; a tree becomes a few vector instructions, unlike a loop."""
+    a, b = max(grid[i, j], grid[i, j + 1]), max(grid[i, j + 2], grid[i, j + 3])
+    c, d = max(grid[i, j + 4], grid[i, j + 5]), max(grid[i, j + 6], grid[i, j + 7])
+    e, f = max(a, b), max(c, d)
+    return max(e, f)
+
+
 @_compiled(fastmath=_ANY_ORDER)
-def _dot(a: Float32, b: Float32) -> np.float32:
+def _dot(left: Float32, i: int, right: Float32, j: int) -> np.float32:
+    """Of left[i] and right[j]; to slice them here would cost as much as the product."""
     total = np.float32(0.0)
-    for k in range(len(a)):
-        total += a[k] * b[k]
+    for k in range(left.shape[1]):
+        total += left[i, k] * right[j, k]
     return total
 
 
