@@ -8,7 +8,7 @@ the comparison with faiss. Writes similarity.json and, for the cost by rows, sim
 
 kernel: the job's phases `pack` and the comparison itself, from its manifest, against the kernel on
     the same blocks and as many threads; once right after Spark has started, and once in a session
-    that has done the same job on 2,000 rows (its workers run, its classes are loaded and compiled).
+    that has done the same job before (its workers run, its classes are loaded and compiled).
 spark: row pairs per second of a search job and of Spark's nearestByJoin, both on all cores; the
     latter on fewer rows, since it compares all of them in the JVM.
 cost: seconds of a join of a table with itself for 10, 20, 50, 100 and 200 thousand rows.
@@ -94,12 +94,11 @@ def kernel(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[
     """The job's speed as a share of the kernel's."""
     queries, corpus = enlarge(vectors, args.queries, args.rows, args.seed)
     files = table(queries, folder / "queries"), table(corpus, folder / "corpus")
-    few = table(queries[:2000], folder / "few")
     rows = []
     for name, alone in (("join", _join_alone), ("search", _search_alone)):
         seconds, found = alone(queries, corpus)
         for session in ("new", "warm"):
-            job = run(name, files, folder, (few, few) if session == "warm" else None)
+            job = run(name, files, folder, twice=session == "warm")
             if found != job["manifest"]["counts"]["rows"]:
                 told = job["manifest"]["counts"]["rows"]
                 sys.exit(f"the {name} job has {told} rows, not {found}")
@@ -146,7 +145,7 @@ def _search_alone(queries: np.ndarray, corpus: np.ndarray) -> tuple[float, int]:
 def spark(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Row pairs per second: the search job, and nearestByJoin on what it can do in some minutes."""
     rows = []
-    few = 500, 20_000
+    few = 50, 20_000  # all pairs of vectors are sorted: more would fill the disk
     small = enlarge(vectors, *few, args.seed)
     files = table(small[0], folder / "few"), table(small[1], folder / "some")
     answer = folder / "nearest.json"
@@ -234,16 +233,15 @@ def run(
     name: str,
     files: tuple[str, str | None],
     folder: Path,
-    before: tuple[str, str | None] | None = None,
+    *,
+    twice: bool = False,
 ) -> dict[str, Any]:
     """Run a job on two tables, or on one with itself; its manifest, memory and output.
 
-    before: tables that the same session does the job on first.
+    twice: in one session; the second run's are returned.
     """
     output = folder / f"{name}.out"
-    runs = [_settings(name, files, output)]
-    if before:
-        runs.insert(0, _settings(name, before, folder / f"{name}.before"))
+    runs = [_settings(name, files, output)] * (2 if twice else 1)
     command = [sys.executable, "-c", SESSION, name, json.dumps(runs)]
     measured: Measured = measure(command, folder / f"{name}.log", {})
     manifest = json.loads((output / "_manifest.json").read_text())

@@ -19,7 +19,7 @@ from ember.engine.stats import TaskStats
 
 __all__ = ["Written", "batches", "frame", "wanted_tasks", "write"]
 
-_TASKS_PER_CORE = 4
+_TASKS_PER_CORE = 2
 _OUTPUT_ROWS = 1 << 16
 _WATCH_SECONDS = 1.0
 Task = TypeVar("Task")
