@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ember.similarity import bounds
 from ember.similarity.projection import Basis, fit_basis
-from ember.similarity.threads import default_threads, run_tiles, tensor
+from ember.similarity.threads import default_threads, run_tiles
 
 CHUNK_ROWS = 2048
 
@@ -83,7 +83,7 @@ class Block:
         key = int(np.load(folder / "basis_key.npy"))
         if key != basis.key:
             raise ValueError(f"block {folder} was packed with another basis; pack it with this one")
-        # Mode "c": torch wants memory that it may write to, and never does.
+        # Mode "c": torch and compiled loops want memory that they may write to, and never do.
         return cls(basis, *(np.load(folder / f"{name}.npy", mmap_mode="c") for name in _ARRAYS))
 
 
@@ -103,7 +103,7 @@ def prepare(
         metric: cosine, inner_product or euclidean.
         basis: of all the blocks that will meet this one; fitted on ``matrix`` where it is None.
         ids: (n,) int64, unique; 0..n-1 where it is None.
-        threads: default: OMP_NUM_THREADS, else what torch uses.
+        threads: default: OMP_NUM_THREADS, else all cores.
 
     Raises:
         ValueError: shapes or dtype do not fit, a basis for another metric, values not finite, zero
@@ -140,10 +140,8 @@ def _pack_rows(
     rows: Float32, basis: Basis
 ) -> tuple[Float64, Float32, Float32, Float64, NDArray[np.int32]]:
     """Norms, prefixes, tails, squared lengths and pivots of some rows."""
-    import torch
-
     norms, lengths, vectors = _vectors(rows, basis)
-    prefix = torch.mm(tensor(vectors), tensor(basis.directions)).numpy()
+    prefix = vectors @ basis.directions
     tails = _tails(prefix, lengths, basis.widths)
     return norms, prefix, tails, lengths, nearest_pivots(prefix, basis, 1)[:, 0]
 

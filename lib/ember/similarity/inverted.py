@@ -26,7 +26,7 @@ from ember.similarity.neighbours import NOBODY, Neighbours, best_of
 from ember.similarity.node import Shelf
 from ember.similarity.projection import Basis
 from ember.similarity.scores import filter_value, float32_below, similarities, tie_floor
-from ember.similarity.threads import run_tiles, tensor
+from ember.similarity.threads import run_tiles
 
 TILE_ROWS, TILE_COLUMNS = 1024, 2048
 FLUSH_TILES = 32
@@ -201,7 +201,7 @@ class _Search:
         A value is F but for what depends on the query alone: see `_to_floor`.
         """
         norms = self.queries.norms[query]
-        values: Float32 = (tensor(self.queries.rows[query]) @ tensor(rows.rows).T).numpy()
+        values: Float32 = self.queries.rows[query] @ rows.rows.T
         largest = float(rows.norms.max())
         if self.metric == "cosine":
             values *= (1.0 / rows.norms).astype(np.float32)

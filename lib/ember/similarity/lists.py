@@ -24,7 +24,7 @@ from ember.similarity import bounds
 from ember.similarity.block import Float32, Int64, prepare
 from ember.similarity.neighbours import Neighbours
 from ember.similarity.projection import Basis, fit_basis
-from ember.similarity.threads import run_tiles, tensor
+from ember.similarity.threads import load_torch, run_tiles, tensor
 from ember.similarity.topk import search
 
 ITERATIONS = 6
@@ -123,6 +123,7 @@ def fit_lists(sample: Float32, metric: str, count: int, *, seed: int = 0) -> Lis
     radius = float(norms.max()) or 1.0 if metric == "inner_product" else 1.0
     points = _points(sample, metric, radius, False)
     spherical = metric != "euclidean"
+    load_torch()
     (centroids,) = run_tiles(
         lambda rows: _lloyd(rows, count, spherical, np.random.default_rng(seed)), [points], 1
     )

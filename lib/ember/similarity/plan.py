@@ -14,16 +14,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 
-from ember.similarity.block import Block, Float64, Int64, prepare
+from ember.similarity.block import Block, Float32, Float64, Int64, prepare
 from ember.similarity.pack import Filter
-from ember.similarity.threads import run_tiles
+from ember.similarity.threads import load_torch, run_tiles
 from ember.similarity.tiles import (
     TILE_COLUMNS,
     TILE_ROWS,
+    Operand,
     Side,
     Which,
     candidates,
@@ -73,6 +75,8 @@ class Costs:
 @lru_cache(maxsize=8)
 def measure(dimension: int, device: str) -> Costs:
     """Time the products of one tile, and the dot products of survivors, on one thread."""
+    if "bfloat16" in _precisions(device):
+        load_torch()
     (costs,) = run_tiles(lambda d: _measure(d, device), [dimension], 1)
     return costs
 
@@ -104,7 +108,7 @@ def choose_parts(
         for width in (None, *left.basis.widths):
             how = Filter(width, precision)
             a, b = operands(sample, right, how, "cpu")
-            bound = a.float().numpy() @ b.float().numpy().T
+            bound = _float32(a) @ _float32(b).T
             through = np.count_nonzero(bound >= floor[:, None], axis=1) / len(right)
             shares = np.array([p.mean() for p in np.split(through, ends[:-1])])
             table[how] = costs.of(how, a.shape[1], shares), shares
@@ -147,7 +151,7 @@ def _measure(dimension: int, device: str) -> Costs:
 
     base: dict[str, float] = {}
     slope: dict[str, float] = {}
-    for precision in ("float32", "bfloat16"):
+    for precision in _precisions(device):
         wide = pair(WIDE, precision, np.inf)
         if slope and wide > base["float32"] + slope["float32"] * WIDE:
             continue  # no fast path for this precision here
@@ -161,6 +165,20 @@ def _measure(dimension: int, device: str) -> Costs:
     survivor = max(some - nothing, 0.0) / PROBE_SHARE
     log.debug("measured on %s: base %s, slope %s, survivor %.3g ns", device, base, slope, survivor)
     return Costs(base, slope, survivor)
+
+
+def _precisions(device: str) -> list[str]:
+    """Those that may be fast; without bfloat16, torch is not needed on the CPU."""
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text("utf-8") if device == "cpu" and cpu.exists() else ""
+    low = device != "cpu" or "avx512_bf16" in flags or "amx_bf16" in flags
+    return ["float32", "bfloat16"] if low else ["float32"]
+
+
+def _float32(operand: Operand) -> Float32:
+    """An operand on the CPU as an array."""
+    array: Float32 = operand if isinstance(operand, np.ndarray) else operand.float().numpy()
+    return array
 
 
 def _best(action: Callable[[], object], clock: Callable[[], int]) -> float:

@@ -7,6 +7,7 @@ not all of them.
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,29 +28,30 @@ Result = TypeVar("Result")
 
 
 def default_threads() -> int:
-    """OMP_NUM_THREADS where it is set (Spark sets it to the task's cores), else torch's choice."""
-    import torch
-
+    """OMP_NUM_THREADS where it is set (Spark sets it to the task's cores), else all cores."""
     value = os.environ.get("OMP_NUM_THREADS", "")
-    return int(value) if value.isdigit() and int(value) > 0 else torch.get_num_threads()
-
-
-def tensor(array: NDArray[Any]) -> torch.Tensor:
-    """A tensor that shares the array's memory, also when that is read-only (Arrow, mmap).
-
-    torch has no read-only tensors; nothing here writes to what this returns.
-    """
-    import torch
-
-    if not array.flags.writeable:
-        array = np.asarray(_Writeable(array))
-    return torch.from_numpy(array)
+    return int(value) if value.isdigit() and int(value) > 0 else os.cpu_count() or 1
 
 
 def plain(array: NDArray[Any]) -> NDArray[Any]:
-    """The array as compiled loops take it: of numpy's own class, and writeable as by `tensor`."""
-    result: NDArray[Any] = tensor(array).numpy()
-    return result
+    """The array for compiled loops and torch: of numpy's own class, and writeable.
+
+    It shares the memory, also of an array that is read-only (Arrow, mmap); neither torch, which has
+    no read-only tensors, nor any loop here writes to what this is used for.
+    """
+    return np.asarray(array if array.flags.writeable else _Writeable(array))
+
+
+def tensor(array: NDArray[Any]) -> torch.Tensor:
+    """A tensor that shares the array's memory; see `plain`."""
+    import torch
+
+    return torch.from_numpy(plain(array))
+
+
+def load_torch() -> None:
+    """For tiles that use it, before `run_tiles`, which sets up the torch that is there."""
+    import_module("torch")
 
 
 class _Writeable:
@@ -64,13 +66,8 @@ def run_tiles(
     work: Callable[[Task], Result], tasks: Iterable[Task], threads: int
 ) -> Iterator[Result]:
     """Results of ``work`` in the order of the tasks, at most 2 ``threads`` of them in flight."""
-    import torch
-
-    own = torch.get_num_threads()
     blas = _blas().limit(limits=1, user_api="blas")
-    with _full_precision(), blas, ThreadPoolExecutor(
-        threads, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:  # fmt: skip
+    with _torch_alone() as alone, blas, ThreadPoolExecutor(threads, initializer=alone) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for task in tasks:
@@ -81,8 +78,6 @@ def run_tiles(
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            # The setting is per thread, but also the default of threads that are yet to start.
-            torch.set_num_threads(own)
 
 
 @lru_cache(maxsize=1)
@@ -95,17 +90,25 @@ def _blas() -> threadpoolctl.ThreadpoolController:
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
-    """Float32 products that are float32: no TF32 or bfloat16 inside, as bounds.py supposes."""
-    import torch
+def _torch_alone() -> Iterator[Callable[[], None]]:
+    """What gives a thread one of torch's threads; and float32 products that are float32.
 
-    before = torch.get_float32_matmul_precision()
+    No TF32 or bfloat16 inside, as bounds.py supposes. Where torch is not loaded it is not needed:
+    see `load_torch`.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield lambda: None
+        return
+    own, before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     matmul = torch.backends.cuda.matmul
     reduced = matmul.allow_bf16_reduced_precision_reduction
     torch.set_float32_matmul_precision("highest")
     matmul.allow_bf16_reduced_precision_reduction = False
     try:
-        yield
+        yield lambda: torch.set_num_threads(1)
     finally:
+        # The setting is per thread, but also the default of threads that are yet to start.
+        torch.set_num_threads(own)
         torch.set_float32_matmul_precision(before)
         matmul.allow_bf16_reduced_precision_reduction = reduced

@@ -57,7 +57,7 @@ def threshold_pairs(
         right: another one of the same basis; with ``triangle`` the same block.
         threshold: score, or distance for Euclidean.
         triangle: each pair once, without the diagonal: left position < right position.
-        threads: default: OMP_NUM_THREADS, else what torch uses.
+        threads: default: OMP_NUM_THREADS, else all cores.
         device: cpu or cuda.
         plan: the filter to use; by default one is chosen on a sample.
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from ember.similarity import loops
 
+Operand = Any
+"""(n, w) float32 array, or a tensor: in bfloat16, or on a GPU."""
 TILE_ROWS = 256
 TILE_COLUMNS = 1024
 _FOUND_TILES = 4
@@ -45,18 +47,18 @@ class Which(IntEnum):
 class Side:
     """Rows on one side of a comparison: (n, w) packed, (n, d) rows, (n,) norms and int64 keys."""
 
-    packed: torch.Tensor
+    packed: Operand
     rows: Float32
     norms: Float64
     keys: Int64
 
     @classmethod
-    def of(cls, block: Block, packed: torch.Tensor, keys: Int64) -> Side:
+    def of(cls, block: Block, packed: Operand, keys: Int64) -> Side:
         return cls(packed, plain(block.rows), plain(block.norms), plain(keys))
 
     def arrays(self) -> loops.Rows:
-        """For compiled loops; on the CPU."""
-        return self.packed.numpy(), self.rows, self.norms, self.keys
+        """For compiled loops; packed as an array."""
+        return np.asarray(self.packed), self.rows, self.norms, self.keys
 
     def take(self, part: slice) -> Side:
         return Side(*(getattr(self, field.name)[part] for field in fields(self)))
@@ -72,9 +74,7 @@ class Candidates:
     error: Float64
 
 
-def operands(
-    left: Block, right: Block, how: Filter, device: str
-) -> tuple[torch.Tensor, torch.Tensor]:
+def operands(left: Block, right: Block, how: Filter, device: str) -> tuple[Operand, Operand]:
     """Both operands of the filter product, (n, w) each, on the device."""
     residual = common_residual(left, right, how)
     a = pack(left, how, right=False, residual=residual)
@@ -82,8 +82,10 @@ def operands(
     return to_device(a, how, device), to_device(b, how, device)
 
 
-def to_device(packed: Float32, how: Filter, device: str) -> torch.Tensor:
-    """A packed block as a tensor of the filter's precision."""
+def to_device(packed: Float32, how: Filter, device: str) -> Operand:
+    """A packed block in the filter's precision: an array as it is, or a tensor of torch's."""
+    if device == "cpu" and how.precision == "float32":
+        return packed
     import torch
 
     dtype = torch.bfloat16 if how.precision == "bfloat16" else torch.float32
@@ -104,12 +106,10 @@ def candidates(
         best: (a, k) float32, lower bounds of the k best F of each left row, as heaps; changed.
             With k = 0 floors stay.
     """
-    import torch
-
     from ember.similarity import loops
 
     rule = (int(which), METRICS.index(metric), bounds.dot_slack(left.rows.shape[1]))
-    if left.packed.device.type != "cpu" or left.packed.dtype != torch.float32:
+    if not isinstance(left.packed, np.ndarray):
         step = _FOUND_TILES * TILE_COLUMNS if left.packed.device.type == "cpu" else len(right.rows)
         for start in range(0, len(right.rows), max(step, 1)):
             part = right.take(slice(start, start + step))
@@ -149,10 +149,11 @@ def _passed(
     """`candidates` by torch, on the device of the packed rows."""
     from ember.similarity import loops
 
-    i, j = _survivors(left.packed, right.packed, float32_below(floor))
+    a: torch.Tensor = left.packed
+    i, j = _survivors(a, right.packed, float32_below(floor))
     counted = loops.counts_all(left.keys[i], right.keys[j], rule[0])
     i, j = i[counted], j[counted]
-    dots = dots_at(left.rows, right.rows, i, j, left.packed.device)
+    dots = dots_at(left.rows, right.rows, i, j, a.device)
     norms = left.norms[i], right.norms[j]
     value, error, kept = loops.offer(i, dots, norms, rule, floor, best)
     return i[kept], j[kept], value[kept], error[kept]

@@ -56,7 +56,7 @@ def top_k(
             twice.
         k: places.
         exclude_self: leave out corpus rows that have the query's own id.
-        threads: default: OMP_NUM_THREADS, else what torch uses.
+        threads: default: OMP_NUM_THREADS, else all cores.
         device: cpu or cuda.
         plan: the filter to use; by default one is chosen for each tile of queries.
 
