@@ -161,6 +161,19 @@ def steps():
     ]
 
 
+def test_a_training_shows_its_accuracy_and_a_classification_by_its_head_its_counts():
+    metrics = {"test": {"accuracy": 0.9375}}
+    trained = {**MANIFEST, "head": {"metrics": metrics}, "counts": {"rows": 41}}
+    labelled = {**MANIFEST, "head": "5f0c2a", "counts": {"rows": 43}}
+    given = [
+        Step("head", "train", "ran", 1.0, "out/h", trained),
+        Step("labels", "classify", "ran", 1.0, "out/l", labelled),
+    ]
+    texts = check_safe(render_steps(given, MANIFEST)).texts
+    assert "test accuracy" in texts
+    assert {"0.9375", "41", "43"} <= set(texts)
+
+
 def test_the_page_of_a_pipeline_has_all_that_its_steps_have_alone():
     given = steps()
     page = check_safe(render_steps(given, MANIFEST))

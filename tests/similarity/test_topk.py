@@ -46,6 +46,14 @@ def test_thousands_of_ties_at_place_k_go_to_the_lowest_ids(metric):
     check(corpus[::500], corpus, metric, 10, blocks=2)
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e-40])
+def test_rows_next_to_nothing_hide_no_others(scale):
+    rng = np.random.default_rng(6)
+    corpus = random(rng, 900, 20)
+    corpus[::7] *= np.float32(scale)
+    check(corpus[:120], corpus, "cosine", 8, blocks=2)
+
+
 def test_many_candidates_are_scored_in_bounded_portions(monkeypatch):
     monkeypatch.setattr("ember.similarity.topk.MAX_PENDING", 100)
     monkeypatch.setattr("ember.similarity.tiles.TILE_COLUMNS", 64)

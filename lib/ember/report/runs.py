@@ -45,7 +45,8 @@ def run_section(manifest: Mapping[str, Any], *, whole: bool = False) -> Section:
 
 def count_section(manifest: Mapping[str, Any]) -> Section:
     """The counts of a run whose output has no page, and how right on its test rows a model is."""
-    judged = manifest.get("head", {}).get("metrics", {}).get("test", {})
+    head = manifest.get("head")  # of a training its metrics, of a classification a fingerprint
+    judged = head.get("metrics", {}).get("test", {}) if isinstance(head, Mapping) else {}
     accuracy = manifest.get("test_accuracy", judged.get("accuracy"))
     headlines = [] if accuracy is None else [Headline("test accuracy", shown(accuracy))]
     headlines += [

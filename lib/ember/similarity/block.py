@@ -185,8 +185,8 @@ def _vectors(rows: Float32, basis: Basis) -> tuple[Float64, Float64, Float32]:
     if basis.metric == "cosine":
         if len(norms) and norms.min() == 0:
             raise ValueError("a row has zero norm, which has no cosine; leave it out")
-        inverse = (1.0 / norms).astype(np.float32)
-        return norms, np.ones(len(rows)), rows * inverse[:, None]
+        # In float64: the inverse of a very small norm is no float32 number.
+        return norms, np.ones(len(rows)), (exact / norms[:, None]).astype(np.float32)
     if basis.metric == "inner_product":
         return norms, squares, rows
     exact -= basis.center

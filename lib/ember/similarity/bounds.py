@@ -58,6 +58,8 @@ TINY = 1e-37
 """Absolute allowance for underflow in float32."""
 MAX_NORM = 1e15
 """Norms above this could overflow a float32 product."""
+MIN_NORM = 1e-15
+"""Products of rows with smaller norms could be lost to underflow."""
 
 
 def gamma(terms: int) -> float:

@@ -44,6 +44,7 @@ DENSE_SHARE = 0.1
 RUN = 64
 """Entries that are compared at once: most of such runs have none that counts. With fewer the
 compiler unrolls the loop instead of using vectors."""
+# numba keeps compiled code until this file changes: touch it when a constant of bounds.py changes.
 # A dot product may be summed in any order: bounds.dot_slack allows for all of them.
 _ANY_ORDER = {"reassoc", "contract"}
 
@@ -201,13 +202,22 @@ def _dot(left: Float32, i: int, right: Float32, j: int) -> np.float32:
 
 
 @_compiled()
+def dots(left: Float32, right: Float32, i: Int64, j: Int64) -> Float32:
+    """(p,) float32 dot products of the rows left[i] and right[j]; i and j are (p,) int64."""
+    result = np.empty(len(i), np.float32)
+    for pair in range(len(i)):
+        result[pair] = _dot(left, i[pair], right, j[pair])
+    return result
+
+
+@_compiled()
 def _bounded(
     dot: np.float32, norm: float, other: float, metric: int, slack: float
 ) -> tuple[float, float]:
     """F (bounds.py) of a pair from its float32 dot product, and a bound on its error."""
     value, norms = np.float64(dot), norm * other
     if metric == COSINE:
-        return value / norms, slack
+        return value / norms, slack + bounds.TINY / norms
     error = slack * norms + bounds.TINY
     if metric == EUCLIDEAN:
         halves = 0.5 * (norm * norm + other * other)

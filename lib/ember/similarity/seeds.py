@@ -73,7 +73,9 @@ def _near(block: Block, exclude_self: bool) -> loops.Near:
     """
     scale, shift = np.ones(len(block)), np.zeros(len(block))
     if block.metric == "cosine":
-        scale = 1.0 / block.norms
+        # Rows so short that their float32 products underflow raise no floor.
+        short = block.norms < bounds.MIN_NORM
+        scale, shift = 1.0 / np.where(short, 1.0, block.norms), np.where(short, np.inf, 0.0)
     elif block.metric == "euclidean":
         shift = 0.5 * (1.0 + 2.0 * bounds.dot_slack(block.basis.dimension)) * block.norms**2
     return (

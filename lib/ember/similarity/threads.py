@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -66,8 +67,11 @@ def run_tiles(
     work: Callable[[Task], Result], tasks: Iterable[Task], threads: int
 ) -> Iterator[Result]:
     """Results of ``work`` in the order of the tasks, at most 2 ``threads`` of them in flight."""
-    blas = _blas().limit(limits=1, user_api="blas")
-    with _torch_alone() as alone, blas, ThreadPoolExecutor(threads, initializer=alone) as pool:
+    with (
+        _torch_alone() as alone,
+        _one_blas_thread(),
+        ThreadPoolExecutor(threads, initializer=alone) as pool,
+    ):
         waiting: deque[Future[Result]] = deque()
         try:
             for task in tasks:
@@ -78,6 +82,24 @@ def run_tiles(
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+_lock = threading.Lock()
+_limits: list[Any] = []
+"""One for each `run_tiles` that goes on, in whatever order they end; the first one limits."""
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    with _lock:
+        _limits.append(_limits[0] if _limits else _blas().limit(limits=1, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _lock:
+            limit = _limits.pop()
+            if not _limits:
+                limit.restore_original_limits()
 
 
 @lru_cache(maxsize=1)

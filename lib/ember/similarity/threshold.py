@@ -137,7 +137,7 @@ class _Join:
             )
         if np.isnan(threshold) or (left.metric == "euclidean" and threshold < 0):
             raise ValueError(f"a threshold of {threshold} selects nothing for {left.metric}")
-        self.left, self.right, self.triangle, self.device = left, right, triangle, device
+        self.left, self.right, self.triangle = left, right, triangle
         self.goal = goal(left.metric, threshold)
         self.floor = filter_value(left.metric, self.goal)
         self.certain = certain_value(left.metric, self.goal)

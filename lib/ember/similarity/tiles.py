@@ -34,6 +34,9 @@ TILE_COLUMNS = 1024
 _FOUND_TILES = 4
 """Tiles whose pairs have room, if all of them pass, before they are handed out."""
 
+_GATHERED = 1 << 24
+"""Float32 values of rows that are gathered at once on a GPU."""
+
 
 class Which(IntEnum):
     """Which pairs count, by the keys of their rows; see `loops.Rule`."""
@@ -183,19 +186,19 @@ def _floor_bits(floor: Float32) -> NDArray[np.int16]:
     return np.where(floor > 0, high, np.iinfo(np.int16).min).astype(np.int16)
 
 
-def dots_at(
-    left: Float32, right: Float32, i: Int64, j: Int64, device: torch.device | str
-) -> Float32:
+def dots_at(left: Float32, right: Float32, i: Int64, j: Int64, device: torch.device) -> Float32:
     """(p,) float32 dot products of the rows left[i] and right[j]; i and j are (p,) int64."""
     import torch
 
     from ember.similarity import loops
 
+    if device.type == "cpu":
+        return loops.dots(left, right, i, j)
     a, b = tensor(left).to(device), tensor(right).to(device)
-    rows, columns = torch.from_numpy(i).to(device), torch.from_numpy(j).to(device)
-    if len(i) > loops.DENSE_SHARE * len(left) * len(right):
-        dots = (a @ b.T)[rows, columns]
-    else:
-        dots = torch.linalg.vecdot(a[rows], b[columns])
-    result: Float32 = dots.cpu().numpy()
+    result = np.empty(len(i), np.float32)
+    step = max(1, _GATHERED // left.shape[1])
+    for start in range(0, len(i), step):
+        part = slice(start, start + step)
+        rows, columns = (torch.from_numpy(places[part]).to(device) for places in (i, j))
+        result[part] = torch.linalg.vecdot(a[rows], b[columns]).cpu().numpy()
     return result

@@ -5,7 +5,7 @@ k-th best lower bound that the query already has. Three things make that floor h
 
 1. seeds: rows of every block around the query's nearest pivots are compared first (the idea of an
    inverted file, Sivic and Zisserman, Video Google, 2003), which gives a floor and no results;
-2. queries are sorted by their floor, and each tile of queries gets the filter that suits it: the
+2. queries are sorted by their floor, and each part of them gets the filter that suits it: the
    easy ones a short prefix, the hard ones nearly all dimensions;
 3. the floor rises from tile to tile.
 
@@ -33,7 +33,7 @@ from ember.similarity.tiles import TILE_ROWS, Side, Which, candidates, to_device
 PART_ROWS = 1024
 """Queries that share a filter, at most: a task."""
 PLANNED_BLOCKS = 4
-"""Blocks that are searched by the filters that suit the first of them."""
+"""Blocks that are searched by the filters that suit the first of them, if it is no small one."""
 MAX_PENDING = 1 << 19
 """Candidates of one part of the queries that wait for their exact score."""
 
@@ -58,7 +58,7 @@ def top_k(
         exclude_self: leave out corpus rows that have the query's own id.
         threads: default: OMP_NUM_THREADS, else all cores.
         device: cpu or cuda.
-        plan: the filter to use; by default one is chosen for each tile of queries.
+        plan: the filter to use; by default one is chosen for each part of the queries.
 
     Returns:
         ids, (q, k) int64, -1 where the corpus has fewer rows, and scores, (q, k) float32, NaN
@@ -97,13 +97,15 @@ def search(
     threads = threads or default_threads()
     parts: list[Int64] = []
     plans: list[Plan] = []
+    planned = 0
     k = found.ids.shape[1]
     seeds = seed_floor(queries, corpus, k, exclude_self=exclude_self, threads=threads)
     for number, block in enumerate(corpus if len(queries) else ()):
         if len(block) == 0:
             continue
         floor = np.maximum(filter_value(queries.metric, result.similarity[:, -1]), seeds)
-        if number % PLANNED_BLOCKS == 0 or not parts:
+        if number % PLANNED_BLOCKS == 0 or len(block) > 2 * planned:
+            planned = len(block)
             parts = _parts(floor, threads)
             plans = (
                 [plan] * len(parts) if plan else choose_parts(queries, block, floor, parts, device)
