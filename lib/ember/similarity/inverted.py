@@ -29,6 +29,7 @@ from ember.similarity.scores import filter_value, float32_below, similarities, t
 from ember.similarity.threads import run_tiles
 
 TILE_ROWS, TILE_COLUMNS = 1024, 2048
+"""Queries and rows of a list that are compared at once, at most."""
 FLUSH_TILES = 32
 """Tiles between two rises of the floors."""
 

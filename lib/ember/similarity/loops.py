@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ember.similarity import bounds
+from ember.similarity.block import Float32, Float64, Int64
 from ember.similarity.projection import METRICS
+from ember.similarity.scores import tie_floor
 
 Function = TypeVar("Function", bound=Callable[..., object])
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
-Int64 = NDArray[np.int64]
 Rows = tuple[Float32, Float32, Float64, Int64]
 """n rows: packed (n, w), for the filter product (pack.py), the rows (n, d), norms, and keys."""
 Rule = tuple[int, int, float]
@@ -288,15 +287,11 @@ def _replace_least(heap: Float32, value: np.float32) -> None:
 
 @_compiled()
 def _float32_below(value: float) -> np.float32:
-    """As scores.float32_below."""
+    """As scores.float32_below, of one value."""
     rounded = np.float32(value)
     if rounded > value:
         rounded = np.nextafter(rounded, np.float32(-np.inf))
     return rounded
 
 
-@_compiled()
-def _tie_floor(value: float) -> float:
-    """As scores.tie_floor."""
-    wide = np.float64(value)
-    return wide - abs(wide) * 16.0 * bounds.UNIT32 - bounds.TINY
+_tie_floor = _compiled()(tie_floor)

@@ -2,8 +2,8 @@
 
 A filter of width m costs about  a + b m  nanoseconds for each pair and lets a share of the pairs
 through, each of which costs another dot product. a, b and the dot product are timed once in a
-process, which takes some tens of milliseconds; the share is counted on a sample of rows. The answer
-is the same whatever is chosen.
+process, in some tens of milliseconds where the loops are compiled already; the share is counted on
+a sample of rows. The answer is the same whatever is chosen.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from ember.similarity.pack import Filter, common_residual, pack
 from ember.similarity.plan import Plan, choose_parts
 from ember.similarity.scores import filter_value, similarities
 from ember.similarity.seeds import seed_floor
-from ember.similarity.threads import default_threads, run_tiles
+from ember.similarity.threads import default_threads, load_torch, run_tiles
 from ember.similarity.tiles import TILE_ROWS, Side, Which, candidates, to_device
 
 PART_ROWS = 1024
@@ -95,6 +95,8 @@ def search(
     """
     result = Neighbours(found.ids.copy(), found.similarity.copy())
     threads = threads or default_threads()
+    if device != "cpu":
+        load_torch()  # before tiles run, which then see to the precision of its products
     parts: list[Int64] = []
     plans: list[Plan] = []
     planned = 0
