@@ -24,6 +24,7 @@ setup(
         "safetensors>=0.4",
         "numba>=0.61",
         "threadpoolctl>=3.1",
+        "filelock>=3.15",
     ],
     extras_require={
         # What the driver needs beside the engine; executors get pyspark from the cluster.

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from ember import job, tables
-from ember.compare import comparison, components, join
+from ember.compare import comparison, components, join, packing
 from ember.compare.resumable import TaskOutput
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_join
@@ -32,7 +32,7 @@ def run_join(run: Run[JoinConfig]) -> None:
 
     with output.attempt():
         with run.phase("pack"):
-            compared = comparison.prepare(
+            compared = packing.prepare(
                 left,
                 right,
                 config.metric,

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from ember import job, tables
-from ember.compare import approximate, comparison, search
+from ember.compare import approximate, comparison, packing, search
 from ember.compare.resumable import TaskOutput
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_search
@@ -33,7 +33,7 @@ def run_search(run: Run[SearchConfig]) -> None:
 
     with output.attempt():
         with run.phase("pack"):
-            compared = comparison.prepare(
+            compared = packing.prepare(
                 queries,
                 corpus,
                 config.metric,

@@ -8,7 +8,7 @@ the comparison with faiss. Writes similarity.json and, for the cost by rows, sim
 
 kernel: the job's phases `pack` and the comparison itself, from its manifest, against the kernel on
     the same blocks and as many threads; once right after Spark has started, and once in a session
-    that has done the same job before (its workers run, its classes are loaded and compiled).
+    that has done the same job twice before (its workers run, its classes are loaded and compiled).
 spark: row pairs per second of a search job and of Spark's nearestByJoin, both on all cores; the
     latter on fewer rows, since it compares all of them in the JVM.
 cost: seconds of a join of a table with itself for 10, 20, 50, 100 and 200 thousand rows.
@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 from measure import Measured, formatted, machine, measure
 from similarity_kernel import enlarge
 
-from ember.compare.blocks import block_rows
+from ember.compare.runs import block_rows
 from ember.similarity import fit_basis, plan, prepare, threshold_pairs, top_k
 
 SESSION = """
@@ -98,7 +98,7 @@ def kernel(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[
     for name, alone in (("join", _join_alone), ("search", _search_alone)):
         seconds, found = alone(queries, corpus)
         for session in ("new", "warm"):
-            job = run(name, files, folder, twice=session == "warm")
+            job = run(name, files, folder, times=3 if session == "warm" else 1)
             if found != job["manifest"]["counts"]["rows"]:
                 told = job["manifest"]["counts"]["rows"]
                 sys.exit(f"the {name} job has {told} rows, not {found}")
@@ -234,14 +234,14 @@ def run(
     files: tuple[str, str | None],
     folder: Path,
     *,
-    twice: bool = False,
+    times: int = 1,
 ) -> dict[str, Any]:
     """Run a job on two tables, or on one with itself; its manifest, memory and output.
 
-    twice: in one session; the second run's are returned.
+    times: that it is run, in one session; the last run's are returned.
     """
     output = folder / f"{name}.out"
-    runs = [_settings(name, files, output)] * (2 if twice else 1)
+    runs = [_settings(name, files, output)] * times
     command = [sys.executable, "-c", SESSION, name, json.dumps(runs)]
     measured: Measured = measure(command, folder / f"{name}.log", {})
     manifest = json.loads((output / "_manifest.json").read_text())

@@ -17,5 +17,7 @@ def bind(_):
 
 
 context = SparkSession.builder.getOrCreate().sparkContext
-print("bound", json.dumps(context.parallelize(range(2), 2).mapPartitions(bind).collect()))
+found = context.parallelize(range(2), 2).mapPartitions(bind).collect()
+# Flushed: what is written as the process ends, spark-submit does not always pass on.
+print("bound", json.dumps(found), flush=True)
 context.stop()

@@ -11,7 +11,7 @@ import pytest
 
 import ember
 from corpora import manifest, write
-from ember.compare import approximate, blocks, comparison
+from ember.compare import approximate, packing, runs
 from ember.errors import InvalidInput
 from ember.tables import select_embeddings
 
@@ -22,7 +22,7 @@ FLOATS = pa.list_(pa.float32())
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Blocks of 700 rows, and tables of some thousand rows are large."""
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 700 * 4 * DIMENSION)
+    monkeypatch.setattr(runs, "BLOCK_BYTES", 700 * 4 * DIMENSION)
     monkeypatch.setattr(approximate, "MIN_ROWS", 1000)
     monkeypatch.setattr(approximate, "WORTHWHILE", 0.9)
 
@@ -122,7 +122,7 @@ def test_where_nothing_is_won_the_search_is_exact_and_says_why(run_job, spark, t
         select_embeddings(spark.read.parquet(path), "id", "embedding", path)
         for path in (table(tmp_path / "m", -noise[:600], "q"), table(tmp_path / "n", noise, "c"))
     ]
-    compared = comparison.prepare(*frames, "cosine", f"file://{tmp_path}/blocks")
+    compared = packing.prepare(*frames, "cosine", f"file://{tmp_path}/blocks")
     planned = approximate.plan(spark, compared, 5, 0.99, exclude_self=False)
     assert planned.division is None
     assert "the exact search, which skips much" in planned.reason

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 import ember
 from corpora import write
-from ember.compare import blocks
+from ember.compare import blocks, runs
 from ember.errors import InvalidInput
 
 DIMENSION = 12
@@ -18,7 +18,7 @@ DIMENSION = 12
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks of 64 rows, so that small tables have several."""
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64 * 4 * DIMENSION)
+    monkeypatch.setattr(runs, "BLOCK_BYTES", 64 * 4 * DIMENSION)
 
 
 def clustered(seed: int, count: int) -> np.ndarray:
@@ -129,9 +129,11 @@ def test_a_corpus_smaller_than_k_and_empty_tables_give_what_there_is(spark, tmp_
 def test_rows_of_one_id_are_packed_into_several_blocks(spark, tmp_path):
     matrix = clustered(7, 500)
     same = table(spark, tmp_path / "t", [7] * 500, matrix, 3)
-    packed = blocks.pack(same, "cosine", DIMENSION, f"file://{tmp_path}/packed", size=64, count=500)
+    made = runs.write(same, "cosine", f"file://{tmp_path}/runs")
+    vectors = blocks.Vectors.of(spark, made, DIMENSION)
+    packed = blocks.pack(spark, made, vectors, f"file://{tmp_path}/blocks", size=64)
     assert packed.rows == 500
-    assert len(packed.files) >= 4
+    assert len(packed.blocks) >= 4
     assert max(np.diff([*packed.firsts, 500])) <= 128
     found = ember.similarity_join(same, threshold=0.9)
     expected = np.triu(scores(matrix, matrix, "cosine") >= np.float32(0.9), 1).sum()

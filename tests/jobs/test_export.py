@@ -11,7 +11,7 @@ import pytest
 
 import ember
 from corpora import leftovers, manifest, write
-from ember.compare import blocks
+from ember.compare import runs
 from ember.errors import InvalidInput
 from ember.similarity.faiss_file import FlatIndexFile
 
@@ -33,8 +33,9 @@ def test_the_file_is_the_one_that_faiss_writes(tmp_path, metric):
     faiss = pytest.importorskip("faiss")
     rows = np.random.default_rng(2).normal(size=(50, 7)).astype(np.float32)
     with FlatIndexFile(str(tmp_path / "ours"), metric, 7, 50) as index:
-        index.append(rows[:20])
-        index.append(rows[20:])
+        odd, even = np.arange(1, 50, 2), np.arange(0, 50, 2)
+        index.put(odd, rows[odd])
+        index.put(even, rows[even])
     theirs = faiss.IndexFlatL2(7) if metric == "euclidean" else faiss.IndexFlatIP(7)
     scaled = rows / np.linalg.norm(rows.astype(float), axis=1, keepdims=True)
     theirs.add(scaled.astype(np.float32) if metric == "cosine" else rows)
@@ -45,12 +46,12 @@ def test_the_file_is_the_one_that_faiss_writes(tmp_path, metric):
 def test_a_file_that_lacks_rows_is_an_error(tmp_path):
     index = FlatIndexFile(str(tmp_path / "f"), "cosine", 2, 3)
     with pytest.raises(ValueError, match="1 are missing"), index:
-        index.append(np.ones((2, 2), np.float32))
+        index.put(np.array([0, 2]), np.ones((2, 2), np.float32))
 
 
 def test_export_writes_an_index_that_faiss_searches_with_its_ids(run_job, tmp_path, monkeypatch):
     faiss = pytest.importorskip("faiss")
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 40 * 4 * 6)  # several blocks
+    monkeypatch.setattr(runs, "BLOCK_BYTES", 40 * 4 * 6)  # several blocks
     path, matrix = corpus(tmp_path / "in.parquet", bad=2)
     out = tmp_path / "work" / "out dir"
     settings = {"corpus__path": path, "corpus__id": "key", "output__path": out}

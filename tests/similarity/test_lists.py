@@ -11,24 +11,41 @@ from cases import KINDS, brute_force, brute_top_k, clustered, random
 from ember.similarity import fit_basis, inverted, prepare
 from ember.similarity.inverted import InvertedFile, list_places
 from ember.similarity.lists import fit_lists
-from ember.similarity.node import Shelf, own_numbers, to_ipc
+from ember.similarity.node import RunFiles, Shelf, own_numbers, to_ipc
 from ember.similarity.recall import choose_probes
 
 METRICS = ["cosine", "inner_product", "euclidean"]
 
 
 def shelf(folder, matrix, metric, size):
-    """A table in packed blocks, as Spark writes them."""
-    files, firsts = [], list(range(0, len(matrix), size))
-    for first in firsts:
-        part = matrix[first : first + size]
-        ids = pa.array([f"r{n:04}" for n in range(first, first + len(part))])
-        no_groups = pa.nulls(1, pa.binary())
-        ids = to_ipc(pa.table({"id": ids}))
-        packed = {"ids": [ids], "groups": no_groups, "matrix": [part.tobytes()]}
-        files.append(str(folder / f"{first}.parquet"))
-        pq.write_table(pa.table(packed), files[-1])
-    return Shelf(files, firsts, fit_basis(matrix, metric), str(folder / "cache"), 1)
+    """A table in packed blocks and runs, as Spark writes them: the vectors in another order."""
+    count, dimension = matrix.shape
+    places = np.random.default_rng(0).permutation(count)  # of each row in the runs
+    lying = np.empty_like(matrix)
+    lying[places] = matrix
+    firsts = list(range(0, count, size))
+    ids = [
+        pa.array([f"r{n:04}" for n in range(first, min(first + size, count))]) for first in firsts
+    ]
+    packed = {
+        "ids": [to_ipc(pa.table({"id": each})) for each in ids],
+        "groups": pa.nulls(len(firsts), pa.binary()),
+        "places": [places[first : first + size].tobytes() for first in firsts],
+    }
+    file = stored(folder / "blocks.parquet", packed)
+    starts = [0, count // 3, count // 2]
+    runs = [
+        stored(folder / f"run{place}.parquet", {"matrix": [part.tobytes()]})
+        for place, part in enumerate(np.split(lying, starts[1:]))
+    ]
+    vectors = RunFiles(runs, starts, count, dimension)
+    blocks = [(file, row) for row in range(len(firsts))]
+    return Shelf(blocks, firsts, vectors, fit_basis(matrix, metric), str(folder / "cache"), 1)
+
+
+def stored(path, columns):
+    pq.write_table(pa.table(columns), path, compression="none", use_dictionary=False)
+    return str(path)
 
 
 @pytest.mark.parametrize("metric", METRICS)

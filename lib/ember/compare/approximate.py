@@ -21,7 +21,7 @@ import pyarrow as pa
 from pyspark import Accumulator, AccumulatorParam, Broadcast
 from pyspark.sql import DataFrame, SparkSession
 
-from ember.compare import blockwise, comparison, search
+from ember.compare import blockwise, comparison, packing, search
 from ember.compare.blockwise import Written, wanted_tasks
 from ember.compare.comparison import Comparison
 from ember.compare.division import Division, Sizes, divide, measure
@@ -55,7 +55,7 @@ class Approximate:
         body = self._body(spark, k, exclude_self)
         if body is None:
             return search.neighbors(spark, self.compared, k, exclude_self)
-        tasks = list(enumerate(range(len(self.compared.left.files))))
+        tasks = list(enumerate(range(len(self.compared.left.blocks))))
         return search.plain(blockwise.frame(spark, tasks, body, search.schema(self.compared)))
 
     def write_neighbors(
@@ -65,7 +65,7 @@ class Approximate:
         body = self._body(spark, k, exclude_self)
         if body is None:
             return search.write_neighbors(spark, self.compared, output, k, exclude_self)
-        tasks = range(len(self.compared.left.files))
+        tasks = range(len(self.compared.left.blocks))
         rows = search.schema(self.compared)
         return blockwise.write(spark, output, tasks, body, rows, select=search.plain)
 
@@ -137,7 +137,7 @@ def approximate_top_k(
     left, right = comparison.sides(queries, corpus, metric, id=id, embedding=embedding, within=())
     where = folder or comparison.scratch_folder()
     blocks = wanted_blocks(spark, "approximate")
-    compared = comparison.prepare(left, right, metric, where, left_blocks=blocks)
+    compared = packing.prepare(left, right, metric, where, left_blocks=blocks)
     return plan(spark, compared, k, recall, exclude_self).top_k(spark, k, exclude_self)
 
 

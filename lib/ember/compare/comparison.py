@@ -1,8 +1,8 @@
-"""Two tables of embeddings made ready for comparison, block against block.
+"""Two tables of embeddings for comparison, block against block.
 
-Each side is sorted and packed into blocks (ember.compare.blocks); tasks take pairs of blocks,
-read them from their node, and only ids and scores travel on. The scores and the order of
-ties do not depend on blocks, partitions or retries (see ember.similarity).
+Tasks take pairs of blocks (ember.compare.blocks), read them from their node, and only ids and
+scores travel on. The scores and the order of ties do not depend on blocks, partitions or retries
+(see ember.similarity).
 """
 
 from __future__ import annotations
@@ -10,47 +10,36 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from pyspark import inheritable_thread_target
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField, StructType
 
 from ember import tables
-from ember.compare import blocks
-from ember.compare.blocks import Packed
-from ember.compare.census import census
+from ember.compare.blocks import Packed, Vectors
 from ember.errors import InvalidInput
 from ember.publish import Output
-from ember.settings.comparison import ComparisonLimits, JoinConfig, SearchConfig
+from ember.settings.comparison import JoinConfig, SearchConfig
 from ember.similarity.block import Block
 from ember.similarity.node import Shelf, own_numbers
 from ember.similarity.projection import METRICS
 from ember.storage import Storage
 
-__all__ = ["Comparison", "identity", "prepare", "refuse_rejected", "scratch_folder", "sides"]
+__all__ = ["Comparison", "identity", "refuse_rejected", "scratch_folder", "sides"]
 
 _FILE = "comparison.json"
-# Smaller blocks cost more to send than to compare.
-_LEAST_ROWS = 256
-_LIMITS = ComparisonLimits()
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two packed tables, or one with itself (right is left), and the basis they share.
-
-    ungrouped: rows of each table that belong to no group, where groups are asked for.
-    """
+    """Two packed tables, or one with itself (right is left), and the basis they share."""
 
     left: Packed
     right: Packed
     metric: str
     basis: bytes
-    ungrouped: Mapping[str, int]
 
     @property
     def itself(self) -> bool:
@@ -73,11 +62,12 @@ class Comparison:
     def describe(self) -> dict[str, Any]:
         """For the manifest."""
         tables = {
-            name: {"rows": packed.rows, "blocks": len(packed.files), "rejected": packed.rejected}
+            name: {"rows": packed.rows, "blocks": len(packed.blocks), "rejected": packed.rejected}
             for name, packed in self.sides().items()
         }
-        for name, count in self.ungrouped.items():
-            tables[name]["without_group"] = count
+        for name, packed in self.sides().items():
+            if packed.ungrouped is not None:
+                tables[name]["without_group"] = packed.ungrouped
         return {"dimension": self.left.dimension, "tables": tables}
 
     def shelves(self, threads: int) -> tuple[Shelf, Shelf]:
@@ -94,7 +84,7 @@ class Comparison:
 
     def partners(self, number: int) -> list[int]:
         """The right blocks that a left block is compared with: those that share a group with it."""
-        others = range(len(self.right.files))
+        others = range(len(self.right.blocks))
         if self.left.spans is None or self.right.spans is None:
             return list(others)
         first, last = self.left.spans[number]
@@ -110,7 +100,6 @@ class Comparison:
             "right": right,
             "metric": self.metric,
             "basis": base64.b64encode(self.basis).decode("ascii"),
-            "ungrouped": dict(self.ungrouped),
         }
         storage.write_text(f"{folder}/{_FILE}", json.dumps(facts))
 
@@ -123,79 +112,7 @@ class Comparison:
         left = _restored(facts["left"])
         right = left if facts["right"] is None else _restored(facts["right"])
         basis = base64.b64decode(facts["basis"])
-        return cls(left, right, facts["metric"], basis, facts["ungrouped"])
-
-
-def prepare(
-    left: DataFrame,
-    right: DataFrame | None,
-    metric: str,
-    folder: str,
-    *,
-    left_blocks: int = 1,
-    limits: ComparisonLimits = _LIMITS,
-) -> Comparison:
-    """Pack tables (id, embedding), or (id, embedding, group), into blocks under `folder`.
-
-    What an earlier attempt packed there is taken up. right: None compares the left table with
-    itself. left_blocks: pack the left table into at least so many blocks.
-
-    Raises InvalidInput when the vectors of the two have different lengths.
-    """
-    storage = Storage(left.sparkSession)
-    compared = Comparison.load(storage, folder)
-    if compared is None:
-        compared = _pack(left, right, metric, folder, left_blocks=left_blocks, limits=limits)
-        compared.save(storage, folder)
-    else:
-        for packed in compared.sides().values():
-            packed.send(left.sparkSession)
-    return compared
-
-
-def _pack(
-    left: DataFrame,
-    right: DataFrame | None,
-    metric: str,
-    folder: str,
-    *,
-    left_blocks: int,
-    limits: ComparisonLimits,
-) -> Comparison:
-    given = {"left": left} if right is None else {"left": left, "right": right}
-    counts = census(
-        {f"the {name} table": rows for name, rows in given.items()}, limits.max_failed_fraction
-    )
-    known = [each.dimension for each in counts if each.dimension]
-    if len(set(known)) > 1:
-        raise InvalidInput(
-            f"the left vectors have {known[0]} dimensions and the right ones {known[1]}; embed "
-            "both with one model, or project them to one size"
-        )
-    dimension = known[0] if known else 1
-    ungrouped = {}
-    if "group" in left.columns:
-        ungrouped = {name: each.ungrouped for name, each in zip(given, counts, strict=True)}
-        given = {name: rows.filter("group is not null") for name, rows in given.items()}
-    most = (
-        blocks.block_rows(dimension) if limits.rows_per_block == "auto" else limits.rows_per_block
-    )
-    grouped = [each.rows - each.ungrouped for each in counts]
-    # Blocks of the left table become tasks of their own.
-    size = {"left": min(most, max(_LEAST_ROWS, -(-grouped[0] // left_blocks))), "right": most}
-
-    def pack(name: str, rows: DataFrame, count: int) -> Packed:
-        where = f"{folder}/{name}"
-        return blocks.pack(rows, metric, dimension, where, size=size[name], count=count)
-
-    # At once, since the smaller side alone would leave most cores waiting.
-    with ThreadPoolExecutor(len(given)) as pool:
-        work = inheritable_thread_target(left.sparkSession)(pack)
-        packed = list(pool.map(work, given.keys(), given.values(), grouped))
-    for each in packed:
-        each.send(left.sparkSession)
-    basis = blocks.fit(left.sparkSession, packed[-1], metric)
-    return Comparison(packed[0], packed[-1], metric, basis, ungrouped)
+        return cls(left, right, facts["metric"], basis)
 
 
 def sides(
@@ -234,7 +151,7 @@ def refuse_rejected(
     Raises TooManyFailures when they are more than `max_failed_fraction` of a table's rows.
     """
     for name, packed in compared.sides().items():
-        bad = blocks.rejected_rows(spark, packed.folder, packed.id_type)
+        bad = packed.rejected_rows(spark)
         total = packed.rows + packed.rejected
         output.refuse_rejected(bad, packed.rejected, total, max_failed_fraction, name)
 
@@ -246,17 +163,20 @@ def scratch_folder() -> str:
 
 def _noted(packed: Packed) -> dict[str, Any]:
     facts = {field.name: getattr(packed, field.name) for field in fields(packed)}
-    return {**facts, "id_type": StructType([StructField("id", packed.id_type)]).jsonValue()}
+    id_type = StructType([StructField("id", packed.id_type)]).jsonValue()
+    return {**facts, "vectors": asdict(packed.vectors), "id_type": id_type}
 
 
 def _restored(facts: dict[str, Any]) -> Packed:
-    spans = facts["spans"]
+    spans, vectors = facts["spans"], facts["vectors"]
+    places = {"files": tuple(vectors["files"]), "firsts": tuple(vectors["firsts"])}
     return Packed(
         **{
             **facts,
-            "files": tuple(facts["files"]),
+            "blocks": tuple((file, row) for file, row in facts["blocks"]),
             "firsts": tuple(facts["firsts"]),
             "spans": None if spans is None else tuple((first, last) for first, last in spans),
+            "vectors": Vectors(**{**vectors, **places}),
             "id_type": StructType.fromJson(facts["id_type"])["id"].dataType,
         }
     )

@@ -98,7 +98,7 @@ def divide(spark: SparkSession, compared: Comparison, sizes: Sizes) -> Division:
         nearest = sent.value.nearest(rows, 1, threads=threads)
         return bytes(nearest.astype(np.int32).tobytes())
 
-    parts = _collect(spark, compared, assign, len(right.files))
+    parts = _collect(spark, compared, assign, len(right.blocks))
     return Division(lists, np.concatenate([np.frombuffer(part, np.int32) for part in parts]))
 
 
@@ -136,7 +136,7 @@ def measure(
             )
             queries = replace(queries, ids=own)
         found = Neighbours.empty(len(queries), k)
-        blocks = shelf.blocks(range(len(shelf.files)))
+        blocks = shelf.blocks(range(len(shelf.packed)))
         found = topk.search(queries, blocks, found, exclude_self=exclude_self, threads=threads)
         numbers, _ = found.result(queries.metric)
         lists, owners = sent.value.lists, sent.value.owners

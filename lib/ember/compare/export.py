@@ -10,10 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import StructField, StructType
 
-from ember.compare import blocks
-from ember.compare.blocks import Packed
-from ember.compare.census import census
+from ember.compare import blocks, runs
+from ember.compare.blocks import Packed, Vectors
+from ember.compare.census import common_length
 from ember.errors import InvalidInput
 from ember.publish import Output
 from ember.similarity.faiss_file import FlatIndexFile, check_format
@@ -82,14 +85,14 @@ def stage_index(
     Raises TooManyFailures when more than `max_failed_fraction` of the rows have no usable vector.
     """
     spark = rows.sparkSession
-    (found,) = census({"the table": rows}, max_failed_fraction)
-    dimension = found.dimension
+    made = runs.write(rows, metric, f"{output.scratch}/runs")
+    dimension = common_length(made.lengths(), "the table", max_failed_fraction)
     if not dimension:
         raise InvalidInput("the table has no vectors to make an index of")
-    size = blocks.block_rows(dimension)
-    packed = blocks.pack(rows, metric, dimension, output.scratch, size=size, count=found.rows)
-    bad = blocks.rejected_rows(spark, packed.folder, packed.id_type)
+    vectors, size = Vectors.of(spark, made, dimension), runs.block_rows(dimension)
+    packed = blocks.pack(spark, made, vectors, f"{output.scratch}/blocks", size)
     total = packed.rows + packed.rejected
+    bad = packed.rejected_rows(spark)
     output.refuse_rejected(bad, packed.rejected, total, max_failed_fraction)
     with tempfile.TemporaryDirectory(prefix="ember-faiss-") as folder:
         _write(spark, packed, metric, Path(folder))
@@ -107,17 +110,22 @@ def stage_index(
 
 
 def _write(spark: SparkSession, packed: Packed, metric: str, folder: Path) -> None:
-    index = FlatIndexFile(f"{folder}/index.faiss", metric, packed.dimension, packed.rows)
-    writer: pq.ParquetWriter | None = None
-    with index:
-        for file, first in zip(packed.files, packed.firsts, strict=True):
-            block = spark.read.parquet(file).select("ids", "matrix").toArrow()
-            ids = from_ipc(block["ids"][0].as_buffer())
-            matrix = np.frombuffer(block["matrix"][0].as_buffer(), np.float32)
-            index.append(matrix.reshape(-1, packed.dimension))
-            positions = pa.array(np.arange(first, first + len(ids), dtype=np.int64))
-            part = pa.table({"position": positions, "id": ids})
-            writer = writer or pq.ParquetWriter(f"{folder}/ids.parquet", part.schema)
-            writer.write_table(part)
-    if writer is not None:
-        writer.close()
+    """Vectors go where their ids are, which are sorted: run by run, each row to its position."""
+    positions = np.memmap(f"{folder}/positions", np.int64, "w+", shape=(packed.rows,))
+    id_type = to_arrow_schema(StructType([StructField("id", packed.id_type)])).field("id")
+    schema = pa.schema([pa.field("position", pa.int64()), id_type])
+    with pq.ParquetWriter(f"{folder}/ids.parquet", schema) as writer:
+        for (file, row), first in zip(packed.blocks, packed.firsts, strict=True):
+            block = spark.read.parquet(file).filter(F.col("place") == row)
+            stored = block.select("ids", "places").toArrow()
+            ids = from_ipc(stored["ids"][0].as_buffer())
+            mine = np.arange(first, first + len(ids), dtype=np.int64)
+            positions[np.frombuffer(stored["places"][0].as_buffer(), np.int64)] = mine
+            writer.write_table(pa.table([pa.array(mine), ids], schema=schema))
+    vectors = packed.vectors
+    with FlatIndexFile(f"{folder}/index.faiss", metric, packed.dimension, packed.rows) as index:
+        for file, first in zip(vectors.files, vectors.firsts, strict=True):
+            run = spark.read.parquet(file).select("matrix").toArrow()
+            matrix = np.frombuffer(run["matrix"][0].as_buffer(), np.float32)
+            rows = matrix.reshape(-1, packed.dimension)
+            index.put(positions[first : first + len(rows)], rows)

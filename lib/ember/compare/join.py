@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, LongType, StructField, StructType
 
-from ember.compare import blockwise, comparison
+from ember.compare import blockwise, comparison, packing
 from ember.compare.blockwise import Written, wanted_tasks
 from ember.compare.comparison import Comparison
 from ember.compare.resumable import TaskOutput
@@ -45,7 +45,7 @@ def similarity_join(
     check_threshold(threshold, metric)
     rows, others = comparison.sides(left, right, metric, id=id, embedding=embedding, within=within)
     where = folder or comparison.scratch_folder()
-    return pairs(left.sparkSession, comparison.prepare(rows, others, metric, where), threshold)
+    return pairs(left.sparkSession, packing.prepare(rows, others, metric, where), threshold)
 
 
 def check_threshold(threshold: float, metric: str) -> None:
@@ -95,7 +95,7 @@ def _tasks(compared: Comparison, wanted: int) -> list[_Task]:
     """At least `wanted` where there are as many pairs of blocks; with itself, each pair once."""
     partners = [
         [other for other in compared.partners(number) if not compared.itself or other >= number]
-        for number in range(len(compared.left.files))
+        for number in range(len(compared.left.blocks))
     ]
     run = max(1, sum(map(len, partners)) // max(1, wanted))
     return [
@@ -127,6 +127,7 @@ def _joiner(
         number, others = task
         _, threads = task_resources()
         left, right = compared.shelves(threads)
+        right.ready(others)
         block, ids = left.block(number), left.ids(number)
         total = 0
         for other in others:
@@ -163,6 +164,7 @@ def _count(
         number, others = task
         _, threads = task_resources()
         left, right = compared.shelves(threads)
+        right.ready(others)
         block = left.block(number)
         for other in others:
             same = compared.itself and other == number

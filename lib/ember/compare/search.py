@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, IntegerType, LongType, StructField, StructType
 
-from ember.compare import blockwise, comparison
+from ember.compare import blockwise, comparison, packing
 from ember.compare.blockwise import Written, wanted_tasks
 from ember.compare.comparison import Comparison
 from ember.compare.resumable import TaskOutput
@@ -64,7 +64,7 @@ def top_k(
         queries, corpus, metric, id=id, embedding=embedding, within=within
     )
     spark = queries.sparkSession
-    compared = comparison.prepare(
+    compared = packing.prepare(
         left,
         right,
         metric,
@@ -102,7 +102,7 @@ def write_neighbors(
 
 def _tasks(compared: Comparison, wanted: int) -> list[_Task]:
     """One for each block of queries; where these are fewer than `wanted`, the corpus is split."""
-    partners = [compared.partners(number) for number in range(len(compared.left.files))]
+    partners = [compared.partners(number) for number in range(len(compared.left.blocks))]
     parts = max(1, wanted // max(1, len(partners)))
     return [
         (number, others[first : first + step])
@@ -149,6 +149,7 @@ def _searcher(
         number, others = task
         _, threads = task_resources()
         left, right = compared.shelves(threads)
+        right.ready(others)
         queries = compared.queries(number, left, right, exclude_self=exclude_self)
         found = Neighbours.empty(len(queries), k)
         how: dict[str, Any] = {"exclude_self": exclude_self, "threads": threads}

@@ -1,4 +1,4 @@
-"""A flat faiss index as a file, written row by row: its size does not matter to memory.
+"""A flat faiss index as a file, into which rows are put: its size does not matter to memory.
 
 faiss itself writes an index only from memory, where growing it takes up to twice its size. The file
 of a flat index is a header, a count and the rows; the writer here is compared with faiss's own
@@ -12,43 +12,45 @@ a bad file. Of IndexFlatIP and IndexFlatL2, as in faiss/impl/index_write.cpp:
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
-from ember.similarity.block import Float32
+from ember.similarity.block import Float32, Int64
 from ember.similarity.projection import check_metric
 
 _DUMMY = 1 << 20
 
 
 class FlatIndexFile:
-    """A context in which rows are appended; the file is complete when it ends.
+    """A context in which rows are put into their places; the file is complete when it ends.
 
     metric: cosine and inner_product give an inner-product index (for cosine the rows are scaled to
         length 1, and so must be the queries), euclidean an L2 index, whose scores are squared
         distances.
-    rows: how many will be appended in all.
+    rows: how many there will be in all.
     """
 
     def __init__(self, path: str, metric: str, dimension: int, rows: int) -> None:
         check_metric(metric)
-        self.metric, self.dimension, self.rows = metric, dimension, rows
-        self._left = rows
-        self._stream = open(path, "wb")  # noqa: PTH123, SIM115  (closed by the context's end)
-        self._stream.write(_header(metric, dimension, rows))
+        self.metric, self.rows, self._left = metric, rows, rows
+        header = _header(metric, dimension, rows)
+        Path(path).write_bytes(header)
+        shape = (rows, dimension)
+        self._matrix = np.memmap(path, "<f4", "r+", offset=len(header), shape=shape)
 
     def __enter__(self) -> Self:
         return self
 
-    def append(self, rows: Float32) -> None:
-        """Append (n, d) rows."""
+    def put(self, positions: Int64, rows: Float32) -> None:
+        """Write (n, d) rows to some positions, (n,), each of them once."""
         if self.metric == "cosine":
             exact = rows.astype(np.float64)
             rows = (exact / np.linalg.norm(exact, axis=1, keepdims=True)).astype(np.float32)
         self._left -= len(rows)
-        self._stream.write(np.ascontiguousarray(rows, "<f4").data)
+        self._matrix[positions] = rows
 
     def __exit__(
         self,
@@ -56,7 +58,7 @@ class FlatIndexFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stream.close()
+        self._matrix.flush()
         if error is None and self._left:
             raise ValueError(f"{self.rows} rows were to be written, {self._left} are missing")
 

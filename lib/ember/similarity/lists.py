@@ -159,7 +159,8 @@ def _lloyd(points: Float32, count: int, spherical: bool, rng: np.random.Generato
         means = np.empty((count, points.shape[1]))
         means[filled] = sums / sizes[filled, None]
         empty = np.flatnonzero(sizes == 0)
-        largest = np.argsort(-sizes, kind="stable")[: len(empty)]
+        # Of those that have a mean, again from the first where there are fewer than empty ones.
+        largest = np.resize(np.argsort(-sizes, kind="stable")[: len(filled)], len(empty))
         nudge = 1.0 + 2.0**-10 * rng.choice([-1.0, 1.0], (len(empty), points.shape[1]))
         means[empty] = means[largest] * nudge
         if spherical:

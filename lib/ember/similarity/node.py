@@ -1,17 +1,16 @@
-"""Blocks on a node: unpacked once from what Spark wrote, then memory-mapped by every worker.
+"""Blocks on a node: prepared once from what Spark wrote, then memory-mapped by every worker.
 
-A packed block is a Parquet file of one row: `ids`, the id column as an Arrow IPC stream, `groups`,
-the same of the groups where there are any, and `matrix`, float32 row by row. The first process of a
-node that needs it prepares it into a folder, which appears under its name by one rename; the others
-find it there.
+A packed block is a row of a Parquet file: `ids`, the id column as an Arrow IPC stream, `groups`,
+the same of the groups where there are any, and `places`, int64, where its vectors are in the runs.
+A run is a Parquet file of one row, with `matrix`, float32 row by row. One process of a node
+prepares a block, into a folder that appears under its name by one rename; the others find it there.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from ember.similarity.block import Block, Float32, Int64, prepare
 from ember.similarity.projection import Basis
 
-__all__ = ["Shelf", "from_ipc", "own_numbers", "rows_at", "to_ipc"]
+__all__ = ["RunFiles", "Shelf", "from_ipc", "own_numbers", "to_ipc"]
 
 
 def to_ipc(table: pa.Table) -> bytes:
@@ -41,16 +42,64 @@ def from_ipc(packed: pa.Buffer | pa.NativeFile) -> pa.Array:
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """The blocks of one table on this node.
+class RunFiles:
+    """The vectors of one table on this node.
 
-    files: local paths of the packed blocks, in the order of their ids.
-    firsts: number of each block's first row; rows are numbered through the table in id order.
-    cache: the folder that holds the prepared blocks of this node.
+    files: local paths of the runs. firsts: place of each run's first vector. rows: of all runs.
     """
 
     files: Sequence[str]
     firsts: Sequence[int]
+    rows: int
+    dimension: int
+
+    def take(self, places: Int64) -> Float32:
+        """(n, dimension) vectors at some places, (n,), in their order."""
+        rows = np.empty((len(places), self.dimension), np.float32)
+        edges = np.array([*self.firsts, self.rows])
+        owners = np.searchsorted(edges, places, side="right") - 1
+        order = np.argsort(owners, kind="stable")
+        ends = np.cumsum(np.bincount(owners, minlength=len(self.files)))
+        # One run at a time: all of them may be more than a worker can map.
+        for owner, mine in enumerate(np.split(order, ends)[:-1]):
+            if len(mine):
+                size = 4 * self.dimension
+                count = int(edges[owner + 1] - edges[owner])
+                matrix = _stored_matrix(self.files[owner], count * size)
+                # As bytes, since they need not lie at a multiple of four in the file.
+                taken = np.take(matrix.reshape(-1, size), places[mine] - edges[owner], axis=0)
+                rows[mine] = taken.view(np.float32)
+        return rows
+
+
+def _stored_matrix(file: str, size: int) -> NDArray[np.uint8]:
+    """The column `matrix` of a run, so many bytes, memory-mapped.
+
+    A plain binary value without compression is the end of its column's only page, behind its
+    length in four bytes (https://parquet.apache.org/docs/file-format/data-pages/encodings).
+    """
+    footer = pq.read_metadata(file)
+    column = footer.row_group(0).column(footer.schema.names.index("matrix"))
+    end = column.data_page_offset + column.total_compressed_size
+    stored = np.memmap(file, np.uint8, mode="r")[:end]
+    if int.from_bytes(stored[-size - 4 : -size].tobytes(), "little") != size:
+        raise ValueError(f"{file} holds no matrix of {size} bytes as Ember writes it")
+    return stored[-size:]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The blocks of one table on this node.
+
+    packed: local path of each block's file and row in it, in the order of the blocks' ids.
+    firsts: number of each block's first row; rows are numbered through the table in id order.
+    vectors: the runs that the blocks' vectors are in.
+    cache: the folder that holds the prepared blocks of this node.
+    """
+
+    packed: Sequence[tuple[str, int]]
+    firsts: Sequence[int]
+    vectors: RunFiles
     basis: Basis
     cache: str
     threads: int
@@ -88,33 +137,53 @@ class Shelf:
 
     def rows_at(self, numbers: Int64) -> Float32:
         """(n, d) vectors of rows by their numbers, rising; reads without preparing blocks."""
-        return rows_at(self.files, self.firsts, numbers, self.basis.dimension)
+        owners = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
+        places = [
+            self._places(owner)[numbers[owners == owner] - self.firsts[owner]]
+            for owner in np.unique(owners)
+        ]
+        return self.vectors.take(np.concatenate([np.empty(0, np.int64), *places]))
 
-    def _folder(self, number: int) -> str:
-        folder = Path(self.cache, f"{Path(self.files[number]).stem}-{self.basis.key}")
+    def ready(self, numbers: Iterable[int]) -> None:
+        """Prepare blocks that will be needed; processes that do so at once divide the work."""
+        missing = [number for number in numbers if not self._path(number).is_dir()]
+        for wait in (False, True):  # for those that others are busy with, at the end
+            for number in missing:
+                self._folder(number, wait=wait)
+
+    def _folder(self, number: int, *, wait: bool = True) -> str:
+        folder = self._path(number)
         if not folder.is_dir():
-            self._prepare(number, folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(Timeout), FileLock(f"{folder}.lock", blocking=wait):
+                if not folder.is_dir():
+                    self._prepare(number, folder)
         return str(folder)
 
+    def _places(self, number: int) -> Int64:
+        places: Int64 = np.frombuffer(self._value(number, "places"), np.int64)
+        return places
+
+    def _value(self, number: int, column: str) -> Any:
+        """A value of a packed block as a buffer, None where there is none."""
+        file, row = self.packed[number]
+        return pq.read_table(file, columns=[column])[column][row].as_buffer()
+
+    def _path(self, number: int) -> Path:
+        file, row = self.packed[number]
+        return Path(self.cache, f"{Path(file).stem}-{row}-{self.basis.key}")
+
     def _prepare(self, number: int, folder: Path) -> None:
-        wanted = ["ids", "groups", "matrix"]
-        packed = pq.read_table(self.files[number], columns=wanted, memory_map=True)
-        matrix = _matrix(packed["matrix"][0].as_buffer(), self.basis.dimension)
+        matrix = self.vectors.take(self._places(number))
         first = self.firsts[number]
         numbers = np.arange(first, first + len(matrix), dtype=np.int64)
         block = prepare(matrix, self.basis.metric, self.basis, ids=numbers, threads=self.threads)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         partial = tempfile.mkdtemp(dir=folder.parent)
         block.save(partial)
         for name in ("ids", "groups"):
-            if packed[name].null_count == 0:
-                Path(partial, f"{name}.arrow").write_bytes(packed[name][0].as_buffer())
-        try:
-            os.rename(partial, folder)  # noqa: PTH104  (Path.rename would read worse here)
-        except OSError:  # another process of this node was first
-            shutil.rmtree(partial, ignore_errors=True)
-            if not folder.is_dir():
-                raise
+            if (stored := self._value(number, name)) is not None:
+                Path(partial, f"{name}.arrow").write_bytes(stored)
+        Path(partial).rename(folder)
 
 
 @dataclass(frozen=True)
@@ -129,21 +198,6 @@ class _Blocks(Sequence[Block]):
         if isinstance(place, slice):
             return _Blocks(self.shelf, self.numbers[place])
         return self.shelf.block(self.numbers[place])
-
-
-def rows_at(files: Sequence[str], firsts: Sequence[int], numbers: Int64, dimension: int) -> Float32:
-    """(n, dimension) vectors of rows by their numbers, rising, from packed blocks; see `Shelf`."""
-    owners = np.searchsorted(np.asarray(firsts), numbers, side="right") - 1
-    parts = [np.empty((0, dimension), np.float32)]
-    for owner in np.unique(owners):
-        packed = pq.read_table(files[owner], columns=["matrix"], memory_map=True)
-        matrix = _matrix(packed["matrix"][0].as_buffer(), dimension)
-        parts.append(matrix[numbers[owners == owner] - firsts[owner]])
-    return np.concatenate(parts)
-
-
-def _matrix(buffer: pa.Buffer, dimension: int) -> Float32:
-    return np.frombuffer(buffer, np.float32).reshape(-1, dimension)
 
 
 def own_numbers(ids: pa.Array, shelf: Shelf) -> Int64:

@@ -62,7 +62,7 @@ def read_vectors(
     fits = present & (lengths == dimension)
     reasons = {int(row): NULL for row in np.flatnonzero(~present)}
     for row in np.flatnonzero(present & ~fits):
-        reasons[int(row)] = f"wrong length: {lengths[row]} instead of {dimension}"
+        reasons[int(row)] = wrong_length(lengths[row], dimension)
     rows = np.flatnonzero(fits)
     matrix = _matrix(values, starts[rows], dimension)
     bad = _unusable(matrix, metric)
@@ -75,6 +75,11 @@ def read_vectors(
     kept = np.zeros(len(column), np.bool_)
     kept[rows] = True
     return Vectors(matrix, kept, dict(sorted(reasons.items())))
+
+
+def wrong_length(length: int, dimension: int) -> str:
+    """The reason to leave out a row of another length."""
+    return f"wrong length: {length} instead of {dimension}"
 
 
 def _layout(column: pa.Array) -> tuple[Float32, Int64, Int64, NDArray[np.bool_]]:

@@ -1,0 +1,115 @@
+"""Tables of embeddings made ready for comparison: packed into runs, then put into blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from pyspark import inheritable_thread_target
+from pyspark.sql import DataFrame, SparkSession
+
+from ember.compare import blocks, runs
+from ember.compare.blocks import Vectors
+from ember.compare.census import common_length
+from ember.compare.comparison import Comparison
+from ember.compare.runs import Runs
+from ember.errors import InvalidInput
+from ember.settings.comparison import ComparisonLimits
+from ember.storage import Storage
+
+__all__ = ["prepare"]
+
+# Smaller blocks cost more to send than to compare.
+_LEAST_ROWS = 256
+_LIMITS = ComparisonLimits()
+
+
+def prepare(
+    left: DataFrame,
+    right: DataFrame | None,
+    metric: str,
+    folder: str,
+    *,
+    left_blocks: int = 1,
+    limits: ComparisonLimits = _LIMITS,
+) -> Comparison:
+    """Pack tables (id, embedding), or (id, embedding, group), into blocks under `folder`.
+
+    What an earlier attempt packed there is taken up. right: None compares the left table with
+    itself. left_blocks: pack the left table into at least so many blocks.
+
+    Raises InvalidInput when the vectors of the two have different lengths.
+    """
+    spark = left.sparkSession
+    storage = Storage(spark)
+    compared = Comparison.load(storage, folder)
+    if compared is None:
+        compared = _pack(left, right, metric, folder, left_blocks=left_blocks, limits=limits)
+        compared.save(storage, folder)
+    else:
+        for packed in compared.sides().values():
+            packed.vectors.send(spark)
+            packed.send(spark)
+    return compared
+
+
+def _pack(
+    left: DataFrame,
+    right: DataFrame | None,
+    metric: str,
+    folder: str,
+    *,
+    left_blocks: int,
+    limits: ComparisonLimits,
+) -> Comparison:
+    spark = left.sparkSession
+    given = {"left": left} if right is None else {"left": left, "right": right}
+    last = list(given)[-1]
+    writing = {
+        name: partial(runs.write, rows, metric, f"{folder}/{name}/runs")
+        for name, rows in given.items()
+    }
+    made = _at_once(spark, writing)
+    dimension = _dimension(made, limits.max_failed_fraction)
+    vectors = {name: Vectors.of(spark, each, dimension) for name, each in made.items()}
+    for each in vectors.values():
+        each.send(spark)
+    most = runs.block_rows(dimension) if limits.rows_per_block == "auto" else limits.rows_per_block
+    # Blocks of the left table become tasks of their own.
+    least = min(most, max(_LEAST_ROWS, -(-vectors["left"].rows // left_blocks)))
+    sizes = {"right": most, "left": least}
+    sorting = {
+        name: partial(
+            blocks.pack, spark, made[name], vectors[name], f"{folder}/{name}/blocks", sizes[name]
+        )
+        for name in given
+    }
+    basis = partial(blocks.fit, spark, vectors[last], metric)
+    packed = _at_once(spark, {**sorting, "basis": basis})
+    for name in given:
+        packed[name].send(spark)
+    return Comparison(packed["left"], packed[last], metric, packed["basis"])
+
+
+def _dimension(made: Mapping[str, Runs], max_failed_fraction: float) -> int:
+    """The length of the vectors of all tables; 1 where none has any."""
+    lengths = [
+        common_length(each.lengths(), f"the {name} table", max_failed_fraction)
+        for name, each in made.items()
+    ]
+    known = [length for length in lengths if length]
+    if len(set(known)) > 1:
+        raise InvalidInput(
+            f"the left vectors have {known[0]} dimensions and the right ones {known[1]}; embed "
+            "both with one model, or project them to one size"
+        )
+    return known[0] if known else 1
+
+
+def _at_once(spark: SparkSession, work: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Results by name; a small table's jobs alone would leave most cores waiting."""
+    with ThreadPoolExecutor(len(work)) as pool:
+        call = inheritable_thread_target(spark)(lambda each: each())
+        return dict(zip(work, pool.map(call, work.values()), strict=True))
