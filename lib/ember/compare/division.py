@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.compare.blocks import sampled
-from ember.compare.blockwise import wanted_tasks
 from ember.compare.comparison import Comparison
 from ember.embedding import task_resources
 from ember.similarity import topk
@@ -117,7 +116,9 @@ def measure(
     """
     left = compared.left
     sample = sampled(sizes.queries, sizes.sampled_queries)
-    chunks = np.array_split(sample, min(len(sample), wanted_tasks(spark)))
+    # Each task reads the whole corpus, so there are no more than cores.
+    cores = int(spark.sparkContext.defaultParallelism)
+    chunks = np.array_split(sample, min(len(sample), cores))
     half = max(1, sizes.lists // 2)
     sent = spark.sparkContext.broadcast(division)
 
@@ -136,6 +137,7 @@ def measure(
             )
             queries = replace(queries, ids=own)
         found = Neighbours.empty(len(queries), k)
+        shelf.ready(range(len(shelf.packed)))
         blocks = shelf.blocks(range(len(shelf.packed)))
         found = topk.search(queries, blocks, found, exclude_self=exclude_self, threads=threads)
         numbers, _ = found.result(queries.metric)

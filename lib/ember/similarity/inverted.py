@@ -8,7 +8,6 @@ bound (bounds.py) rules out rows below the k-th place, what it leaves is scored 
 
 from __future__ import annotations
 
-import fcntl
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from zlib import crc32
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from ember.similarity import bounds
@@ -61,8 +61,7 @@ class InvertedFile:
         key = crc32(owners.tobytes())
         folder = Path(shelf.cache, f"lists-{shelf.basis.key}-{key}-{lists}")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with folder.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the others wait rather than do it once more
+        with FileLock(f"{folder}.lock"):  # the others wait rather than do it once more
             if not folder.is_dir():
                 _write(shelf, owners, lists, folder)
         numbers, norms = (

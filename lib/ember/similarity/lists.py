@@ -24,7 +24,7 @@ from ember.similarity import bounds
 from ember.similarity.block import Float32, Int64, prepare
 from ember.similarity.neighbours import Neighbours
 from ember.similarity.projection import Basis, fit_basis
-from ember.similarity.threads import load_torch, run_tiles, tensor
+from ember.similarity.threads import run_tiles
 from ember.similarity.topk import search
 
 ITERATIONS = 6
@@ -87,21 +87,20 @@ class Lists:
 
         Those are few, so this costs far less than a search for the exact order.
         """
-        a, b = tensor(points), tensor(self.centroids)
-        longest = float(b.square().sum(1).max().sqrt())
-        norms = a.square().sum(1).sqrt()
-        values = a @ b.T
-        error = norms * longest
+        values, squares = points @ self.centroids.T, _squares(self.centroids)
+        longest = np.sqrt(squares.max())
+        error = np.sqrt(_squares(points)) * longest
         if self.basis.metric == "euclidean":
-            values -= 0.5 * b.square().sum(1)
-            error = error + longest * longest
-        best, owners = values.topk(min(count + 1, len(self)), dim=1)
+            values -= 0.5 * squares
+            error += longest * longest
+        nearest = _largest(values, count)
         if count == len(self):
-            return owners.numpy(), np.empty(0, np.int64)
+            return nearest, np.empty(0, np.int64)
+        least = np.take_along_axis(values, nearest, axis=1).min(axis=1)
+        np.put_along_axis(values, nearest, -np.inf, axis=1)
         # Twice the error of either, and as much again for what is rounded here.
         margin = 4.0 * bounds.dot_slack(points.shape[1]) * error
-        unclear = best[:, count] >= best[:, count - 1] - margin
-        return owners[:, :count].numpy(), unclear.nonzero()[:, 0].numpy()
+        return nearest, np.flatnonzero(values.max(axis=1) >= least - margin)
 
     def points(self, rows: Float32, *, queries: bool = False) -> Float32:
         """Rows as they are compared with centroids."""
@@ -123,7 +122,6 @@ def fit_lists(sample: Float32, metric: str, count: int, *, seed: int = 0) -> Lis
     radius = float(norms.max()) or 1.0 if metric == "inner_product" else 1.0
     points = _points(sample, metric, radius, False)
     spherical = metric != "euclidean"
-    load_torch()
     (centroids,) = run_tiles(
         lambda rows: _lloyd(rows, count, spherical, np.random.default_rng(seed)), [points], 1
     )
@@ -172,15 +170,28 @@ def _lloyd(points: Float32, count: int, spherical: bool, rng: np.random.Generato
 
 def _owners(points: Float32, centroids: Float32, spherical: bool) -> Int64:
     """The nearest centroid of each point, in float32 arithmetic."""
-    import torch
-
-    b = tensor(centroids)
-    halves = torch.zeros(len(b)) if spherical else 0.5 * b.square().sum(1)
+    halves = np.float32(0.0) if spherical else 0.5 * _squares(centroids)
     owners = np.empty(len(points), np.int64)
     for start in range(0, len(points), CHUNK_ROWS):
         part = slice(start, start + CHUNK_ROWS)
-        owners[part] = (tensor(points[part]) @ b.T - halves).argmax(1).numpy()
+        owners[part] = (points[part] @ centroids.T - halves).argmax(axis=1)
     return owners
+
+
+def _largest(values: Float32, count: int) -> Int64:
+    """(n, count) places of the largest values of each row, the largest first."""
+    places: Int64 = values.argmax(axis=1)[:, None]
+    if count > 1:
+        some = np.argpartition(values, -count, axis=1)[:, -count:]
+        order = np.argsort(-np.take_along_axis(values, some, axis=1), axis=1)
+        places = np.take_along_axis(some, order, axis=1)
+    return places
+
+
+def _squares(rows: Float32) -> Float32:
+    """(n,) squared norms."""
+    squares: Float32 = np.einsum("ij,ij->i", rows, rows)
+    return squares
 
 
 def count_for(rows: int, queries: int, sample: int) -> int:
