@@ -130,7 +130,7 @@ def test_rows_of_one_id_are_packed_into_several_blocks(spark, tmp_path):
     matrix = clustered(7, 500)
     same = table(spark, tmp_path / "t", [7] * 500, matrix, 3)
     made = runs.write(same, "cosine", f"file://{tmp_path}/runs")
-    vectors = blocks.Vectors.of(spark, made, DIMENSION)
+    vectors = blocks.TableVectors.of(spark, made, DIMENSION)
     packed = blocks.pack(spark, made, vectors, f"file://{tmp_path}/blocks", size=64)
     assert packed.rows == 500
     assert len(packed.blocks) >= 4

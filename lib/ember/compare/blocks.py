@@ -26,37 +26,35 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from ember.compare import runs
-from ember.compare.runs import Runs, packed_row, read_packed, write_packed
+from ember.compare import packed_files, runs
+from ember.compare.runs import Runs
 from ember.models import is_local
 from ember.similarity.block import Int64
 from ember.similarity.node import RunFiles, Shelf, to_ipc
 from ember.similarity.projection import Basis, fit_basis
 from ember.storage import Storage
 
-__all__ = ["Packed", "Vectors", "fit", "pack", "sampled"]
+__all__ = ["Packed", "TableVectors", "fit", "pack", "sampled"]
 
 _SAMPLE_ROWS = 8192
 # Of ids to sort: with fewer, a task takes longer to start than to run.
 _ROWS_PER_TASK = 1 << 18
 # A node reads the ids of all of them for each.
 _BLOCKS_PER_FILE = 64
-_BLOCK = StructType(
-    [
-        StructField("part", IntegerType()),
-        StructField("place", IntegerType()),
-        StructField("rows", LongType()),
-        StructField("first_group", StringType()),
-        StructField("last_group", StringType()),
-        StructField("ids", BinaryType()),
-        StructField("groups", BinaryType()),
-        StructField("places", BinaryType()),
-    ]
+_BLOCK = packed_files.schema(
+    part=IntegerType(),
+    place=IntegerType(),
+    rows=LongType(),
+    first_group=StringType(),
+    last_group=StringType(),
+    ids=BinaryType(),
+    groups=BinaryType(),
+    places=BinaryType(),
 )
 
 
 @dataclass(frozen=True)
-class Vectors:
+class TableVectors:
     """The vectors of a table where they lie in its runs.
 
     folder: of all the table's runs. files: URIs of those that hold its vectors. firsts: the place
@@ -72,10 +70,10 @@ class Vectors:
     local: bool
 
     @classmethod
-    def of(cls, spark: SparkSession, made: Runs, dimension: int) -> Vectors:
+    def of(cls, spark: SparkSession, made: Runs, dimension: int) -> TableVectors:
         """Those of one length."""
         local = is_local(spark) and Storage(spark).qualify(made.folder).startswith("file:")
-        chosen = [run for run in made.files if run.rows and run.length == dimension]
+        chosen = [run for run in made.runs if run.rows and run.length == dimension]
         counts = [run.rows for run in chosen]
         files = tuple(run.file for run in chosen)
         return cls(made.folder, files, _starts(counts), sum(counts), dimension, local)
@@ -102,7 +100,7 @@ class Packed:
     blocks: tuple[tuple[str, int], ...]
     firsts: tuple[int, ...]
     spans: tuple[tuple[str, str], ...] | None
-    vectors: Vectors
+    vectors: TableVectors
     id_type: DataType
     rejected: int
     ungrouped: int | None
@@ -146,19 +144,19 @@ def _here(files: Sequence[str], local: bool) -> list[str]:
     return [SparkFiles.get(file.rpartition("/")[2]) for file in files]
 
 
-def pack(spark: SparkSession, made: Runs, vectors: Vectors, folder: str, size: int) -> Packed:
+def pack(spark: SparkSession, made: Runs, vectors: TableVectors, folder: str, size: int) -> Packed:
     """Put a table's vectors of one length into blocks of about `size` rows, written to `folder`.
 
     No block has more than half as many again. Rows of equal ids are in an order that depends on
     their vectors only.
     """
     places = dict(zip(vectors.files, vectors.firsts, strict=True))
-    starts = {(run.part, run.place): places.get(run.file) for run in made.files}
+    starts = {(run.part, run.place): places.get(run.file) for run in made.runs}
     most = min(_ROWS_PER_TASK, _BLOCKS_PER_FILE * size)
     ordered = _ordered(spark, made, starts, max(1, -(-vectors.rows // most)))
-    write_packed(ordered.mapInArrow(_packer(size), _BLOCK), folder)
+    packed_files.write(ordered.mapInArrow(_packer(size), _BLOCK), folder)
     names = ("part", "place", "rows", "first_group", "last_group")
-    found = read_packed(spark, _BLOCK, folder, names)
+    found = packed_files.read(spark, _BLOCK, folder, names)
     return Packed(
         blocks=tuple((file, place) for file, _, place, *_ in found),
         firsts=_starts([rows for _, _, _, rows, _, _ in found]),
@@ -234,10 +232,10 @@ def _block(rows: pa.Table, part: int, place: int) -> pa.RecordBatch:
         "groups": to_ipc(rows.select(["group"])) if groups else None,
         "places": rows["place"].to_numpy().astype(np.int64).tobytes(),
     }
-    return packed_row(_BLOCK, values)
+    return packed_files.row(_BLOCK, values)
 
 
-def fit(spark: SparkSession, vectors: Vectors, metric: str) -> bytes:
+def fit(spark: SparkSession, vectors: TableVectors, metric: str) -> bytes:
     """The basis that all blocks of a comparison share, fitted in a task; as `Basis.to_bytes`."""
     places = sampled(vectors.rows, min(vectors.rows, _SAMPLE_ROWS))
 

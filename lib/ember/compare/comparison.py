@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField, StructType
 
 from ember import tables
-from ember.compare.blocks import Packed, Vectors
+from ember.compare.blocks import Packed, TableVectors
 from ember.errors import InvalidInput
 from ember.publish import Output
 from ember.settings.comparison import JoinConfig, SearchConfig
@@ -176,7 +176,7 @@ def _restored(facts: dict[str, Any]) -> Packed:
             "blocks": tuple((file, row) for file, row in facts["blocks"]),
             "firsts": tuple(facts["firsts"]),
             "spans": None if spans is None else tuple((first, last) for first, last in spans),
-            "vectors": Vectors(**{**vectors, **places}),
+            "vectors": TableVectors(**{**vectors, **places}),
             "id_type": StructType.fromJson(facts["id_type"])["id"].dataType,
         }
     )

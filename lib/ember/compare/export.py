@@ -15,7 +15,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructField, StructType
 
 from ember.compare import blocks, runs
-from ember.compare.blocks import Packed, Vectors
+from ember.compare.blocks import Packed, TableVectors
 from ember.compare.census import common_length
 from ember.errors import InvalidInput
 from ember.publish import Output
@@ -89,7 +89,7 @@ def stage_index(
     dimension = common_length(made.lengths(), "the table", max_failed_fraction)
     if not dimension:
         raise InvalidInput("the table has no vectors to make an index of")
-    vectors, size = Vectors.of(spark, made, dimension), runs.block_rows(dimension)
+    vectors, size = TableVectors.of(spark, made, dimension), runs.block_rows(dimension)
     packed = blocks.pack(spark, made, vectors, f"{output.scratch}/blocks", size)
     total = packed.rows + packed.rejected
     bad = packed.rejected_rows(spark)

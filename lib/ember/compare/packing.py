@@ -11,7 +11,7 @@ from pyspark import inheritable_thread_target
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.compare import blocks, runs
-from ember.compare.blocks import Vectors
+from ember.compare.blocks import TableVectors
 from ember.compare.census import common_length
 from ember.compare.comparison import Comparison
 from ember.compare.runs import Runs
@@ -73,7 +73,7 @@ def _pack(
     }
     made = _at_once(spark, writing)
     dimension = _dimension(made, limits.max_failed_fraction)
-    vectors = {name: Vectors.of(spark, each, dimension) for name, each in made.items()}
+    vectors = {name: TableVectors.of(spark, each, dimension) for name, each in made.items()}
     for each in vectors.values():
         each.send(spark)
     most = runs.block_rows(dimension) if limits.rows_per_block == "auto" else limits.rows_per_block

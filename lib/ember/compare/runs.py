@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import (
     BinaryType,
     DataType,
@@ -30,22 +27,19 @@ from pyspark.sql.types import (
     StructType,
 )
 
+from ember.compare import packed_files
 from ember.similarity.block import Float32
 from ember.similarity.node import to_ipc
 from ember.similarity.vectors import read_vectors, wrong_length
-from ember.storage import Storage
 
 __all__ = [
     "BLOCK_BYTES",
     "Run",
     "Runs",
     "block_rows",
-    "packed_row",
     "read",
-    "read_packed",
     "rejected_rows",
     "write",
-    "write_packed",
 ]
 
 # Of float32 values in a run, and in a block. Large enough that a pair of blocks is seconds of work,
@@ -54,19 +48,17 @@ BLOCK_BYTES = 16 << 20
 # Lengths of which a task gathers rows at once; a table of more is no table of embeddings.
 _LENGTHS = 16
 _NONE = -1
-_RUN = StructType(
-    [
-        StructField("part", IntegerType()),
-        StructField("place", IntegerType()),
-        StructField("length", IntegerType()),
-        StructField("rows", LongType()),
-        StructField("counted", LongType()),
-        StructField("rejected_rows", LongType()),
-        StructField("ungrouped", LongType()),
-        StructField("ids", BinaryType()),
-        StructField("matrix", BinaryType()),
-        StructField("rejected", BinaryType()),
-    ]
+_RUN = packed_files.schema(
+    part=IntegerType(),
+    place=IntegerType(),
+    length=IntegerType(),
+    rows=LongType(),
+    counted=LongType(),
+    rejected_rows=LongType(),
+    ungrouped=LongType(),
+    ids=BinaryType(),
+    matrix=BinaryType(),
+    rejected=BinaryType(),
 )
 
 
@@ -96,12 +88,12 @@ class Runs:
     folder: str
     id_type: DataType
     grouped: bool
-    files: tuple[Run, ...]
+    runs: tuple[Run, ...]
 
     def lengths(self) -> dict[int, int]:
         """How many vectors there are of each length."""
         counts: dict[int, int] = {}
-        for run in self.files:
+        for run in self.runs:
             if run.length != _NONE:
                 counts[run.length] = counts.get(run.length, 0) + run.counted
         return counts
@@ -109,13 +101,11 @@ class Runs:
     @property
     def ungrouped(self) -> int | None:
         """Rows that belong to no group; None where no groups are asked for."""
-        return sum(run.ungrouped for run in self.files) if self.grouped else None
+        return sum(run.ungrouped for run in self.runs) if self.grouped else None
 
     def rejected(self, dimension: int) -> int:
         """How many rows cannot be compared with vectors of a length."""
-        return sum(
-            run.rejected + (run.rows if run.length != dimension else 0) for run in self.files
-        )
+        return sum(run.rejected + (run.rows if run.length != dimension else 0) for run in self.runs)
 
 
 def block_rows(dimension: int) -> int:
@@ -129,9 +119,9 @@ def write(rows: DataFrame, metric: str, folder: str) -> Runs:
     Rows that cannot be compared, whatever their length (see ember.similarity.vectors), are set
     aside in the same files.
     """
-    write_packed(rows.mapInArrow(_packer(metric, BLOCK_BYTES), _RUN), folder, rows_per_file=1)
+    packed_files.write(rows.mapInArrow(_packer(metric, BLOCK_BYTES), _RUN), folder, rows_per_file=1)
     names = ("part", "place", "length", "rows", "counted", "rejected_rows", "ungrouped")
-    found = read_packed(rows.sparkSession, _RUN, folder, names)
+    found = packed_files.read(rows.sparkSession, _RUN, folder, names)
     runs = tuple(Run(*row) for row in found)
     return Runs(folder, rows.schema["id"].dataType, "group" in rows.columns, runs)
 
@@ -164,26 +154,6 @@ def read(spark: SparkSession, folder: str) -> DataFrame:
     """
     # The schema is given, so that no job has to find it.
     return spark.read.schema(_RUN).parquet(folder)
-
-
-def write_packed(packed: DataFrame, folder: str, rows_per_file: int = 0) -> None:
-    """Write a table of large values; rows_per_file 0: a file for each partition."""
-    writer = packed.write.mode("overwrite").option("maxRecordsPerFile", str(rows_per_file))
-    # A dictionary of the values would be a copy, and be thrown away. With the first version of the
-    # format and uncompressed they lie in the file as they are: see ember.similarity.node.
-    writer = writer.option("compression", "none").option("parquet.enable.dictionary", "false")
-    writer.option("parquet.writer.version", "v1").parquet(folder)
-
-
-def read_packed(
-    spark: SparkSession, schema: StructType, folder: str, names: Sequence[str]
-) -> list[tuple[Any, ...]]:
-    """Some columns of what `write_packed` wrote, behind the URI of the row's file, sorted."""
-    table = spark.read.schema(schema).parquet(folder).select(*names, F.input_file_name())
-    # Of the file's URI, which is encoded, only the name, which has nothing to encode.
-    where = Storage(spark).qualify(folder)
-    found = sorted(tuple(row) for row in table.collect())
-    return [(f"{where}/{file.rpartition('/')[2]}", *values) for *values, file in found]
 
 
 def _packer(metric: str, block_bytes: int) -> Callable[..., Iterator[pa.RecordBatch]]:
@@ -257,7 +227,7 @@ class _Filling:
         """The first `size` rows, and all that is noted beside them, as a row of `_RUN`."""
         rows = pa.Table.from_batches(self.kept)
         bad = pa.Table.from_batches(self.rejected) if self.rejected else None
-        packed = packed_row(
+        packed = packed_files.row(
             _RUN,
             {
                 "part": part,
@@ -286,17 +256,3 @@ class _Filling:
             parts.append(matrix)
             size -= len(matrix)
         return pa.py_buffer(np.concatenate(parts))
-
-
-def packed_row(schema: StructType, values: Mapping[str, Any]) -> pa.RecordBatch:
-    """A batch of one row; buffers become binary values without a copy."""
-    types = to_arrow_schema(schema)
-    columns = []
-    for each in types:
-        value = values[each.name]
-        if isinstance(value, pa.Buffer):
-            ends = pa.py_buffer(np.array([0, value.size], np.int32))
-            columns.append(pa.Array.from_buffers(pa.binary(), 1, [None, ends, value]))
-        else:
-            columns.append(pa.array([value], each.type))
-    return pa.RecordBatch.from_arrays(columns, schema=types)
