@@ -9,8 +9,10 @@ from pyspark.sql import functions as F
 
 import ember
 from corpora import write
-from ember.compare import blocks, runs
+from ember.compare import blocks, packing, runs
 from ember.errors import InvalidInput
+from ember.settings.comparison import ComparisonLimits
+from ember.similarity.vectors import NULL
 
 DIMENSION = 12
 
@@ -185,6 +187,38 @@ def test_rows_that_cannot_be_compared_are_left_out(spark, tmp_path):
     frame = ember.top_k(spark.read.parquet(str(tmp_path / "t.parquet")), None, 1)
     asked = {row["query_id"] for row in frame.collect()}
     assert asked == set(range(207)) - {2, 3, 4, 5}
+
+
+def test_rows_of_many_lengths_are_counted_without_keeping_their_vectors(spark, tmp_path):
+    odd = [[1.0] * length for length in range(40)]  # more lengths than a task keeps
+    rows = [*odd, None, *([[1.0] * DIMENSION] * 400)]
+    ids = [f"r{number:03}" for number in range(len(rows))]
+    write(tmp_path / "t.parquet", id=ids, embedding=pa.array(rows, pa.list_(pa.float32())))
+    table_ = spark.read.parquet(str(tmp_path / "t.parquet"))
+    with pytest.raises(InvalidInput, match="mixes vectors of 12 and 39 dimensions"):
+        packing.prepare(table_, None, "cosine", f"file://{tmp_path}/refused")
+    limits = ComparisonLimits(max_failed_fraction=0.2)
+    for folder, files in (("one", table_), ("several", table_.repartition(3))):
+        found = packing.prepare(files, None, "cosine", f"file://{tmp_path}/{folder}", limits=limits)
+        assert (found.left.rows, found.left.rejected, found.left.dimension) == (401, 40, DIMENSION)
+        reasons = {row["id"]: row["reason"] for row in found.left.rejected_rows(spark).collect()}
+        lengths = {n: f"wrong length: {n} instead of {DIMENSION}" for n in range(40)}
+        del lengths[DIMENSION]
+        assert reasons == {"r040": NULL, **{ids[n]: lengths[n] for n in lengths}}
+
+
+def test_nodes_that_do_not_share_the_files_get_copies(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "is_local", lambda spark: False)
+    matrix = clustered(5, 150)
+    where = f"file://{tmp_path}/a folder é"
+    frame = ember.top_k(
+        table(spark, tmp_path / "t", list(range(150)), matrix, 2), None, 3, folder=where
+    )
+    expected = brute_top_k(range(150), matrix, range(150), matrix, "cosine", 3)
+    ours = collect_top_k(frame)
+    assert {key: [n for n, *_ in ours[key]] for key in ours} == {
+        key: [n for _, n in expected[key]] for key in expected
+    }
 
 
 def test_what_is_no_table_of_embeddings_is_refused(spark, tmp_path):

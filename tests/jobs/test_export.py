@@ -72,6 +72,19 @@ def test_export_writes_an_index_that_faiss_searches_with_its_ids(run_job, tmp_pa
     assert (code, "exists; set output.mode" in message) == (2, True)
 
 
+def test_ids_of_any_atomic_type_are_exported_in_their_order(spark, tmp_path):
+    pytest.importorskip("faiss")
+    ids = pa.array([3_000_000, 1_000_000, 2_000_000], pa.timestamp("us", "UTC"))
+    write(tmp_path / "t.parquet", id=ids, embedding=pa.array([[3.0], [1.0], [2.0]], FLOATS))
+    table = spark.read.parquet(str(tmp_path / "t.parquet"))
+    ember.export_faiss(table, str(tmp_path / "out"), "inner_product")
+    assert pq.read_table(tmp_path / "out" / "ids.parquet")["id"].to_pylist() == sorted(
+        ids.to_pylist()
+    )
+    written = (tmp_path / "out" / "index.faiss").read_bytes()
+    assert np.frombuffer(written[-12:], np.float32).tolist() == [1.0, 2.0, 3.0]
+
+
 def test_what_cannot_be_exported_is_refused(spark, tmp_path, monkeypatch):
     table = spark.read.parquet(corpus(tmp_path / "in.parquet", 5)[0])
     monkeypatch.setitem(sys.modules, "faiss", None)

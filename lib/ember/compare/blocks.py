@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -135,7 +136,7 @@ class Packed:
 
 def _send(spark: SparkSession, files: Sequence[str], local: bool) -> None:
     for file in () if local else files:
-        spark.sparkContext.addFile(file)
+        spark.sparkContext.addFile(quote(file, safe="/:"))  # which takes an encoded URI
 
 
 def _here(files: Sequence[str], local: bool) -> list[str]:
@@ -169,7 +170,7 @@ def pack(spark: SparkSession, made: Runs, vectors: TableVectors, folder: str, si
 
 
 def _starts(counts: Sequence[int]) -> tuple[int, ...]:
-    return tuple(sum(counts[:number]) for number in range(len(counts)))
+    return tuple(accumulate(counts, initial=0))[:-1]
 
 
 def _ordered(

@@ -29,7 +29,7 @@ from ember.storage import Storage
 
 __all__ = ["Comparison", "identity", "refuse_rejected", "scratch_folder", "sides"]
 
-_FILE = "comparison.json"
+_FILE = "packed.json"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from pyspark.sql.types import StructField, StructType
 
 from ember.compare import blocks, runs
 from ember.compare.blocks import Packed, TableVectors
-from ember.compare.census import common_length
 from ember.errors import InvalidInput
 from ember.publish import Output
 from ember.similarity.faiss_file import FlatIndexFile, check_format
@@ -86,7 +85,7 @@ def stage_index(
     """
     spark = rows.sparkSession
     made = runs.write(rows, metric, f"{output.scratch}/runs")
-    dimension = common_length(made.lengths(), "the table", max_failed_fraction)
+    dimension = made.dimension("the table", max_failed_fraction)
     if not dimension:
         raise InvalidInput("the table has no vectors to make an index of")
     vectors, size = TableVectors.of(spark, made, dimension), runs.block_rows(dimension)
@@ -111,9 +110,10 @@ def stage_index(
 
 def _write(spark: SparkSession, packed: Packed, metric: str, folder: Path) -> None:
     """Vectors go where their ids are, which are sorted: run by run, each row to its position."""
-    positions = np.memmap(f"{folder}/positions", np.int64, "w+", shape=(packed.rows,))
-    id_type = to_arrow_schema(StructType([StructField("id", packed.id_type)])).field("id")
-    schema = pa.schema([pa.field("position", pa.int64()), id_type])
+    positions = np.empty(packed.rows, np.int64)
+    ids_only = StructType([StructField("id", packed.id_type)])
+    id_field = to_arrow_schema(ids_only, timezone="UTC").field("id")
+    schema = pa.schema([pa.field("position", pa.int64()), id_field])
     with pq.ParquetWriter(f"{folder}/ids.parquet", schema) as writer:
         for (file, row), first in zip(packed.blocks, packed.firsts, strict=True):
             block = spark.read.parquet(file).filter(F.col("place") == row)
@@ -121,7 +121,8 @@ def _write(spark: SparkSession, packed: Packed, metric: str, folder: Path) -> No
             ids = from_ipc(stored["ids"][0].as_buffer())
             mine = np.arange(first, first + len(ids), dtype=np.int64)
             positions[np.frombuffer(stored["places"][0].as_buffer(), np.int64)] = mine
-            writer.write_table(pa.table([pa.array(mine), ids], schema=schema))
+            columns = [pa.array(mine), ids.cast(id_field.type)]
+            writer.write_table(pa.table(columns, schema=schema))
     vectors = packed.vectors
     with FlatIndexFile(f"{folder}/index.faiss", metric, packed.dimension, packed.rows) as index:
         for file, first in zip(vectors.files, vectors.firsts, strict=True):

@@ -48,9 +48,15 @@ def write(table: DataFrame, folder: str, rows_per_file: int = 0) -> None:
 def read(
     spark: SparkSession, schema: StructType, folder: str, names: Sequence[str]
 ) -> list[tuple[Any, ...]]:
-    """Some columns of what `write` wrote, behind the URI of the row's file, sorted."""
+    """Some columns of what `write` wrote, behind the URI of the row's file, sorted.
+
+    The first two tell rows apart: raises RuntimeError where they do not, as after a task that was
+    committed twice.
+    """
     table = spark.read.schema(schema).parquet(folder).select(*names, F.input_file_name())
     # Of the file's URI, which is encoded, only the name, which has nothing to encode.
     where = Storage(spark).qualify(folder)
     found = sorted(tuple(row) for row in table.collect())
+    if len({each[:2] for each in found}) < len(found):
+        raise RuntimeError(f"a task has left its rows twice in {folder}; run the job again")
     return [(f"{where}/{file.rpartition('/')[2]}", *values) for *values, file in found]

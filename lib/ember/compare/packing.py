@@ -12,7 +12,6 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ember.compare import blocks, runs
 from ember.compare.blocks import TableVectors
-from ember.compare.census import common_length
 from ember.compare.comparison import Comparison
 from ember.compare.runs import Runs
 from ember.errors import InvalidInput
@@ -96,8 +95,7 @@ def _pack(
 def _dimension(made: Mapping[str, Runs], max_failed_fraction: float) -> int:
     """The length of the vectors of all tables; 1 where none has any."""
     lengths = [
-        common_length(each.lengths(), f"the {name} table", max_failed_fraction)
-        for name, each in made.items()
+        each.dimension(f"the {name} table", max_failed_fraction) for name, each in made.items()
     ]
     known = [length for length in lengths if length]
     if len(set(known)) > 1:

@@ -2,13 +2,14 @@
 
 One pass, without a shuffle: the vectors stay where Spark read them, and only their ids are sorted
 (ember.compare.blocks). A run holds vectors of one length, so that the lengths that a table mixes
-are counted while it is packed.
+are counted while it is packed; rows of rare lengths are only noted.
 """
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.types import (
     BinaryType,
     DataType,
@@ -28,9 +30,11 @@ from pyspark.sql.types import (
 )
 
 from ember.compare import packed_files
+from ember.compare.census import common_length
+from ember.errors import InvalidInput
 from ember.similarity.block import Float32
 from ember.similarity.node import to_ipc
-from ember.similarity.vectors import read_vectors, wrong_length
+from ember.similarity.vectors import NULL, read_vectors, wrong_length
 
 __all__ = [
     "BLOCK_BYTES",
@@ -45,17 +49,18 @@ __all__ = [
 # Of float32 values in a run, and in a block. Large enough that a pair of blocks is seconds of work,
 # small enough that a worker holds several.
 BLOCK_BYTES = 16 << 20
-# Lengths of which a task gathers rows at once; a table of more is no table of embeddings.
+# Lengths of which a task keeps vectors; those of the rarest it gives up when there are more.
 _LENGTHS = 16
-_NONE = -1
+# In the place of a length: of rows without a vector, and of those that are of several lengths.
+_NONE, _SEVERAL = -1, -2
 _RUN = packed_files.schema(
     part=IntegerType(),
     place=IntegerType(),
     length=IntegerType(),
     rows=LongType(),
-    counted=LongType(),
     rejected_rows=LongType(),
     ungrouped=LongType(),
+    lengths=StringType(),
     ids=BinaryType(),
     matrix=BinaryType(),
     rejected=BinaryType(),
@@ -66,9 +71,9 @@ _RUN = packed_files.schema(
 class Run:
     """What a file of runs holds.
 
-    part, place: of the table, by which runs are ordered. length: of its vectors; -1 for none.
-    rows: usable vectors. counted: vectors of this length, usable or not. rejected: rows set aside.
-    ungrouped: rows that belong to no group.
+    part, place: of the table, by which runs are ordered. length: of its vectors; negative where
+    there are none. rows: usable vectors. rejected: rows set aside. ungrouped: rows that belong to
+    no group. lengths: how many vectors of each length it stands for, usable or not, as JSON.
     """
 
     file: str
@@ -76,9 +81,9 @@ class Run:
     place: int
     length: int
     rows: int
-    counted: int
     rejected: int
     ungrouped: int
+    lengths: str
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,18 @@ class Runs:
     grouped: bool
     runs: tuple[Run, ...]
 
-    def lengths(self) -> dict[int, int]:
-        """How many vectors there are of each length."""
-        counts: dict[int, int] = {}
+    def dimension(self, shown: str, max_failed_fraction: float) -> int:
+        """The length of the table's vectors, 0 where there are none; see `common_length`."""
+        counts: Counter[int] = Counter()
         for run in self.runs:
-            if run.length != _NONE:
-                counts[run.length] = counts.get(run.length, 0) + run.counted
-        return counts
+            counts.update({int(length): count for length, count in json.loads(run.lengths).items()})
+        dimension = common_length(counts, shown, max_failed_fraction)
+        if any(run.length == _SEVERAL and f'"{dimension}"' in run.lengths for run in self.runs):
+            raise InvalidInput(
+                f"{shown} has vectors of {len(counts)} lengths, most of them of {dimension} "
+                "dimensions; compare one kind at a time"
+            )
+        return dimension
 
     @property
     def ungrouped(self) -> int | None:
@@ -120,7 +130,7 @@ def write(rows: DataFrame, metric: str, folder: str) -> Runs:
     aside in the same files.
     """
     packed_files.write(rows.mapInArrow(_packer(metric, BLOCK_BYTES), _RUN), folder, rows_per_file=1)
-    names = ("part", "place", "length", "rows", "counted", "rejected_rows", "ungrouped")
+    names = ("part", "place", "length", "rows", "rejected_rows", "ungrouped", "lengths")
     found = packed_files.read(rows.sparkSession, _RUN, folder, names)
     runs = tuple(Run(*row) for row in found)
     return Runs(folder, rows.schema["id"].dataType, "group" in rows.columns, runs)
@@ -130,27 +140,32 @@ def rejected_rows(spark: SparkSession, folder: str, id_type: DataType, dimension
     """The rows that cannot be compared with vectors of a length: (id, reason)."""
     schema = StructType([StructField("id", id_type), StructField("reason", StringType())])
 
+    def told(length: int, reason: str | None) -> str:
+        other = length not in (dimension, _NONE) and reason != NULL
+        return wrong_length(length, dimension) if other else str(reason)
+
     def unpack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for row in batch.to_pylist():
-                if row["rejected"] is not None:
-                    yield from pa.ipc.open_stream(row["rejected"])
-                if row["ids"] is not None and row["length"] != dimension:
-                    reason = wrong_length(row["length"], dimension)
-                    for rows in pa.ipc.open_stream(row["ids"]):
-                        reasons = pa.repeat(reason, len(rows))
-                        yield pa.RecordBatch.from_pydict(
-                            {"id": rows.column("id"), "reason": reasons}
-                        )
+                for rows in pa.ipc.open_stream(row["rejected"]) if row["rejected"] else ():
+                    pairs = zip(rows["length"].to_pylist(), rows["reason"].to_pylist(), strict=True)
+                    reasons = pa.array([told(*pair) for pair in pairs], pa.string())
+                    yield pa.RecordBatch.from_pydict({"id": rows["id"], "reason": reasons})
+                for rows in pa.ipc.open_stream(row["ids"]) if row["ids"] else ():
+                    reasons = pa.repeat(told(row["length"], None), len(rows))
+                    yield pa.RecordBatch.from_pydict({"id": rows["id"], "reason": reasons})
 
-    return read(spark, folder).select("length", "ids", "rejected").mapInArrow(unpack, schema)
+    # Of the runs of that length the ids are not read.
+    of_others = F.when(F.col("length") != dimension, F.col("ids")).alias("ids")
+    return read(spark, folder).select("length", of_others, "rejected").mapInArrow(unpack, schema)
 
 
 def read(spark: SparkSession, folder: str) -> DataFrame:
     """Runs as a table: part, place, length, ids, matrix, rejected and what else `Run` has.
 
     ids: id, group where there are groups, and a hash of the vector, as an Arrow IPC stream.
-    matrix: float32 row by row. rejected: id and reason, as an Arrow IPC stream.
+    matrix: float32 row by row. rejected: id, length and reason (null where it is the length), as an
+    Arrow IPC stream.
     """
     # The schema is given, so that no job has to find it.
     return spark.read.schema(_RUN).parquet(folder)
@@ -163,6 +178,7 @@ def _packer(metric: str, block_bytes: int) -> Callable[..., Iterator[pa.RecordBa
         context = TaskContext.get()
         part, places = context.partitionId() if context else 0, count()
         filling: dict[int, _Filling] = {}
+        rare = _Filling(_SEVERAL)
         for batch in batches:
             for length, rows in _by_length(batch):
                 filled = filling.setdefault(length, _Filling(length))
@@ -171,19 +187,14 @@ def _packer(metric: str, block_bytes: int) -> Callable[..., Iterator[pa.RecordBa
                 while filled.rows >= size:
                     yield filled.take(size, part, next(places))
             if len(filling) > _LENGTHS:
-                yield from _rest(filling, part, places)
-        yield from _rest(filling, part, places)
+                by_rows = sorted(filling.values(), key=lambda each: each.rows)
+                for few in by_rows[: -_LENGTHS // 2]:
+                    rare.give_up(filling.pop(few.length))
+        for rest in (*filling.values(), rare):
+            if rest.rows or rest.lengths or rest.rejected or rest.ungrouped:
+                yield rest.take(rest.rows, part, next(places))
 
     return run
-
-
-def _rest(
-    filling: dict[int, _Filling], part: int, places: Iterator[int]
-) -> Iterator[pa.RecordBatch]:
-    for each in filling.values():
-        if each.rows or each.counted:
-            yield each.take(each.rows, part, next(places))
-    filling.clear()
 
 
 def _by_length(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -199,23 +210,25 @@ class _Filling:
 
     length: int
     rows: int = 0
-    counted: int = 0
     ungrouped: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)
     kept: list[pa.RecordBatch] = field(default_factory=list)
     matrices: deque[Float32] = field(default_factory=deque)
     rejected: list[pa.RecordBatch] = field(default_factory=list)
 
     def add(self, batch: pa.RecordBatch, metric: str) -> None:
-        self.counted += len(batch)
+        if self.length != _NONE:
+            self.lengths[self.length] += len(batch)
         if "group" in batch.schema.names and batch.column("group").null_count:
             self.ungrouped += batch.column("group").null_count
             batch = batch.filter(batch.column("group").is_valid())
+        # Without values there is no norm: what is wrong with such a row is its length.
+        metric = metric if self.length else "inner_product"
         vectors = read_vectors(batch.column("embedding"), metric, max(0, self.length))
         columns = batch.drop_columns(["embedding"])
         if vectors.reasons:
-            bad = columns.column("id").take(pa.array(list(vectors.reasons), pa.int64()))
-            reasons = pa.array(list(vectors.reasons.values()), pa.string())
-            self.rejected.append(pa.RecordBatch.from_arrays([bad, reasons], names=["id", "reason"]))
+            bad = columns["id"].take(pa.array(list(vectors.reasons), pa.int64()))
+            self._reject(bad, list(vectors.reasons.values()))
             columns = columns.filter(pa.array(vectors.kept))
         hashes = map(zlib.crc32, vectors.matrix)
         hashed = pa.array(np.fromiter(hashes, np.int64, len(vectors.matrix)))
@@ -223,9 +236,22 @@ class _Filling:
         self.matrices.append(vectors.matrix)
         self.rows += len(vectors.matrix)
 
+    def _reject(self, ids: pa.Array, reasons: list[str | None], length: int | None = None) -> None:
+        lengths = pa.repeat(self.length if length is None else length, len(ids))
+        columns = {"id": ids, "length": lengths, "reason": pa.array(reasons, pa.string())}
+        self.rejected.append(pa.RecordBatch.from_pydict(columns))
+
+    def give_up(self, other: _Filling) -> None:
+        """Note the rows of another length without their vectors."""
+        for batch in other.kept:
+            self._reject(batch["id"], [None] * len(batch), other.length)
+        self.rejected += other.rejected
+        self.lengths.update(other.lengths)
+        self.ungrouped += other.ungrouped
+
     def take(self, size: int, part: int, place: int) -> pa.RecordBatch:
         """The first `size` rows, and all that is noted beside them, as a row of `_RUN`."""
-        rows = pa.Table.from_batches(self.kept)
+        rows = pa.Table.from_batches(self.kept) if self.kept else pa.table({})
         bad = pa.Table.from_batches(self.rejected) if self.rejected else None
         packed = packed_files.row(
             _RUN,
@@ -234,16 +260,16 @@ class _Filling:
                 "place": place,
                 "length": self.length,
                 "rows": size,
-                "counted": self.counted,
                 "rejected_rows": bad.num_rows if bad else 0,
                 "ungrouped": self.ungrouped,
+                "lengths": json.dumps(self.lengths),
                 "ids": to_ipc(rows.slice(0, size)) if size else None,
                 "matrix": self._take_matrix(size) if size else None,
                 "rejected": to_ipc(bad) if bad else None,
             },
         )
         self.kept, self.rejected = rows.slice(size).to_batches(), []
-        self.rows, self.counted, self.ungrouped = self.rows - size, 0, 0
+        self.rows, self.ungrouped, self.lengths = self.rows - size, 0, Counter()
         return packed
 
     def _take_matrix(self, size: int) -> pa.Buffer:

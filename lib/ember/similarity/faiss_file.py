@@ -12,7 +12,6 @@ a bad file. Of IndexFlatIP and IndexFlatL2, as in faiss/impl/index_write.cpp:
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -36,10 +35,10 @@ class FlatIndexFile:
     def __init__(self, path: str, metric: str, dimension: int, rows: int) -> None:
         check_metric(metric)
         self.metric, self.rows, self._left = metric, rows, rows
-        header = _header(metric, dimension, rows)
-        Path(path).write_bytes(header)
-        shape = (rows, dimension)
-        self._matrix = np.memmap(path, "<f4", "r+", offset=len(header), shape=shape)
+        self._row_bytes, header = 4 * dimension, _header(metric, dimension, rows)
+        self._start = len(header)
+        self._stream = open(path, "wb")  # noqa: PTH123, SIM115  (closed by the context's end)
+        self._stream.write(header)
 
     def __enter__(self) -> Self:
         return self
@@ -50,7 +49,11 @@ class FlatIndexFile:
             exact = rows.astype(np.float64)
             rows = (exact / np.linalg.norm(exact, axis=1, keepdims=True)).astype(np.float32)
         self._left -= len(rows)
-        self._matrix[positions] = rows
+        order = np.argsort(positions)
+        for some in np.split(order, np.flatnonzero(np.diff(positions[order]) != 1) + 1):
+            if len(some):
+                self._stream.seek(self._start + self._row_bytes * int(positions[some[0]]))
+                self._stream.write(np.ascontiguousarray(rows[some], "<f4").data)
 
     def __exit__(
         self,
@@ -58,7 +61,7 @@ class FlatIndexFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._matrix.flush()
+        self._stream.close()
         if error is None and self._left:
             raise ValueError(f"{self.rows} rows were to be written, {self._left} are missing")
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -73,18 +74,25 @@ class RunFiles:
 
 
 def _stored_matrix(file: str, size: int) -> NDArray[np.uint8]:
-    """The column `matrix` of a run, so many bytes, memory-mapped.
+    """The column `matrix` of a run, so many bytes, memory-mapped."""
+    return np.memmap(file, np.uint8, "r", _matrix_offset(file, size), (size,))
+
+
+@lru_cache(maxsize=1 << 16)
+def _matrix_offset(file: str, size: int) -> int:
+    """Where in the file it begins.
 
     A plain binary value without compression is the end of its column's only page, behind its
     length in four bytes (https://parquet.apache.org/docs/file-format/data-pages/encodings).
     """
     footer = pq.read_metadata(file)
     column = footer.row_group(0).column(footer.schema.names.index("matrix"))
-    end = column.data_page_offset + column.total_compressed_size
-    stored = np.memmap(file, np.uint8, mode="r")[:end]
-    if int.from_bytes(stored[-size - 4 : -size].tobytes(), "little") != size:
-        raise ValueError(f"{file} holds no matrix of {size} bytes as Ember writes it")
-    return stored[-size:]
+    offset = int(column.data_page_offset + column.total_compressed_size - size)
+    with Path(file).open("rb") as stream:
+        stream.seek(offset - 4)
+        if int.from_bytes(stream.read(4), "little") != size:
+            raise ValueError(f"{file} holds no matrix of {size} bytes as Ember writes it")
+    return offset
 
 
 @dataclass(frozen=True)
