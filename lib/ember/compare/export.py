@@ -46,8 +46,8 @@ def export_faiss(
     mode: fail where there is something at `path`, or overwrite it.
 
     Rows are in the order of their ids. Rows without a usable vector are left out and kept with
-    their reasons in `<path>.rejected`. The vectors pass through the driver block by block (16 MiB),
-    so its memory does not grow with the table; its temporary folder holds the index once.
+    their reasons in `<path>.rejected`. The vectors pass through the driver 16 MiB at a time; beside
+    them it holds eight bytes for each row, and its temporary folder the index once.
 
     Returns the facts of the manifest. Raises InvalidInput for a table that is not embeddings, an
     output that exists, and when faiss is not installed; TooManyFailures.
