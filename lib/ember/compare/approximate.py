@@ -22,7 +22,7 @@ from pyspark import Accumulator, AccumulatorParam, Broadcast
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.compare import blockwise, comparison, packing, search
-from ember.compare.blockwise import Written, wanted_tasks
+from ember.compare.blockwise import Written, cores, wanted_tasks
 from ember.compare.comparison import Comparison
 from ember.compare.division import Division, Sizes, divide, measure
 from ember.compare.resumable import TaskOutput
@@ -154,8 +154,7 @@ def wanted_blocks(spark: SparkSession, mode: str) -> int:
 
     Each of its tasks reads nearly the whole corpus, and has the fewer queries for it.
     """
-    cores = int(spark.sparkContext.defaultParallelism)
-    return cores if mode == "approximate" else wanted_tasks(spark)
+    return cores(spark) if mode == "approximate" else wanted_tasks(spark)
 
 
 def plan(

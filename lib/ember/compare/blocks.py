@@ -116,7 +116,7 @@ class Packed:
 
     def send(self, spark: SparkSession) -> None:
         """Have every node get the blocks, where they cannot be read in place."""
-        _send(spark, self._files(), self.vectors.local)
+        _send(spark, self.files(), self.vectors.local)
 
     def rejected_rows(self, spark: SparkSession) -> DataFrame:
         """The rows that cannot be compared: (id, reason)."""
@@ -125,12 +125,14 @@ class Packed:
     def shelf(self, basis: bytes, threads: int) -> Shelf:
         """On a worker: this node's copy of the blocks."""
         cache = str(Path(SparkFiles.getRootDirectory(), "ember-blocks"))
-        here = dict(zip(self._files(), _here(self._files(), self.vectors.local), strict=True))
+        files = self.files()
+        here = dict(zip(files, _here(files, self.vectors.local), strict=True))
         blocks = [(here[file], row) for file, row in self.blocks]
         made = Basis.from_bytes(basis)
         return Shelf(blocks, self.firsts, self.vectors.here(), made, cache, threads)
 
-    def _files(self) -> list[str]:
+    def files(self) -> list[str]:
+        """URIs of the blocks' files, in the order of the vectors."""
         return list(dict.fromkeys(file for file, _ in self.blocks))
 
 

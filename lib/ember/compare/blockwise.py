@@ -17,7 +17,7 @@ from ember.accounting import Account
 from ember.compare.resumable import TaskOutput
 from ember.engine.stats import TaskStats
 
-__all__ = ["Written", "batches", "frame", "wanted_tasks", "write"]
+__all__ = ["Written", "batches", "cores", "frame", "wanted_tasks", "write"]
 
 _TASKS_PER_CORE = 2
 _OUTPUT_ROWS = 1 << 16
@@ -26,9 +26,14 @@ Task = TypeVar("Task")
 Body = Callable[[Task], Iterator[pa.RecordBatch]]
 
 
+def cores(spark: SparkSession) -> int:
+    """How many cores this application has."""
+    return int(spark.sparkContext.defaultParallelism)
+
+
 def wanted_tasks(spark: SparkSession) -> int:
     """How many tasks keep the cores of this application evenly busy."""
-    return _TASKS_PER_CORE * int(spark.sparkContext.defaultParallelism)
+    return _TASKS_PER_CORE * cores(spark)
 
 
 def frame(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.compare.blocks import sampled
+from ember.compare.blockwise import cores
 from ember.compare.comparison import Comparison
 from ember.embedding import task_resources
 from ember.similarity import topk
@@ -117,8 +118,7 @@ def measure(
     left = compared.left
     sample = sampled(sizes.queries, sizes.sampled_queries)
     # Each task reads the whole corpus, so there are no more than cores.
-    cores = int(spark.sparkContext.defaultParallelism)
-    chunks = np.array_split(sample, min(len(sample), cores))
+    chunks = np.array_split(sample, min(len(sample), cores(spark)))
     half = max(1, sizes.lists // 2)
     sent = spark.sparkContext.broadcast(division)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructField, StructType
 
@@ -115,14 +114,16 @@ def _write(spark: SparkSession, packed: Packed, metric: str, folder: Path) -> No
     id_field = to_arrow_schema(ids_only, timezone="UTC").field("id")
     schema = pa.schema([pa.field("position", pa.int64()), id_field])
     with pq.ParquetWriter(f"{folder}/ids.parquet", schema) as writer:
-        for (file, row), first in zip(packed.blocks, packed.firsts, strict=True):
-            block = spark.read.parquet(file).filter(F.col("place") == row)
-            stored = block.select("ids", "places").toArrow()
-            ids = from_ipc(stored["ids"][0].as_buffer())
-            mine = np.arange(first, first + len(ids), dtype=np.int64)
-            positions[np.frombuffer(stored["places"][0].as_buffer(), np.int64)] = mine
-            columns = [pa.array(mine), ids.cast(id_field.type)]
-            writer.write_table(pa.table(columns, schema=schema))
+        first = 0
+        for file in packed.files():
+            stored = spark.read.parquet(file).orderBy("place").select("ids", "places").toArrow()
+            for packed_ids, places in zip(stored["ids"], stored["places"], strict=True):
+                ids = from_ipc(packed_ids.as_buffer())
+                mine = np.arange(first, first + len(ids), dtype=np.int64)
+                positions[np.frombuffer(places.as_buffer(), np.int64)] = mine
+                columns = [pa.array(mine), ids.cast(id_field.type)]
+                writer.write_table(pa.table(columns, schema=schema))
+                first += len(ids)
     vectors = packed.vectors
     with FlatIndexFile(f"{folder}/index.faiss", metric, packed.dimension, packed.rows) as index:
         for file, first in zip(vectors.files, vectors.firsts, strict=True):

@@ -98,10 +98,14 @@ class Runs:
     def dimension(self, shown: str, max_failed_fraction: float) -> int:
         """The length of the table's vectors, 0 where there are none; see `common_length`."""
         counts: Counter[int] = Counter()
+        given_up: set[int] = set()
         for run in self.runs:
-            counts.update({int(length): count for length, count in json.loads(run.lengths).items()})
+            found = {int(length): rows for length, rows in json.loads(run.lengths).items()}
+            counts.update(found)
+            if run.length == _SEVERAL:
+                given_up |= found.keys()
         dimension = common_length(counts, shown, max_failed_fraction)
-        if any(run.length == _SEVERAL and f'"{dimension}"' in run.lengths for run in self.runs):
+        if dimension in given_up:
             raise InvalidInput(
                 f"{shown} has vectors of {len(counts)} lengths, most of them of {dimension} "
                 "dimensions; compare one kind at a time"
@@ -118,9 +122,9 @@ class Runs:
         return sum(run.rejected + (run.rows if run.length != dimension else 0) for run in self.runs)
 
 
-def block_rows(dimension: int) -> int:
-    """How many vectors of this length fill a block."""
-    return max(1, BLOCK_BYTES // (4 * max(1, dimension)))
+def block_rows(dimension: int, block_bytes: int | None = None) -> int:
+    """How many vectors of this length fill a block; block_bytes: by default BLOCK_BYTES."""
+    return max(1, (block_bytes or BLOCK_BYTES) // (4 * max(1, dimension)))
 
 
 def write(rows: DataFrame, metric: str, folder: str) -> Runs:
@@ -183,7 +187,7 @@ def _packer(metric: str, block_bytes: int) -> Callable[..., Iterator[pa.RecordBa
             for length, rows in _by_length(batch):
                 filled = filling.setdefault(length, _Filling(length))
                 filled.add(rows, metric)
-                size = max(1, block_bytes // (4 * max(1, length)))
+                size = block_rows(length, block_bytes)
                 while filled.rows >= size:
                     yield filled.take(size, part, next(places))
             if len(filling) > _LENGTHS:

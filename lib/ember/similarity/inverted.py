@@ -8,7 +8,6 @@ bound (bounds.py) rules out rows below the k-th place, what it leaves is scored 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,14 +15,13 @@ from pathlib import Path
 from zlib import crc32
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from ember.similarity import bounds
 from ember.similarity.block import Block, Float32, Float64, Int64
 from ember.similarity.lists import Lists
 from ember.similarity.neighbours import NOBODY, Neighbours, best_of
-from ember.similarity.node import Shelf
+from ember.similarity.node import Shelf, made_once
 from ember.similarity.projection import Basis
 from ember.similarity.scores import filter_value, float32_below, similarities, tie_floor
 from ember.similarity.threads import run_tiles
@@ -60,10 +58,7 @@ class InvertedFile:
         """
         key = crc32(owners.tobytes())
         folder = Path(shelf.cache, f"lists-{shelf.basis.key}-{key}-{lists}")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):  # the others wait rather than do it once more
-            if not folder.is_dir():
-                _write(shelf, owners, lists, folder)
+        made_once(folder, lambda partial: _write(shelf, owners, lists, partial))
         numbers, norms = (
             np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("numbers", "norms")
         )
@@ -132,10 +127,9 @@ class InvertedFile:
 
 def _write(shelf: Shelf, owners: NDArray[np.int32], lists: int, folder: Path) -> None:
     """One block at a time, its rows of each list in one piece."""
-    partial = Path(tempfile.mkdtemp(dir=folder.parent))
     numbers, norms = np.empty(len(owners), np.int64), np.empty(len(owners))
     free = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=lists))])[:-1]
-    with (partial / "rows").open("wb") as stream:
+    with (folder / "rows").open("wb") as stream:
         for number, first in enumerate(shelf.firsts):
             block = shelf.block(number)
             mine = owners[first : first + len(block)]
@@ -149,9 +143,8 @@ def _write(shelf: Shelf, owners: NDArray[np.int32], lists: int, folder: Path) ->
                     numbers[place : place + len(part)] = first + part
                     norms[place : place + len(part)] = block.norms[part]
             free = free + np.bincount(mine, minlength=lists)
-    np.save(partial / "numbers.npy", numbers)
-    np.save(partial / "norms.npy", norms)
-    partial.rename(folder)
+    np.save(folder / "numbers.npy", numbers)
+    np.save(folder / "norms.npy", norms)
 
 
 class _Search:

@@ -9,7 +9,7 @@ prepares a block, into a folder that appears under its name by one rename; the o
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ember.similarity.block import Block, Float32, Int64, prepare
 from ember.similarity.projection import Basis
 
-__all__ = ["RunFiles", "Shelf", "from_ipc", "own_numbers", "to_ipc"]
+__all__ = ["RunFiles", "Shelf", "from_ipc", "made_once", "own_numbers", "to_ipc"]
 
 
 def to_ipc(table: pa.Table) -> bytes:
@@ -147,7 +147,7 @@ class Shelf:
         """(n, d) vectors of rows by their numbers, rising; reads without preparing blocks."""
         owners = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
         places = [
-            self._places(owner)[numbers[owners == owner] - self.firsts[owner]]
+            _numbers(*self._values(owner, "places"))[numbers[owners == owner] - self.firsts[owner]]
             for owner in np.unique(owners)
         ]
         return self.vectors.take(np.concatenate([np.empty(0, np.int64), *places]))
@@ -161,37 +161,49 @@ class Shelf:
 
     def _folder(self, number: int, *, wait: bool = True) -> str:
         folder = self._path(number)
-        if not folder.is_dir():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(Timeout), FileLock(f"{folder}.lock", blocking=wait):
-                if not folder.is_dir():
-                    self._prepare(number, folder)
+        made_once(folder, lambda partial: self._prepare(number, partial), wait=wait)
         return str(folder)
 
-    def _places(self, number: int) -> Int64:
-        places: Int64 = np.frombuffer(self._value(number, "places"), np.int64)
-        return places
-
-    def _value(self, number: int, column: str) -> Any:
-        """A value of a packed block as a buffer, None where there is none."""
+    def _values(self, number: int, *columns: str) -> list[Any]:
+        """Values of a packed block as buffers, None where there is none."""
         file, row = self.packed[number]
-        return pq.read_table(file, columns=[column])[column][row].as_buffer()
+        stored = pq.read_table(file, columns=list(columns))
+        return [stored[column][row].as_buffer() for column in columns]
 
     def _path(self, number: int) -> Path:
         file, row = self.packed[number]
         return Path(self.cache, f"{Path(file).stem}-{row}-{self.basis.key}")
 
     def _prepare(self, number: int, folder: Path) -> None:
-        matrix = self.vectors.take(self._places(number))
+        ids, groups, places = self._values(number, "ids", "groups", "places")
+        matrix = self.vectors.take(_numbers(places))
         first = self.firsts[number]
         numbers = np.arange(first, first + len(matrix), dtype=np.int64)
         block = prepare(matrix, self.basis.metric, self.basis, ids=numbers, threads=self.threads)
-        partial = tempfile.mkdtemp(dir=folder.parent)
-        block.save(partial)
-        for name in ("ids", "groups"):
-            if (stored := self._value(number, name)) is not None:
-                Path(partial, f"{name}.arrow").write_bytes(stored)
-        Path(partial).rename(folder)
+        block.save(folder)
+        for name, stored in (("ids", ids), ("groups", groups)):
+            if stored is not None:
+                (folder / f"{name}.arrow").write_bytes(stored)
+
+
+def _numbers(packed: pa.Buffer) -> Int64:
+    return np.frombuffer(packed, np.int64)
+
+
+def made_once(folder: Path, make: Callable[[Path], None], *, wait: bool = True) -> None:
+    """Have a folder that one process of the node makes and all of them use.
+
+    make: fills an empty folder, which then appears under its name by one rename. wait: where
+    another process is making it; else it may be missing afterwards.
+    """
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(Timeout), FileLock(f"{folder}.lock", blocking=wait):
+        if not folder.is_dir():
+            partial = Path(tempfile.mkdtemp(dir=folder.parent))
+            make(partial)
+            partial.rename(folder)
 
 
 @dataclass(frozen=True)
