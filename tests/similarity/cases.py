@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ember.similarity import int16
+
+PRECISIONS = ("float32", "bfloat16", *(["int16"] if int16.available() else []))
+
 
 def random(rng, n, d):
     return rng.standard_normal((n, d)).astype(np.float32)

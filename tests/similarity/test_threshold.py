@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from ember.similarity import METRICS, count_by_score, fit_basis, prepare, threshold_pairs
 from ember.similarity.pack import Filter
 from ember.similarity.plan import Plan
-from similarity.cases import KINDS, brute_force, brute_pairs, duplicated, random, spectrum
+from similarity.cases import (
+    KINDS,
+    PRECISIONS,
+    brute_force,
+    brute_pairs,
+    duplicated,
+    random,
+    spectrum,
+)
 
 
 def join(left, right, threshold, **options):
@@ -39,7 +47,7 @@ def check(rows, others, metric, threshold, triangle=False, plan=None):
 
 def plans(dimension):
     widths = [None, *(w for w in (16, 32) if w <= 0.7 * dimension)]
-    return [Plan(Filter(w, p), "") for w in widths for p in ("float32", "bfloat16")]
+    return [Plan(Filter(w, p), "") for w in widths for p in PRECISIONS]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -104,14 +112,18 @@ def test_answers_do_not_depend_on_tiles_threads_or_plans(monkeypatch):
     n=st.integers(0, 9), m=st.integers(0, 9), d=st.integers(1, 5), seed=st.integers(0, 999),
     metric=st.sampled_from(METRICS), kind=st.sampled_from(KINDS), triangle=st.booleans(),
     threshold=st.floats(0, 1.5), exponent=st.integers(-12, 12),
+    precision=st.sampled_from(PRECISIONS),
 )  # fmt: skip
-def test_join_of_any_shape_and_scale(n, m, d, seed, metric, kind, triangle, threshold, exponent):
+def test_join_of_any_shape_and_scale(
+    n, m, d, seed, metric, kind, triangle, threshold, exponent, precision
+):
     rng = np.random.default_rng(seed)
     scale = np.float32(10.0**exponent)
     rows, others = kind(rng, n, d) * scale, kind(rng, m, d) * scale
     if metric != "cosine":
         threshold *= float(scale) ** (2 if metric == "inner_product" else 1)
-    check(rows, others, metric, threshold, triangle=triangle)
+    plan = Plan(Filter(None, precision), "")
+    check(rows, others, metric, threshold, triangle=triangle, plan=plan)
 
 
 def test_ids_are_those_of_the_blocks_and_chunks_come_in_order():

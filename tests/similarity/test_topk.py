@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from ember.similarity import METRICS, Neighbours, fit_basis, prepare, search, top_k
 from ember.similarity.pack import Filter
 from ember.similarity.plan import Plan
-from similarity.cases import KINDS, brute_force, brute_top_k, integers, random, spectrum
+from similarity.cases import (
+    KINDS,
+    PRECISIONS,
+    brute_force,
+    brute_top_k,
+    integers,
+    random,
+    spectrum,
+)
 
 
 def check(queries, corpus, metric, k, *, blocks=1, own=False, plan=None, seed=0):
@@ -35,7 +43,7 @@ def test_top_k_equals_brute_force_for_every_filter(kind, metric):
     rng = np.random.default_rng(1)
     queries, corpus = kind(rng, 70, 48), kind(rng, 300, 48)
     for width in (None, 16, 32):
-        for precision in ("float32", "bfloat16"):
+        for precision in PRECISIONS:
             plan = Plan(Filter(width, precision), "")
             check(queries, corpus, metric, 10, blocks=3, own=True, plan=plan)
 
@@ -66,12 +74,16 @@ def test_many_candidates_are_scored_in_bounded_portions(monkeypatch):
     n=st.integers(0, 6), m=st.integers(0, 12), d=st.integers(1, 5), k=st.integers(1, 15),
     seed=st.integers(0, 999), metric=st.sampled_from(METRICS), kind=st.sampled_from(KINDS),
     own=st.booleans(), blocks=st.integers(1, 3), exponent=st.integers(-12, 12),
+    precision=st.sampled_from(PRECISIONS),
 )  # fmt: skip
-def test_top_k_of_any_shape_and_scale(n, m, d, k, seed, metric, kind, own, blocks, exponent):
+def test_top_k_of_any_shape_and_scale(
+    n, m, d, k, seed, metric, kind, own, blocks, exponent, precision
+):
     rng = np.random.default_rng(seed)
     scale = np.float32(10.0**exponent)
     queries, corpus = kind(rng, n, d) * scale, kind(rng, m, d) * scale
-    check(queries, corpus, metric, k, blocks=blocks, own=own, seed=seed)
+    plan = Plan(Filter(None, precision), "")
+    check(queries, corpus, metric, k, blocks=blocks, own=own, seed=seed, plan=plan)
 
 
 def test_a_query_equal_to_a_corpus_row_finds_it_unless_it_is_itself():

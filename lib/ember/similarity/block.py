@@ -161,7 +161,7 @@ def vectors(block: Block) -> Float32:
 
 
 def nearest_pivots(prefix: Float32, basis: Basis, count: int) -> NDArray[np.int32]:
-    """(n, count) the pivots nearest to each row by rotated prefix, nearest first."""
+    """(n, count) the pivots nearest to each row by rotated prefix, in any order."""
     if len(basis.pivots) == 0:
         return np.zeros((len(prefix), 1), np.int32)
     halves = np.einsum("ij,ij->i", basis.pivots, basis.pivots) / 2
@@ -170,7 +170,7 @@ def nearest_pivots(prefix: Float32, basis: Basis, count: int) -> NDArray[np.int3
     if count == 1:
         nearest: NDArray[np.int32] = closeness.argmax(axis=1).astype(np.int32)[:, None]
         return nearest
-    return np.argsort(-closeness, axis=1, kind="stable")[:, :count].astype(np.int32)
+    return np.argpartition(closeness, -count, axis=1)[:, -count:].astype(np.int32)
 
 
 def _vectors(rows: Float32, basis: Basis) -> tuple[Float64, Float64, Float32]:

@@ -3,7 +3,7 @@
 Every filter of this package computes, for a pair of rows (a, b), a number f that is *never below*
 the exact value F of the pair. Pairs with f under the threshold are dropped, the others are scored
 again. The whole proof is in how the operands are packed; the product itself is a plain matrix
-product in float32 or bfloat16.
+product in float32, int16 or bfloat16.
 
 Geometry
     v is what the metric compares: a / |a| (cosine), a (inner product), a - c (Euclidean, with a
@@ -40,6 +40,19 @@ Low precision
     That moves p_a.p_b by at most (2 eta16 + eta16^2) |v_a| |v_b| (1 + ...), and a product returned
     in bfloat16 is rounded once more, by 2^-8 relatively. Products of bfloat16 numbers are exact in
     float32, where oneDNN and cuBLAS add them up.
+
+Integers
+    p is scaled by one S for both blocks and rounded to x, off by 1/2 in each coordinate, so that
+    p = x / S + e with |e| <= E = 0.51 sqrt(m) / S; the slack coordinate is rounded up, t >= S s.
+
+        p_a.p_b = x_a.x_b / S^2 + e_a.p_b + p_a.e_b - e_a.e_b
+        S^2 (p_a.p_b + s_a s_b) <= x_a.x_b + t_a t_b + S^2 E |p_a| + S^2 E (|p_b| + E)
+
+    and |p| <= (1 + delta) |v|. Sums of integers are exact: what is added for rounding is a number
+    for each row on the left, by which its floor is lowered, and one for each on the right, with
+    which its sums begin; for Euclidean distance they take the halves of the squared norms, too.
+    S gives the longest row a norm of 32,000: coordinates fit int16, and all sums fit int32, as
+    |x_a.x_b + t_a t_b| < 2^30 and S^2 |v|^2 / 2 < 2^29.
 
 Underflow adds less than ``TINY`` to any of it as long as no norm exceeds ``MAX_NORM``.
 """
@@ -99,3 +112,8 @@ def bfloat16_slack(residual: float) -> float:
     ``residual`` is the largest |p - bfloat16(p)| / |v| of the rows at hand.
     """
     return (2.0 * residual + residual * residual) * 1.02 + UNIT16 * 1.02
+
+
+def int16_error(width: int, scale: float) -> float:
+    """Bound on |p - x / scale| of ``width`` coordinates rounded to integers x, in float64."""
+    return 0.51 * math.sqrt(width) / scale

@@ -1,27 +1,22 @@
-"""Loops over the scores of a tile, compiled by numba: without temporary arrays, and without the
-interpreter's lock, which threads that do many small steps in numpy wait for most of the time.
-
-Compiled code is kept beside this file or in the user's cache, whichever can be written
-(NUMBA_CACHE_DIR names another place); else each process compiles it, in some seconds.
+"""Compiled loops over the scores of a tile: without temporary arrays, and without the interpreter's
+lock, which threads that do many small steps in numpy wait for most of the time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ember.similarity import bounds
+from ember.similarity import bounds, int16
 from ember.similarity.block import Float32, Float64, Int64
+from ember.similarity.compiled import compiled
 from ember.similarity.projection import METRICS
 from ember.similarity.scores import tie_floor
 
-Function = TypeVar("Function", bound=Callable[..., object])
-Rows = tuple[Float32, Float32, Float64, Int64]
-"""n rows: packed (n, w), for the filter product (pack.py), the rows (n, d), norms, and keys."""
+Rows = tuple[Any, Float32, Float64, Int64]
+"""n rows: packed, for the filter product (pack.py), the rows (n, d), norms, and keys."""
 Rule = tuple[int, int, float]
 """Which pairs count, by their rows' keys: 0 all, 1 those that differ, 2 those whose right key is
 larger; the metric's place in METRICS; bounds.dot_slack."""
@@ -29,45 +24,25 @@ Room = tuple[Float32, Int64, Int64, Float64, Float64]
 """Products of all a rows with as many columns as are compared at once; at least as many places
 each for the pairs' positions, their F and a bound on its error."""
 
-Asking = tuple[Float32, Int64, Float32, Int64, Int64, int]
-"""Queries: rows (q, d), ids (q,) and an error (q,); query * probes + probe, by the probed pivot,
-(q * probes,), where each pivot's begin, and probes."""
-Near = tuple[Float32, Int64, Float32, Float32, Int64, Int64, int, bool]
-"""n rows (n, d), ids, scale and shift, which make the value product * scale - shift - error; the
-rows' positions by pivot, where each pivot's begin, how many of them count, and whether those with
-the query's own id do not."""
-
 COSINE, EUCLIDEAN = METRICS.index("cosine"), METRICS.index("euclidean")
 DENSE_SHARE = 0.1
 """Above this share of survivors one dense product is cheaper than separate dot products."""
 RUN = 64
 """Entries that are compared at once: most of such runs have none that counts. With fewer the
 compiler unrolls the loop instead of using vectors."""
-# numba keeps compiled code until this file changes: touch it when a constant of bounds.py changes.
 # A dot product may be summed in any order: bounds.dot_slack allows for all of them.
 _ANY_ORDER = {"reassoc", "contract"}
 
 
-def _compiled(**options: object) -> Callable[[Function], Function]:
-    def compiled(function: Function) -> Function:
-        try:
-            made: Function = numba.njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # there is no place to keep it
-            made = numba.njit(nogil=True, **options)(function)
-        return made
-
-    return compiled
-
-
-@_compiled()
+@compiled()
 def candidates(
     left: Rows, right: Rows, rule: Rule, floor: Float64, best: Float32, first: int, room: Room
 ) -> tuple[int, int]:
     """The pairs of a rows with b others that may reach their row's floor, which rises on the way.
 
     Args:
-        left: a rows.
-        right: b others.
+        left: a rows, packed in float32: (a, w).
+        right: b others, (b, w).
         rule: which pairs count, and how.
         floor: (a,) F (bounds.py) that pairs must reach. Raised where ``best`` has places.
         best: (a, k) lower bounds of the k best F of each row, as heaps. Changed.
@@ -77,11 +52,9 @@ def candidates(
     Returns:
         How many pairs were found, and the column to go on with when there is no room for more.
     """
-    packed, vectors, norms, keys = left
-    packed_right, vectors_right, norms_right, keys_right = right
-    which, metric, slack = rule
-    products, i, j, value, error = room
-    rows, columns = len(vectors), len(vectors_right)
+    products, i, j, _, _ = room
+    packed, packed_right = left[0], right[0]
+    rows, columns = len(left[3]), len(right[3])
     width, found = len(products) // rows, 0
     least = np.empty(rows, np.float32)
     while first < columns and found + rows * width <= len(i):
@@ -91,24 +64,66 @@ def candidates(
         for row in range(rows):
             least[row] = _float32_below(floor[row])
         passed = reaching(grid, least, i[found:], j[found:])
-        dense = passed > DENSE_SHARE * grid.size
-        if dense:
-            np.dot(vectors, vectors_right[first:stop].T, grid)
-        kept = found
-        for place in range(found, found + passed):
-            row, column = i[place], first + j[place]
-            if not _counts(keys[row], keys_right[column], which):
-                continue
-            dot = grid[row, column - first] if dense else _dot(vectors, row, vectors_right, column)
-            near, off = _bounded(dot, norms[row], norms_right[column], metric, slack)
-            if _offered(row, near, off, floor, best):
-                i[kept], j[kept], value[kept], error[kept] = row, column, near, off
-                kept += 1
-        found, first = kept, stop
+        found = _kept(left, right, rule, floor, best, (first, stop), room, (found, passed))
+        first = stop
     return found, first
 
 
-@_compiled()
+@compiled()
+def candidates_int16(
+    left: Rows, right: Rows, rule: Rule, floor: Float64, best: Float32, first: int, room: Room
+) -> tuple[int, int]:
+    """`candidates` of rows that are packed in int16 (pack.Int16Rows, pack.Int16Columns)."""
+    products, i, j, _, _ = room
+    values, offset, squared = left[0]
+    panels, bias = right[0]
+    rows, columns = len(left[3]), len(right[3])
+    width, found = len(products) // rows, 0
+    least = np.empty(rows, np.int32)
+    while first < columns and found + rows * width <= len(i):
+        stop = min(first + width, columns)
+        int16.floors(floor, offset, squared, least)
+        begin, end = first // int16.COLUMNS, -(-stop // int16.COLUMNS)
+        some = panels[begin:end], bias[first : end * int16.COLUMNS]
+        passed = int16.reaching(values, some, least, i[found:], j[found:])
+        found = _kept(left, right, rule, floor, best, (first, stop), room, (found, passed))
+        first = stop
+    return found, first
+
+
+@compiled()
+def _kept(
+    left: Rows, right: Rows, rule: Rule, floor: Float64, best: Float32, columns: tuple[int, int],
+    room: Room, passed: tuple[int, int],
+) -> int:  # fmt: skip
+    """Keep, of the pairs that passed the filter, those that count and may reach their row's floor.
+
+    ``columns`` are the first one compared and the end; ``passed`` is how many pairs the room had
+    before, and how many passed, whose positions follow there. Returns how many it has then.
+    """
+    _, vectors, norms, keys = left
+    _, vectors_right, norms_right, keys_right = right
+    which, metric, slack = rule
+    products, i, j, value, error = room
+    first, stop = columns
+    kept, more = passed
+    grid = products[: len(keys) * (stop - first)].reshape((len(keys), stop - first))
+    dense = more > DENSE_SHARE * grid.size
+    if dense:
+        np.dot(vectors, vectors_right[first:stop].T, grid)
+    for place in range(kept, kept + more):
+        row, column = i[place], first + j[place]
+        if not _counts(keys[row], keys_right[column], which):
+            continue
+        dot = grid[row, column - first] if dense else _dot(vectors, row, vectors_right, column)
+        near, off = _bounded(dot, norms[row], norms_right[column], metric, slack)
+        if _offered(row, near, off, floor, best):
+            i[kept], j[kept], value[kept], error[kept] = row, column, near, off
+            kept += 1
+    return kept
+
+
+@compiled()
 def counts_all(keys: Int64, others: Int64, which: int) -> NDArray[np.bool_]:
     """Which of (p,) pairs count, by the keys of their rows."""
     result = np.empty(len(keys), np.bool_)
@@ -117,12 +132,12 @@ def counts_all(keys: Int64, others: Int64, which: int) -> NDArray[np.bool_]:
     return result
 
 
-@_compiled()
+@compiled()
 def _counts(key: int, other: int, which: int) -> bool:
     return which == 0 or (key != other if which == 1 else key < other)
 
 
-@_compiled()
+@compiled()
 def offer(
     i: Int64,
     dots: Float32,
@@ -146,7 +161,7 @@ def offer(
     return value, error, kept
 
 
-@_compiled()
+@compiled()
 def reaching(grid: NDArray[Any], least: NDArray[Any], row: Int64, column: Int64) -> int:
     """Find the entries that reach the least value of their row.
 
@@ -182,7 +197,7 @@ def reaching(grid: NDArray[Any], least: NDArray[Any], row: Int64, column: Int64)
     return found
 
 
-@_compiled()
+@compiled()
 def _largest_of_eight(grid: NDArray[Any], i: int, j: int) -> Any:
     """Of grid[i, j : j + 8]; a tree becomes a few vector instructions, unlike a loop."""
     a, b = max(grid[i, j], grid[i, j + 1]), max(grid[i, j + 2], grid[i, j + 3])
@@ -191,7 +206,7 @@ def _largest_of_eight(grid: NDArray[Any], i: int, j: int) -> Any:
     return max(e, f)
 
 
-@_compiled(fastmath=_ANY_ORDER)
+@compiled(fastmath=_ANY_ORDER)
 def _dot(left: Float32, i: int, right: Float32, j: int) -> np.float32:
     """Of left[i] and right[j]; to slice them here would cost as much as the product."""
     total = np.float32(0.0)
@@ -200,7 +215,7 @@ def _dot(left: Float32, i: int, right: Float32, j: int) -> np.float32:
     return total
 
 
-@_compiled()
+@compiled()
 def dots(left: Float32, right: Float32, i: Int64, j: Int64) -> Float32:
     """(p,) float32 dot products of the rows left[i] and right[j]; i and j are (p,) int64."""
     result = np.empty(len(i), np.float32)
@@ -209,7 +224,7 @@ def dots(left: Float32, right: Float32, i: Int64, j: Int64) -> Float32:
     return result
 
 
-@_compiled()
+@compiled()
 def _bounded(
     dot: np.float32, norm: float, other: float, metric: int, slack: float
 ) -> tuple[float, float]:
@@ -224,7 +239,7 @@ def _bounded(
     return value, error
 
 
-@_compiled()
+@compiled()
 def _offered(row: int, value: float, error: float, floor: Float64, best: Float32) -> bool:
     """Whether a pair may reach its row's floor, which it may raise."""
     if value + error < floor[row]:
@@ -232,41 +247,13 @@ def _offered(row: int, value: float, error: float, floor: Float64, best: Float32
     if best.shape[1]:
         lower = _float32_below(value - error)
         if lower > best[row, 0]:
-            _replace_least(best[row], lower)
+            replace_least(best[row], lower)
             floor[row] = max(floor[row], _tie_floor(best[row, 0]))
     return True
 
 
-@_compiled()
-def look(asking: Asking, near: Near, pivots: Int64, best: Float32) -> None:
-    """Compare the rows of some pivots with the queries that probe them.
-
-    Args:
-        asking: the queries.
-        near: the rows.
-        pivots: (n,) which of them.
-        best: (places, k) float32; the k best values of each place, as heaps. Changed.
-    """
-    rows, ids, error, places, starts, probes = asking
-    vectors, own_ids, scale, shift, order, begins, most, exclude_self = near
-    for pivot in pivots:
-        mine = places[starts[pivot] : starts[pivot + 1]]
-        first = begins[pivot]
-        last = min(begins[pivot + 1], first + most)
-        if len(mine) == 0 or first == last:
-            continue
-        products = np.dot(rows[mine // probes], vectors[order[first:last]].T)
-        for i in range(len(mine)):
-            query, heap = mine[i] // probes, best[mine[i]]
-            for j in range(last - first):
-                other = order[first + j]
-                value = products[i, j] * scale[other] - shift[other] - error[query]
-                if value > heap[0] and not (exclude_self and ids[query] == own_ids[other]):
-                    _replace_least(heap, value)
-
-
-@_compiled()
-def _replace_least(heap: Float32, value: np.float32) -> None:
+@compiled()
+def replace_least(heap: Float32, value: np.float32) -> None:
     """Put a value in the place of the least one, heap[0] (Williams, Algorithm 232: Heapsort, 1964).
 
     The children of place p are at 2 p + 1 and 2 p + 2, and not below it.
@@ -285,7 +272,7 @@ def _replace_least(heap: Float32, value: np.float32) -> None:
     heap[place] = value
 
 
-@_compiled()
+@compiled()
 def _float32_below(value: float) -> np.float32:
     """As scores.float32_below, of one value."""
     rounded = np.float32(value)
@@ -294,4 +281,4 @@ def _float32_below(value: float) -> np.float32:
     return rounded
 
 
-_tie_floor = _compiled()(tie_floor)
+_tie_floor = compiled()(tie_floor)

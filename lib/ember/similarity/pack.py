@@ -7,12 +7,22 @@ F = v_a.v_b - |v_a|^2/2 - |v_b|^2/2 takes two more coordinates, (-h_a, 1) and (1
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ember.similarity import bounds
 from ember.similarity.block import Block, Float32, Float64, vectors
+from ember.similarity.threads import plain
+
+Int32 = NDArray[np.int32]
+
+PANEL_COLUMNS = 16
+"""Rows of the right side whose int16 values lie side by side."""
+_LIMIT = 32_000.0
+"""Norm of the longest row in int16."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +30,48 @@ class Filter:
     """How pairs are filtered: a prefix width, or None for all d coordinates, and a precision."""
 
     width: int | None
-    precision: str = "float32"  # float32 | bfloat16
+    precision: str = "float32"  # float32 | int16 | bfloat16
 
     def __str__(self) -> str:
         return f"{self.precision}, {self.width or 'all'} dimensions"
+
+
+@dataclass(frozen=True)
+class Int16Rows:
+    """n rows on the left of an int16 product; which pairs pass it: bounds.py.
+
+    values: (n, w / 2), two int16 in each. offset: (n,). squared: the scale's square.
+    """
+
+    values: Int32
+    offset: Float64
+    squared: float
+
+    def __getitem__(self, part: slice) -> Int16Rows:
+        return Int16Rows(self.values[part], self.offset[part], self.squared)
+
+    def arrays(self) -> tuple[Int32, Float64, float]:
+        return self.values, self.offset, self.squared
+
+
+@dataclass(frozen=True)
+class Int16Columns:
+    """n rows on the right of an int16 product.
+
+    panels: (n / 16, w / 2, 16), two int16 in each. bias: (n,). Both rounded up to panels.
+    """
+
+    panels: Int32
+    bias: Int32
+
+    def __getitem__(self, part: slice) -> Int16Columns:
+        """Of a part that begins with a panel."""
+        start, stop, _ = part.indices(len(self.bias))
+        some = slice(start // PANEL_COLUMNS, -(-stop // PANEL_COLUMNS))
+        return Int16Columns(self.panels[some], self.bias[start : some.stop * PANEL_COLUMNS])
+
+    def arrays(self) -> tuple[Int32, Int32]:
+        return self.panels, self.bias
 
 
 def pack(block: Block, how: Filter, *, right: bool, residual: float = 0.0) -> Float32:
@@ -43,10 +91,10 @@ def pack(block: Block, how: Filter, *, right: bool, residual: float = 0.0) -> Fl
         slack += bounds.bfloat16_slack(residual)
     prefix, tails = _prefix(block, how.width)
     coordinate = np.sqrt(tails + slack * block.lengths)
-    width = prefix.shape[1]
+    width = how.width or block.basis.dimension
     extra = 2 if block.metric == "euclidean" else 0
     packed = np.empty((len(block), width + 1 + extra), np.float32)
-    packed[:, :width] = prefix
+    packed[:, :width] = prefix[:, :width]
     grow = 1.0 + 4.0 * (bounds.UNIT16 if how.precision == "bfloat16" else bounds.UNIT32)
     packed[:, width] = coordinate * grow
     if extra:
@@ -68,7 +116,7 @@ def _rounding_residual(block: Block, width: int | None) -> float:
     """Largest |p - bfloat16(p)| / |v| of the rows, from the actual residuals."""
     import torch
 
-    prefix, _ = _prefix(block, width)
+    prefix = np.ascontiguousarray(_prefix(block, width)[0][:, :width])
     rounded = torch.from_numpy(prefix).bfloat16().float().numpy()
     residuals = np.sqrt(np.square(prefix - rounded, dtype=np.float64).sum(axis=1))
     lengths = np.sqrt(block.lengths)
@@ -76,11 +124,39 @@ def _rounding_residual(block: Block, width: int | None) -> float:
     return float(ratios.max(initial=0.0))
 
 
+def common_scale(left: Block, right: Block, how: Filter) -> float:
+    """The ``scale`` for which to pack two blocks in int16."""
+    slack = _slack(left, how.width)
+    longest = max(block.lengths.max(initial=0.0) for block in (left, right))
+    return _LIMIT / math.sqrt(longest * (1.0 + 2.0 * slack)) if longest > 0 else 1.0
+
+
+def pack_int16(block: Block, how: Filter, *, right: bool, scale: float) -> Int16Rows | Int16Columns:
+    """Pack a block for an int16 filter; arguments as for `pack`, ``scale`` is `common_scale`."""
+    from ember.similarity import int16
+
+    slack = _slack(block, how.width)
+    values, tails = _prefix(block, how.width)
+    width = how.width or block.basis.dimension
+    packed = (plain(values), width, np.sqrt(tails + slack * block.lengths), scale)
+    error = bounds.int16_error(width, scale)
+    allowance = error * (1.0 + slack) * np.sqrt(block.lengths)
+    if block.metric == "euclidean":
+        allowance -= 0.5 * block.lengths
+    if not right:
+        return Int16Rows(int16.pack_rows(*packed), scale * scale * allowance, scale * scale)
+    panels = int16.pack_panels(*packed)
+    bias = np.full(len(panels) * PANEL_COLUMNS, np.iinfo(np.int32).min, np.int32)
+    bias[: len(block)] = np.ceil(scale * scale * (allowance + error * error)) + 1.0
+    return Int16Columns(panels, bias)
+
+
 def _prefix(block: Block, width: int | None) -> tuple[Float32, Float64]:
+    """(n, width or more) coordinates, and (n,) what is left of the squared lengths beyond."""
     if width is None:
         return np.ascontiguousarray(vectors(block)), np.zeros(len(block))
     column = block.basis.widths.index(width)
-    return np.ascontiguousarray(block.prefix[:, :width]), block.tails[:, column].astype(np.float64)
+    return block.prefix, block.tails[:, column].astype(np.float64)
 
 
 def _slack(block: Block, width: int | None) -> float:

@@ -19,18 +19,18 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ember.similarity.block import Block, Float32, Float64, Int64, prepare
+from ember.similarity.block import Block, Float64, Int64, prepare
 from ember.similarity.pack import Filter
+from ember.similarity.projection import fit_basis
 from ember.similarity.threads import load_torch, run_tiles
 from ember.similarity.tiles import (
     TILE_COLUMNS,
     TILE_ROWS,
-    Operand,
     Side,
     Which,
     candidates,
     operands,
-    to_device,
+    passing,
 )
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,8 @@ class Costs:
     slope: dict[str, float]
     survivor: float
 
-    def of(self, how: Filter, width: int, share: Float64) -> Float64:
+    def of(self, how: Filter, dimension: int, share: Float64) -> Float64:
+        width = (how.width or dimension) + 1
         product = self.base[how.precision] + self.slope[how.precision] * width
         return product + share * self.survivor
 
@@ -81,18 +82,13 @@ def measure(dimension: int, device: str) -> Costs:
     return costs
 
 
-def choose(left: Block, right: Block, floor: Float64, device: str) -> Plan:
-    """Choose one filter for all pairs of two blocks.
+def choose(
+    left: Block, right: Block, floor: Float64, parts: list[Int64], device: str, *, threads: int
+) -> list[Plan]:
+    """Choose a filter for each of several parts, positions of rows, of the left block.
 
     ``floor`` is (n,) float64: for each row of ``left`` the F (bounds.py) that its pairs must reach.
     """
-    return choose_parts(left, right, floor, [np.arange(len(left))], device)[0]
-
-
-def choose_parts(
-    left: Block, right: Block, floor: Float64, parts: list[Int64], device: str
-) -> list[Plan]:
-    """Choose a filter for each of several parts, positions of rows, of the left block."""
     pairs = len(left) * len(right)
     if pairs < WORTHWHILE_PAIRS:
         return [Plan(FULL, f"{FULL}: only {pairs} pairs")] * len(parts)
@@ -103,15 +99,14 @@ def choose_parts(
     sample = left.take(np.concatenate(rows))
     floor = floor[np.concatenate(rows)]
     ends = np.cumsum([len(r) for r in rows])
-    table: dict[Filter, tuple[Float64, Float64]] = {}
-    for precision in costs.slope:
-        for width in (None, *left.basis.widths):
-            how = Filter(width, precision)
-            a, b = operands(sample, right, how, "cpu")
-            bound = _float32(a) @ _float32(b).T
-            through = np.count_nonzero(bound >= floor[:, None], axis=1) / len(right)
-            shares = np.array([p.mean() for p in np.split(through, ends[:-1])])
-            table[how] = costs.of(how, a.shape[1], shares), shares
+
+    def expected(how: Filter) -> tuple[Float64, Float64]:
+        through = passing(*operands(sample, right, how, "cpu"), floor) / len(right)
+        shares = np.array([p.mean() for p in np.split(through, ends[:-1])])
+        return costs.of(how, left.basis.dimension, shares), shares
+
+    filters = [Filter(w, p) for p in costs.slope for w in (None, *left.basis.widths)]
+    table = dict(zip(filters, run_tiles(expected, filters, threads), strict=True))
     return [_cheapest(table, part) for part in range(len(parts))]
 
 
@@ -135,13 +130,14 @@ def _measure(dimension: int, device: str) -> Costs:
     rng = np.random.default_rng(0)
     # Time of this thread's own work, whatever else the processor is busy with.
     clock = time.thread_time_ns if device == "cpu" else time.perf_counter_ns
-    block = prepare(rng.standard_normal((PROBE_COLUMNS, dimension), np.float32), "inner_product")
+    block = _random(rng, dimension)
     best = np.empty((TILE_ROWS, 0), np.float32)
 
     def pair(width: int, precision: str, floor: float) -> float:
-        packed = rng.standard_normal((PROBE_COLUMNS, width), np.float32)
-        right = Side.of(block, to_device(packed, Filter(None, precision), device), block.ids)
-        left, floors = right.take(slice(TILE_ROWS)), np.full(TILE_ROWS, floor)
+        packed = _random(rng, width - 1)
+        a, b = operands(packed, packed, Filter(None, precision), device)
+        left = Side.of(block, a, block.ids).take(slice(TILE_ROWS))
+        right, floors = Side.of(block, b, block.ids), np.full(TILE_ROWS, floor)
 
         def compare() -> None:
             for _ in candidates(left, right, block.metric, floors, best, which=Which.ALL):
@@ -159,7 +155,7 @@ def _measure(dimension: int, device: str) -> Costs:
         slope[precision] = max(wide - narrow, 0.0) / (WIDE - NARROW)
         base[precision] = max(narrow - slope[precision] * NARROW, 0.0)
     # Products of normal coordinates are about normal.
-    deviation = math.sqrt(NARROW)
+    deviation = math.sqrt(NARROW - 1)
     nothing = base["float32"] + slope["float32"] * NARROW
     some = pair(NARROW, "float32", NormalDist(0.0, deviation).inv_cdf(1.0 - PROBE_SHARE))
     survivor = max(some - nothing, 0.0) / PROBE_SHARE
@@ -167,18 +163,24 @@ def _measure(dimension: int, device: str) -> Costs:
     return Costs(base, slope, survivor)
 
 
+def _random(rng: np.random.Generator, dimension: int) -> Block:
+    rows = rng.standard_normal((PROBE_COLUMNS, dimension), np.float32)
+    return prepare(rows, "inner_product", fit_basis(rows[:0], "inner_product"))
+
+
 def _precisions(device: str) -> list[str]:
     """Those that may be fast; without bfloat16, torch is not needed on the CPU."""
+    if device != "cpu":
+        return ["float32", "bfloat16"]
+    from ember.similarity import int16
+
     cpu = Path("/proc/cpuinfo")
-    flags = cpu.read_text("utf-8") if device == "cpu" and cpu.exists() else ""
-    low = device != "cpu" or "avx512_bf16" in flags or "amx_bf16" in flags
-    return ["float32", "bfloat16"] if low else ["float32"]
-
-
-def _float32(operand: Operand) -> Float32:
-    """An operand on the CPU as an array."""
-    array: Float32 = operand if isinstance(operand, np.ndarray) else operand.float().numpy()
-    return array
+    flags = cpu.read_text("utf-8") if cpu.exists() else ""
+    fast = {
+        "int16": int16.available(),
+        "bfloat16": "avx512_bf16" in flags or "amx_bf16" in flags,
+    }
+    return ["float32", *(name for name in fast if fast[name])]
 
 
 def _best(action: Callable[[], object], clock: Callable[[], int]) -> float:

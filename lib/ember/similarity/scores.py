@@ -1,8 +1,8 @@
 """What a score is, to the last bit, and how scores map to the values that filters bound.
 
 A score is computed in float64 from the stored float32 rows, in an order of summation that depends
-on the dimension alone (never on the tile, the neighbours or the machine's BLAS), and rounded once
-to float32:
+on the dimension alone (never on the tile, the neighbours or the machine's BLAS: sums.py), and
+rounded once to float32:
 
     cosine         float32( sum a_k b_k / (|a| |b|) )
     inner_product  float32( sum a_k b_k )
@@ -24,32 +24,20 @@ from numpy.typing import ArrayLike
 
 from ember.similarity import bounds
 from ember.similarity.block import Block, Float32, Float64, Int64
-
-CHUNK_VALUES = 1 << 19
-"""Float64 values in flight while scoring: 4 MiB, so that they stay in the cache."""
+from ember.similarity.threads import plain
 
 
 def similarities(left: Block, right: Block, i: Int64, j: Int64) -> Float32:
     """Exact similarities, (p,), of the pairs (left[i], right[j]); i and j are (p,) positions."""
-    result = np.empty(len(i), np.float32)
-    step = max(1, CHUNK_VALUES // left.basis.dimension)
-    for start in range(0, len(i), step):
-        part = slice(start, start + step)
-        result[part] = _chunk(left, right, i[part], j[part])
-    return result
+    from ember.similarity import sums
 
-
-def _chunk(left: Block, right: Block, i: Int64, j: Int64) -> Float64:
-    a, b = left.rows.take(i, axis=0), right.rows.take(j, axis=0)
+    rows = plain(left.rows), plain(right.rows)
     if left.metric == "euclidean":
-        difference = np.subtract(a, b, dtype=np.float64)
-        distances: Float64 = np.sqrt(np.square(difference, out=difference).sum(axis=1))
-        return -distances
-    # Not einsum or a BLAS dot: the pairwise sum of each row has one order on every machine.
-    dots: Float64 = np.multiply(a, b, dtype=np.float64).sum(axis=1)
+        return -np.sqrt(sums.squared_distances(*rows, i, j)).astype(np.float32)
+    dots = sums.products(*rows, i, j)
     if left.metric == "cosine":
         dots /= left.norms[i] * right.norms[j]
-    return dots
+    return dots.astype(np.float32)
 
 
 def filter_value(metric: str, similarity: ArrayLike) -> Float64:

@@ -10,14 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ember.similarity import bounds
-from ember.similarity.block import Block, Float32, Float64, Int64, check_pair, nearest_pivots
+from ember.similarity.block import (
+    CHUNK_ROWS,
+    Block,
+    Float32,
+    Float64,
+    Int64,
+    check_pair,
+    nearest_pivots,
+)
 from ember.similarity.scores import tie_floor
 from ember.similarity.threads import plain, run_tiles
 
 if TYPE_CHECKING:
-    from ember.similarity import loops
+    from ember.similarity import looking
 
-PROBES = 4
+PROBES = 2
 MAX_ROWS = 1024
 """Rows of a block that are looked at for one pivot; the first ones, which are as good as any."""
 
@@ -30,9 +38,9 @@ def seed_floor(
     Returns:
         (q,) float64, low enough for rows that tie with the k-th in float32.
     """
-    from ember.similarity import loops
+    from ember.similarity import looking
 
-    asking = _Asking(queries)
+    asking = _Asking(queries, threads)
     best = np.full((asking.places.size, k), -np.inf, np.float32)
     # Several pivots at a time: threads that meet after each would wait for each other.
     parts = [np.arange(first, asking.pivots, 4 * threads) for first in range(4 * threads)]
@@ -40,7 +48,7 @@ def seed_floor(
         check_pair(queries, block)
         if len(block):
             rows, near = asking.rows(block), _near(block, exclude_self)
-            for _ in run_tiles(partial(loops.look, rows, near, best=best), parts, threads):
+            for _ in run_tiles(partial(looking.look, rows, near, best=best), parts, threads):
                 pass
     return _floor(queries, best)
 
@@ -48,13 +56,19 @@ def seed_floor(
 class _Asking:
     """Queries by the pivots that they probe. Each fills places of its own, so no two share any."""
 
-    def __init__(self, queries: Block) -> None:
-        probes = nearest_pivots(queries.prefix, queries.basis, PROBES)
+    def __init__(self, queries: Block, threads: int) -> None:
+        prefix, starts = queries.prefix, range(0, max(len(queries), 1), CHUNK_ROWS)
+        nearest = run_tiles(
+            lambda start: nearest_pivots(prefix[start : start + CHUNK_ROWS], queries.basis, PROBES),
+            starts,
+            threads,
+        )
+        probes = np.concatenate(list(nearest))
         self.queries, self.pivots = queries, max(1, len(queries.basis.pivots))
         self.probes = probes.shape[1]
         self.places, self.starts = _by_pivot(probes.ravel(), self.pivots)
 
-    def rows(self, block: Block) -> loops.Asking:
+    def rows(self, block: Block) -> looking.Asking:
         """With the error of values of products with the block's rows."""
         queries, error = self.queries, np.zeros(len(self.queries))
         if queries.metric == "inner_product":
@@ -66,7 +80,7 @@ class _Asking:
         )  # fmt: skip
 
 
-def _near(block: Block, exclude_self: bool) -> loops.Near:
+def _near(block: Block, exclude_self: bool) -> looking.Near:
     """A block's rows by pivot, and what makes values of products with them.
 
     A value, product * scale - shift - error, rises and falls with a lower bound of F; see `_floor`.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,8 +70,9 @@ def threshold_pairs(
         ValueError: the blocks do not belong together, or the threshold is no number or a negative
             distance.
     """
-    join = _Join((left, right), threshold, triangle, device, plan)
     threads = threads or default_threads()
+    how: dict[str, Any] = {"triangle": triangle, "device": device, "plan": plan}
+    join = _Join(left, right, threshold, threads=threads, **how)
     for i, j, similarity in run_tiles(join.pairs, join.tasks(), threads):
         if len(i):
             yield Pairs(left.ids[i], right.ids[j], to_score(left.metric, similarity))
@@ -93,9 +95,11 @@ def count_by_score(
         that share their leading 11 bits of mantissa; pairs near an edge may be in the next bin,
         but the sum is exact.
     """
-    join = _Join((left, right), threshold, triangle, device, plan)
+    threads = threads or default_threads()
+    how: dict[str, Any] = {"triangle": triangle, "device": device, "plan": plan}
+    join = _Join(left, right, threshold, threads=threads, **how)
     total: Counter[float] = Counter()
-    for counts in run_tiles(join.count, join.tasks(), threads or default_threads()):
+    for counts in run_tiles(join.count, join.tasks(), threads):
         total.update(counts)
     return dict(total)
 
@@ -126,10 +130,9 @@ class _Join:
     """What the tasks of one join share."""
 
     def __init__(
-        self, blocks: tuple[Block, Block], threshold: float, triangle: bool, device: str,
-        plan: Plan | None,
+        self, left: Block, right: Block, threshold: float, *, triangle: bool, device: str,
+        plan: Plan | None, threads: int,
     ) -> None:  # fmt: skip
-        left, right = blocks
         check_pair(left, right)
         if triangle and left is not right:
             raise ValueError(
@@ -142,7 +145,8 @@ class _Join:
         self.floor = filter_value(left.metric, self.goal)
         self.certain = certain_value(left.metric, self.goal)
         if plan is None:
-            plan = choose(left, right, np.full(len(left), self.floor), device)
+            floor, rows = np.full(len(left), self.floor), np.arange(len(left))
+            (plan,) = choose(left, right, floor, [rows], device, threads=threads)
         a, b = operands(left, right, plan.filter, device)
         # With triangle both sides are one block, and keys are positions.
         self.a = Side.of(left, a, np.arange(len(left)))

@@ -1,7 +1,7 @@
 """Tiles: a filter product whose result stays in the cache, and the pairs that it lets through.
 
-On the CPU, in float32, all of it is one compiled loop (loops.py); with bfloat16 or on a GPU the
-products are torch's.
+On the CPU, in float32 or int16, all of it is one compiled loop (loops.py); with bfloat16 or on a
+GPU the products are torch's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from ember.similarity import bounds
 from ember.similarity.block import Block, Float32, Float64, Int64
-from ember.similarity.pack import Filter, common_residual, pack
+from ember.similarity.pack import (
+    Filter,
+    Int16Columns,
+    Int16Rows,
+    common_residual,
+    common_scale,
+    pack,
+    pack_int16,
+)
 from ember.similarity.projection import METRICS
 from ember.similarity.scores import float32_below
 from ember.similarity.threads import plain, tensor
@@ -28,7 +36,7 @@ if TYPE_CHECKING:
     from ember.similarity import loops
 
 Operand = Any
-"""(n, w) float32 array, or a tensor: in bfloat16, or on a GPU."""
+"""(n, w) float32 array, Int16Rows or Int16Columns, or a tensor: in bfloat16, or on a GPU."""
 TILE_ROWS = 256
 TILE_COLUMNS = 1024
 _FOUND_TILES = 4
@@ -48,7 +56,7 @@ class Which(IntEnum):
 
 @dataclass(frozen=True)
 class Side:
-    """Rows on one side of a comparison: (n, w) packed, (n, d) rows, (n,) norms and int64 keys."""
+    """Rows on one side of a comparison: n packed, (n, d) rows, (n,) norms and int64 keys."""
 
     packed: Operand
     rows: Float32
@@ -60,8 +68,10 @@ class Side:
         return cls(packed, plain(block.rows), plain(block.norms), plain(keys))
 
     def arrays(self) -> loops.Rows:
-        """For compiled loops; packed as an array."""
-        return np.asarray(self.packed), self.rows, self.norms, self.keys
+        """For compiled loops; packed as an array, or as what int16 takes."""
+        whole = isinstance(self.packed, Int16Rows | Int16Columns)
+        packed = self.packed.arrays() if whole else np.asarray(self.packed)
+        return packed, self.rows, self.norms, self.keys
 
     def take(self, part: slice) -> Side:
         return Side(*(getattr(self, field.name)[part] for field in fields(self)))
@@ -78,11 +88,26 @@ class Candidates:
 
 
 def operands(left: Block, right: Block, how: Filter, device: str) -> tuple[Operand, Operand]:
-    """Both operands of the filter product, (n, w) each, on the device."""
-    residual = common_residual(left, right, how)
-    a = pack(left, how, right=False, residual=residual)
-    b = pack(right, how, right=True, residual=residual)
-    return to_device(a, how, device), to_device(b, how, device)
+    """Both operands of the filter product, on the device."""
+    shared = common(left, right, how)
+    return (
+        operand(left, how, shared, device, right=False),
+        operand(right, how, shared, device, right=True),
+    )
+
+
+def operand(block: Block, how: Filter, shared: float, device: str, *, right: bool) -> Operand:
+    """One operand; ``shared`` is what `common` says of both blocks."""
+    if how.precision == "int16":
+        return pack_int16(block, how, right=right, scale=shared)
+    return to_device(pack(block, how, right=right, residual=shared), how, device)
+
+
+def common(left: Block, right: Block, how: Filter) -> float:
+    """What both operands have to be packed for: in int16 a scale, else a residual."""
+    if how.precision == "int16":
+        return common_scale(left, right, how)
+    return common_residual(left, right, how)
 
 
 def to_device(packed: Float32, how: Filter, device: str) -> Operand:
@@ -112,24 +137,41 @@ def candidates(
     from ember.similarity import loops
 
     rule = (int(which), METRICS.index(metric), bounds.dot_slack(left.rows.shape[1]))
-    if not isinstance(left.packed, np.ndarray):
+    in_int16 = isinstance(left.packed, Int16Rows)
+    if not in_int16 and not isinstance(left.packed, np.ndarray):
         step = _FOUND_TILES * TILE_COLUMNS if left.packed.device.type == "cpu" else len(right.rows)
         for start in range(0, len(right.rows), max(step, 1)):
             part = right.take(slice(start, start + step))
             i, j, value, error = _passed(left, part, rule, floor, best)
             yield Candidates(i, j + start, value, error)
         return
+    compare = loops.candidates_int16 if in_int16 else loops.candidates
     first = 0
     while first < len(right.rows) and len(left.rows):
         room = _room(len(left.rows) * TILE_COLUMNS)
-        count, first = loops.candidates(
-            left.arrays(), right.arrays(), rule, floor, best, first, room
-        )
+        count, first = compare(left.arrays(), right.arrays(), rule, floor, best, first, room)
         if count:
             _, i, j, value, error = room
             # Copies: the room is used again.
             positions = i[:count].copy(), j[:count].copy()
             yield Candidates(*positions, value[:count].copy(), error[:count].copy())
+
+
+def passing(left: Operand, right: Operand, floor: Float64) -> Int64:
+    """(a,) how many of the products with each row on the left reach its floor; on the CPU."""
+    if isinstance(left, Int16Rows):
+        from ember.similarity import int16
+
+        least, rows = np.empty(len(floor), np.int32), len(right.bias)
+        int16.floors(floor, left.offset, left.squared, least)
+        i, j = np.empty((2, len(floor) * rows), np.int64)
+        count = int16.reaching(left.values, right.arrays(), least, i, j)
+        return np.bincount(i[:count], minlength=len(floor))
+    products = left @ right.T
+    if not isinstance(products, np.ndarray):
+        products = products.float().numpy()
+    counts: Int64 = np.count_nonzero(products >= floor[:, None], axis=1)
+    return counts
 
 
 _buffers = threading.local()

@@ -23,12 +23,12 @@ import numpy as np
 
 from ember.similarity.block import Block, Float32, Float64, Int64
 from ember.similarity.neighbours import Neighbours
-from ember.similarity.pack import Filter, common_residual, pack
-from ember.similarity.plan import Plan, choose_parts
+from ember.similarity.pack import Filter
+from ember.similarity.plan import Plan, choose
 from ember.similarity.scores import filter_value, similarities
 from ember.similarity.seeds import seed_floor
 from ember.similarity.threads import default_threads, load_torch, run_tiles
-from ember.similarity.tiles import TILE_ROWS, Side, Which, candidates, to_device
+from ember.similarity.tiles import TILE_ROWS, Side, Which, candidates, common, operand
 
 PART_ROWS = 1024
 """Queries that share a filter, at most: a task."""
@@ -110,7 +110,9 @@ def search(
             planned = len(block)
             parts = _parts(floor, threads)
             plans = (
-                [plan] * len(parts) if plan else choose_parts(queries, block, floor, parts, device)
+                [plan] * len(parts)
+                if plan
+                else choose(queries, block, floor, parts, device, threads=threads)
             )
         work = _Search(queries, block, floor, result, exclude_self, device)
         for _ in run_tiles(work.run, work.tasks(parts, plans, threads), threads):
@@ -129,7 +131,7 @@ def _parts(floor: Float64, threads: int) -> list[Int64]:
 class _Task:
     part: Int64
     how: Filter
-    residual: float
+    shared: float
     right: Side
 
 
@@ -152,17 +154,17 @@ class _Search:
             yield _Task(part, plan.filter, *sides[plan.filter])
 
     def _side(self, how: Filter) -> tuple[float, Side]:
-        residual = common_residual(self.queries, self.block, how)
-        packed = pack(self.block, how, right=True, residual=residual)
-        return residual, Side.of(self.block, to_device(packed, how, self.device), self.block.ids)
+        shared = common(self.queries, self.block, how)
+        packed = operand(self.block, how, shared, self.device, right=True)
+        return shared, Side.of(self.block, packed, self.block.ids)
 
     def run(self, task: _Task) -> None:
         """Search the whole block for some queries."""
         queries = self.queries.take(task.part)
         found = Neighbours(self.result.ids[task.part], self.result.similarity[task.part])
         answer = _Answer(queries, self.block, self.floor[task.part], found)
-        packed = pack(queries, task.how, right=False, residual=task.residual)
-        left = Side.of(queries, to_device(packed, task.how, self.device), queries.ids)
+        packed = operand(queries, task.how, task.shared, self.device, right=False)
+        left = Side.of(queries, packed, queries.ids)
         which = Which.OTHER_KEYS if self.exclude_self else Which.ALL
         for start in range(0, len(queries), TILE_ROWS):
             tile = slice(start, start + TILE_ROWS)

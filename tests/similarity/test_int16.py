@@ -1,0 +1,84 @@
+"""The int16 product finds what numpy finds, in shapes that fill no tile, and at its limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ember.similarity import METRICS, fit_basis, int16, prepare
+from ember.similarity.pack import Filter, Int16Columns, Int16Rows
+from ember.similarity.plan import Plan
+from ember.similarity.tiles import operands
+from similarity.cases import random
+from similarity.test_threshold import check as check_join
+from similarity.test_topk import check as check_top_k
+
+pytestmark = pytest.mark.skipif(not int16.available(), reason="this processor has no AVX2")
+
+
+def pairs_of(left, right, least):
+    """Positions that `reaching` finds, of operands that `operands` made."""
+    row, column = np.empty((2, len(left.values) * len(right.bias)), np.int64)
+    count = int16.reaching(left.values, right.arrays(), least, row, column)
+    return set(zip(row[:count].tolist(), column[:count].tolist(), strict=True))
+
+
+def values_of(left, right, columns):
+    """Sums of products and bias, (a, b) int64."""
+    others = np.ascontiguousarray(right.panels.transpose(0, 2, 1).reshape(len(right.bias), -1))
+    x, y = (packed.view(np.int16).astype(np.int64) for packed in (left.values, others[:columns]))
+    return x @ y.T + right.bias[:columns]
+
+
+@given(
+    a=st.integers(1, 20), b=st.integers(1, 40), width=st.integers(1, 37),
+    metric=st.sampled_from(METRICS), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_pairs_that_reach_their_floor_are_found_in_any_shape(a, b, width, metric, seed):
+    rng = np.random.default_rng(seed)
+    rows, others = random(rng, a, width), random(rng, b, width)
+    basis = fit_basis(others, metric)
+    left, right = operands(
+        prepare(rows, metric, basis), prepare(others, metric, basis), Filter(None, "int16"), "cpu"
+    )
+    values = values_of(left, right, b)
+    least = np.quantile(values, rng.random(a), method="nearest").astype(np.int32)
+    expected = np.argwhere(values >= least[:, None])
+    assert pairs_of(left, right, least) == set(map(tuple, expected.tolist()))
+
+
+def test_the_least_floor_lets_all_columns_through_but_those_that_are_none():
+    block = prepare(random(np.random.default_rng(1), 21, 5), "cosine")
+    left, right = operands(block, block, Filter(None, "int16"), "cpu")
+    least = np.empty(21, np.int32)
+    int16.floors(np.full(21, -np.inf), left.offset, left.squared, least)
+    assert len(pairs_of(left, right, least)) == 21 * 21
+    int16.floors(np.full(21, np.inf), left.offset, left.squared, least)
+    assert not pairs_of(left, right, least)
+
+
+def test_parts_of_operands_are_operands():
+    block = prepare(random(np.random.default_rng(2), 50, 9), "euclidean")
+    left, right = operands(block, block, Filter(None, "int16"), "cpu")
+    rows, columns = left[7:19], right[16:40]
+    assert isinstance(rows, Int16Rows)
+    assert isinstance(columns, Int16Columns)
+    whole = values_of(left, right, 50)[7:19, 16:48]
+    np.testing.assert_array_equal(values_of(rows, columns, 32), whole)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("scales", [(1e-3, 1e3), (1e-30, 1.0), (1.0, 1e14), (1e-38, 1e-36)])
+def test_rows_of_very_different_lengths(metric, scales):
+    """What is short beside the longest row is rounded to little, and lost nevertheless never."""
+    rng = np.random.default_rng(3)
+    rows = random(rng, 80, 40)
+    rows *= np.exp(rng.uniform(*np.log(scales), (80, 1))).astype(np.float32)
+    for width in (None, 16):
+        plan = Plan(Filter(width, "int16"), "")
+        check_top_k(rows[:30], rows, metric, 7, blocks=2, plan=plan)
+        exact = np.sqrt(np.square(rows[:1].astype(float) - rows).sum(axis=1))
+        threshold = float(np.median(exact)) if metric == "euclidean" else 0.1
+        check_join(rows[:30], rows, metric, threshold, plan=plan)
