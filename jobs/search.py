@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ember import job, tables
 from ember.compare import approximate, comparison, packing, search
+from ember.compare.blockwise import cores
 from ember.compare.resumable import TaskOutput
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_search
@@ -38,7 +39,7 @@ def run_search(run: Run[SearchConfig]) -> None:
                 corpus,
                 config.metric,
                 output.shared,
-                left_blocks=approximate.wanted_blocks(spark, config.mode),
+                left_blocks=cores(spark),
                 limits=config.limits,
             )
             comparison.refuse_rejected(spark, compared, output, config.limits.max_failed_fraction)

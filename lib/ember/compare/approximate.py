@@ -22,7 +22,7 @@ from pyspark import Accumulator, AccumulatorParam, Broadcast
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.compare import blockwise, comparison, packing, search
-from ember.compare.blockwise import Written, cores, wanted_tasks
+from ember.compare.blockwise import Written, cores
 from ember.compare.comparison import Comparison
 from ember.compare.division import Division, Sizes, divide, measure
 from ember.compare.resumable import TaskOutput
@@ -30,7 +30,7 @@ from ember.embedding import task_resources
 from ember.errors import InvalidConfig, InvalidInput
 from ember.similarity.recall import Recall, choose_probes
 
-__all__ = ["Approximate", "approximate_top_k", "check", "plan", "wanted_blocks"]
+__all__ = ["Approximate", "approximate_top_k", "check", "plan"]
 
 MIN_ROWS = 10_000
 """Below this the exact search is as fast."""
@@ -136,8 +136,7 @@ def approximate_top_k(
     spark = queries.sparkSession
     left, right = comparison.sides(queries, corpus, metric, id=id, embedding=embedding, within=())
     where = folder or comparison.scratch_folder()
-    blocks = wanted_blocks(spark, "approximate")
-    compared = packing.prepare(left, right, metric, where, left_blocks=blocks)
+    compared = packing.prepare(left, right, metric, where, left_blocks=cores(spark))
     return plan(spark, compared, k, recall, exclude_self).top_k(spark, k, exclude_self)
 
 
@@ -147,14 +146,6 @@ def check(mode: str, within: Sequence[str]) -> None:
         raise InvalidConfig(
             "within goes with mode: exact; a search within groups compares little as it is"
         )
-
-
-def wanted_blocks(spark: SparkSession, mode: str) -> int:
-    """Into how many blocks to pack the queries: few for approximate search.
-
-    Each of its tasks reads nearly the whole corpus, and has the fewer queries for it.
-    """
-    return cores(spark) if mode == "approximate" else wanted_tasks(spark)
 
 
 def plan(

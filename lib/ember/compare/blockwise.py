@@ -17,9 +17,8 @@ from ember.accounting import Account
 from ember.compare.resumable import TaskOutput
 from ember.engine.stats import TaskStats
 
-__all__ = ["Written", "batches", "cores", "frame", "wanted_tasks", "write"]
+__all__ = ["Written", "batches", "cores", "frame", "write"]
 
-_TASKS_PER_CORE = 2
 _OUTPUT_ROWS = 1 << 16
 _WATCH_SECONDS = 1.0
 Task = TypeVar("Task")
@@ -29,11 +28,6 @@ Body = Callable[[Task], Iterator[pa.RecordBatch]]
 def cores(spark: SparkSession) -> int:
     """How many cores this application has."""
     return int(spark.sparkContext.defaultParallelism)
-
-
-def wanted_tasks(spark: SparkSession) -> int:
-    """How many tasks keep the cores of this application evenly busy."""
-    return _TASKS_PER_CORE * cores(spark)
 
 
 def frame(

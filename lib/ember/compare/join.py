@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, LongType, StructField, StructType
 
 from ember.compare import blockwise, comparison, packing
-from ember.compare.blockwise import Written, wanted_tasks
+from ember.compare.blockwise import Written, cores
 from ember.compare.comparison import Comparison
 from ember.compare.resumable import TaskOutput
 from ember.embedding import task_resources
@@ -20,6 +22,8 @@ from ember.errors import InvalidInput, TooManyPairs
 
 __all__ = ["check_threshold", "pairs", "similarity_join", "write_pairs"]
 
+# More than one, since some find many pairs.
+_TASKS_PER_CORE = 2
 # A left block, and the right blocks that it is compared with.
 _Task = tuple[int, Sequence[int]]
 
@@ -58,7 +62,7 @@ def check_threshold(threshold: float, metric: str) -> None:
 
 def pairs(spark: SparkSession, compared: Comparison, threshold: float) -> DataFrame:
     """The result of `similarity_join` for tables that are packed."""
-    tasks = list(enumerate(_tasks(compared, wanted_tasks(spark))))
+    tasks = list(enumerate(_tasks(compared, _TASKS_PER_CORE * cores(spark))))
     return blockwise.frame(spark, tasks, _joiner(compared, threshold), _schema(compared))
 
 
@@ -77,7 +81,7 @@ def write_pairs(
     Raises TooManyPairs, with the count and a threshold that would do, when there are more than
     `max_pairs`; what was staged is gone then.
     """
-    tasks = _tasks(compared, wanted_tasks(spark))
+    tasks = _tasks(compared, _TASKS_PER_CORE * cores(spark))
     body = _joiner(compared, threshold, max_pairs)
     written = blockwise.write(spark, output, tasks, body, _schema(compared), limit=max_pairs)
     if written.complete:
@@ -97,12 +101,17 @@ def _tasks(compared: Comparison, wanted: int) -> list[_Task]:
         [other for other in compared.partners(number) if not compared.itself or other >= number]
         for number in range(len(compared.left.blocks))
     ]
-    run = max(1, sum(map(len, partners)) // max(1, wanted))
+    run = max(1.0, sum(map(len, partners)) / max(1, wanted))
     return [
-        (number, others[first : first + run])
+        (number, others[first:last])
         for number, others in enumerate(partners)
-        for first in range(0, len(others), run)
+        for first, last in pairwise(_edges(len(others), math.ceil(len(others) / run)))
     ]
+
+
+def _edges(size: int, parts: int) -> list[int]:
+    """Where each of some parts of about equal size begins, and the end."""
+    return [size * part // parts for part in range(parts + 1)] if parts else []
 
 
 def _schema(compared: Comparison) -> StructType:

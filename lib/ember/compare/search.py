@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, IntegerType, LongType, StructField, StructType
 
 from ember.compare import blockwise, comparison, packing
-from ember.compare.blockwise import Written, wanted_tasks
+from ember.compare.blockwise import Written, cores
 from ember.compare.comparison import Comparison
 from ember.compare.resumable import TaskOutput
 from ember.embedding import task_resources
@@ -69,14 +69,14 @@ def top_k(
         right,
         metric,
         folder or comparison.scratch_folder(),
-        left_blocks=wanted_tasks(spark),
+        left_blocks=cores(spark),
     )
     return neighbors(spark, compared, k, exclude_self)
 
 
 def neighbors(spark: SparkSession, compared: Comparison, k: int, exclude_self: bool) -> DataFrame:
     """The result of `top_k` for tables that are packed."""
-    tasks, body = _tasks(compared, wanted_tasks(spark)), _searcher(compared, k, exclude_self)
+    tasks, body = _tasks(compared, cores(spark)), _searcher(compared, k, exclude_self)
     found = blockwise.frame(spark, list(enumerate(tasks)), body, schema(compared))
     return _merged(found, compared.metric, k) if _is_split(tasks) else plain(found)
 
@@ -92,7 +92,7 @@ def write_neighbors(
 
     A search of few queries, which has to be spread over the corpus and merged, is done in one go.
     """
-    tasks = _tasks(compared, wanted_tasks(spark))
+    tasks = _tasks(compared, cores(spark))
     if _is_split(tasks):
         output.write(neighbors(spark, compared, k, exclude_self))
         return Written(len(tasks), 0, complete=True)
@@ -101,7 +101,10 @@ def write_neighbors(
 
 
 def _tasks(compared: Comparison, wanted: int) -> list[_Task]:
-    """One for each block of queries; where these are fewer than `wanted`, the corpus is split."""
+    """One for each block of queries; where these are fewer than `wanted`, the corpus is split.
+
+    A task does some work once for the whole corpus, so that few large ones are the fastest.
+    """
     partners = [compared.partners(number) for number in range(len(compared.left.blocks))]
     parts = max(1, wanted // max(1, len(partners)))
     return [
