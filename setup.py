@@ -23,6 +23,7 @@ setup(
         "fsspec>=2024.6",
         "safetensors>=0.4",
         "numba>=0.61",
+        "llvmlite>=0.44",
         "threadpoolctl>=3.1",
         "filelock>=3.15",
     ],

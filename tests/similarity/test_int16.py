@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from ember.similarity import METRICS, fit_basis, int16, prepare
 from ember.similarity.pack import Filter, Int16Columns, Int16Rows
-from ember.similarity.plan import Plan
+from ember.similarity.plan import Plan, choose
 from ember.similarity.tiles import operands
-from similarity.cases import random
+from similarity.cases import brute_force, random, spectrum
 from similarity.test_threshold import check as check_join
 from similarity.test_topk import check as check_top_k
 
@@ -62,11 +62,22 @@ def test_the_least_floor_lets_all_columns_through_but_those_that_are_none():
 def test_parts_of_operands_are_operands():
     block = prepare(random(np.random.default_rng(2), 50, 9), "euclidean")
     left, right = operands(block, block, Filter(None, "int16"), "cpu")
-    rows, columns = left[7:19], right[16:40]
+    rows, columns = left[7:19], right[16:48]
     assert isinstance(rows, Int16Rows)
     assert isinstance(columns, Int16Columns)
     whole = values_of(left, right, 50)[7:19, 16:48]
     np.testing.assert_array_equal(values_of(rows, columns, 32), whole)
+    assert len(right[32:].bias) == 32
+    for part in (slice(8, 48), slice(0, 40)):
+        with pytest.raises(ValueError, match="no panels of 16"):
+            right[part]
+
+
+def test_int16_is_refused_where_it_is_not_available(monkeypatch):
+    monkeypatch.setattr(int16, "available", lambda: False)
+    block = prepare(random(np.random.default_rng(2), 5, 9), "cosine")
+    with pytest.raises(ValueError, match="AVX2"):
+        operands(block, block, Filter(None, "int16"), "cpu")
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -82,3 +93,13 @@ def test_rows_of_very_different_lengths(metric, scales):
         exact = np.sqrt(np.square(rows[:1].astype(float) - rows).sum(axis=1))
         threshold = float(np.median(exact)) if metric == "euclidean" else 0.1
         check_join(rows[:30], rows, metric, threshold, plan=plan)
+
+
+def test_beside_one_very_long_row_another_precision_is_chosen():
+    rows = spectrum(np.random.default_rng(4), 2100, 24)
+    rows[7] *= np.float32(1e6)
+    block = prepare(rows, "inner_product")
+    tenth = np.sort(brute_force(rows, rows, "inner_product"), axis=1)[:, -10].astype(np.float64)
+    everything = [np.arange(len(rows))]
+    (plan,) = choose(block, block, tenth, everything, "cpu", threads=1)
+    assert plan.filter.precision == "float32"

@@ -134,6 +134,14 @@ def test_ids_are_those_of_the_blocks_and_chunks_come_in_order():
     assert (np.lexsort((chunk.right, chunk.left)) == np.arange(len(chunk.left))).all()
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_infinite_thresholds_select_nothing_or_everything(metric):
+    rows = random(np.random.default_rng(6), 30, 8)
+    for threshold in (np.inf, -np.inf) if metric != "euclidean" else (np.inf, 0.0):
+        for plan in plans(8):
+            check(rows, rows[:20], metric, threshold, plan=plan)
+
+
 def test_what_cannot_be_joined_is_said():
     rng = np.random.default_rng(6)
     cosine = prepare(random(rng, 5, 4), "cosine")

@@ -62,6 +62,28 @@ def test_rows_next_to_nothing_hide_no_others(scale):
     check(corpus[:120], corpus, "cosine", 8, blocks=2)
 
 
+@pytest.mark.parametrize("scales", [(1e-38, 1e-10), (1e-30, 1e-14), (1e-41, 1.0), (1e-8, 1e-8)])
+def test_queries_next_to_nothing_find_their_neighbours(scales):
+    rng = np.random.default_rng(7)
+    base = rng.standard_normal(32)
+    queries = ((-base + 0.3 * rng.standard_normal((20, 32))) * scales[0]).astype(np.float32)
+    corpus = ((base + 0.8 * rng.standard_normal((2000, 32))) * scales[1]).astype(np.float32)
+    check(queries, corpus, "cosine", 3, blocks=2)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("scales", [(1e-24, 1.0), (1e-44, 1e14), (1e-38, 1e13), (1e-30, 1e-3)])
+def test_prefixes_of_very_short_rows_hide_no_neighbours(scales, precision):
+    rng = np.random.default_rng(8)
+    queries, corpus = (
+        (rng.standard_normal((n, 40)) * scale).astype(np.float32)
+        for n, scale in zip((60, 800), scales, strict=True)
+    )
+    plan = Plan(Filter(16, precision), "")
+    check(queries, corpus, "inner_product", 5, plan=plan)
+    check(corpus[:60], queries, "inner_product", 5, plan=plan)
+
+
 def test_many_candidates_are_scored_in_bounded_portions(monkeypatch):
     monkeypatch.setattr("ember.similarity.topk.MAX_PENDING", 100)
     monkeypatch.setattr("ember.similarity.tiles.TILE_COLUMNS", 64)

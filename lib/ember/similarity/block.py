@@ -35,7 +35,7 @@ class Block:
         rows: (n, d) float32, as given.
         norms: (n,) float64, Euclidean norms of the rows.
         prefix: (n, m) float32, leading rotated coordinates of a / |a|, a or a - c (see bounds.py).
-        tails: (n, widths) float32, max(|v|^2 - |p|^2, 0) for each prefix width of the basis.
+        tails: (n, widths) float32, sqrt(max(|v|^2 - |p|^2, 0)) for each prefix width of the basis.
         lengths: (n,) float64, |v|^2.
         pivot: (n,) int32, the nearest pivot of the basis.
     """
@@ -194,9 +194,12 @@ def _vectors(rows: Float32, basis: Basis) -> tuple[Float64, Float64, Float32]:
 
 
 def _tails(prefix: Float32, lengths: Float64, widths: tuple[int, ...]) -> Float32:
-    """max(|v|^2 - |p|^2, 0) beyond each width, rounded up to float32."""
+    """sqrt(max(|v|^2 - |p|^2, 0)) beyond each width, rounded up to float32.
+
+    Not the squares: those of short rows are no float32 numbers.
+    """
     squares = np.square(prefix, dtype=np.float64)
     shares = np.add.reduceat(squares, (0, *widths[:-1]), axis=1)
-    tails = np.maximum(lengths[:, None] - np.cumsum(shares, axis=1), 0.0)
+    tails = np.sqrt(np.maximum(lengths[:, None] - np.cumsum(shares, axis=1), 0.0))
     rounded: Float32 = (tails * (1.0 + 4.0 * bounds.UNIT32)).astype(np.float32)
     return rounded

@@ -43,18 +43,26 @@ Low precision
 
 Integers
     p is scaled by one S for both blocks and rounded to x, off by 1/2 in each coordinate, so that
-    p = x / S + e with |e| <= E = 0.51 sqrt(m) / S; the slack coordinate is rounded up, t >= S s.
+    p = x / S + e with |e| <= h = 0.51 sqrt(m) / S; the slack coordinate is rounded up, t >= S s.
 
         p_a.p_b = x_a.x_b / S^2 + e_a.p_b + p_a.e_b - e_a.e_b
-        S^2 (p_a.p_b + s_a s_b) <= x_a.x_b + t_a t_b + S^2 E |p_a| + S^2 E (|p_b| + E)
+        S^2 (p_a.p_b + s_a s_b) <= x_a.x_b + t_a t_b + S^2 h |p_a| + S^2 h (|p_b| + h)
 
     and |p| <= (1 + delta) |v|. Sums of integers are exact: what is added for rounding is a number
     for each row on the left, by which its floor is lowered, and one for each on the right, with
     which its sums begin; for Euclidean distance they take the halves of the squared norms, too.
-    S gives the longest row a norm of 32,000: coordinates fit int16, and all sums fit int32, as
-    |x_a.x_b + t_a t_b| < 2^30 and S^2 |v|^2 / 2 < 2^29.
+    Both are computed in float64, and one is added to each for its rounding.
 
-Underflow adds less than ``TINY`` to any of it as long as no norm exceeds ``MAX_NORM``.
+    S gives the longest row a norm of 32,000, and (x, t) one below 32,000 + sqrt(m) / 2 + 1: the
+    coordinates fit int16, and sums fit int32, as |x_a.x_b + t_a t_b| < 2^30, the halves
+    S^2 |v|^2 / 2 < 2^29 and S^2 h (|v| + h) < 2^24 for up to a million dimensions.
+
+Underflow
+    A coordinate of p is further off by d 2^-150 at most where it is no normal float32 number. For
+    rows that are not much longer than that it is not small beside eta |v|, and is paid for by
+    ``SHORT``, which is added to s: SHORT s_b >= SHORT sqrt(delta) |v_b|. In integers the 0.01 in h
+    pays for it, or the scores of all rows are below ``TINY``. Products that underflow add less
+    than ``TINY`` as long as no norm exceeds ``MAX_NORM``.
 """
 
 from __future__ import annotations
@@ -66,13 +74,15 @@ UNIT32 = 2.0**-24
 UNIT16 = 2.0**-8
 """Unit roundoff of bfloat16."""
 EXACT = 1e-12
-"""Bound on the relative error of the float64 scores themselves, for up to 4096 dimensions."""
+"""Bound on the relative error of the float64 scores themselves, whose sums are pairwise."""
 TINY = 1e-37
 """Absolute allowance for underflow in float32."""
+SHORT = 1e-34
+"""Allowance in the slack coordinate for prefixes that are no normal float32 numbers."""
 MAX_NORM = 1e15
 """Norms above this could overflow a float32 product."""
 MIN_NORM = 1e-15
-"""Products of rows with smaller norms could be lost to underflow."""
+"""Products of rows could be lost to underflow when one of them has a smaller norm."""
 
 
 def gamma(terms: int) -> float:

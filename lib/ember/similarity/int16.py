@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -34,7 +34,8 @@ _SIGNS = ir.VectorType(ir.FloatType(), 8)
 
 def available() -> bool:
     """Whether compiled code may use AVX2: on this processor, and as numba is set."""
-    return "+avx2" in str(cpu_target.target_context.codegen().magic_tuple())
+    features = str(cpu_target.target_context.codegen().magic_tuple())
+    return "+avx2" in features and not config.DISABLE_JIT
 
 
 @compiled()
@@ -82,7 +83,14 @@ def _round(
 
 @compiled()
 def floors(floor: Float64, offset: Float64, squared: float, least: Int32) -> None:
-    """Floors of sums from those of F (bounds.py); all but ``least``, (a,), as in Int16Rows."""
+    """Floors of sums from those of F (bounds.py).
+
+    Args:
+        floor: (a,) F that pairs must reach.
+        offset: of pack.Int16Rows, (a,).
+        squared: the scale's square.
+        least: (a,) receives the floors.
+    """
     for row in range(len(floor)):
         value = floor[row] * squared - offset[row]
         if not value > LEAST + 1:
@@ -90,6 +98,7 @@ def floors(floor: Float64, offset: Float64, squared: float, least: Int32) -> Non
         elif value >= NEVER:
             least[row] = NEVER
         else:
+            # One less for the rounding of the value, which is far below one.
             least[row] = np.int32(np.floor(value) - 1.0)
 
 
@@ -112,15 +121,15 @@ def reaching(
     panels, bias = right
     rows, pairs = left.shape
     whole = rows // ROWS * ROWS
-    rest, floors = np.zeros((ROWS, pairs), np.int32), np.full(ROWS, NEVER, np.int32)
+    rest, rest_least = np.zeros((ROWS, pairs), np.int32), np.full(ROWS, NEVER, np.int32)
     rest[: rows - whole] = left[whole:]
-    floors[: rows - whole] = least[whole:]
+    rest_least[: rows - whole] = least[whole:]
     masks = np.empty(ROWS, np.int32)
     found = 0
     for panel in range(len(panels)):
         at = panels[panel].ctypes.data, bias[panel * COLUMNS :].ctypes.data
         for first in range(0, rows, ROWS):
-            own, low = (rest, floors) if first == whole else (left[first:], least[first:])
+            own, low = (rest, rest_least) if first == whole else (left[first:], least[first:])
             if _tile(pairs, (own.ctypes.data, *at, low.ctypes.data, masks.ctypes.data)):
                 for i in range(ROWS):
                     for j in range(COLUMNS if masks[i] else 0):

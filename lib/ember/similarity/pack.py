@@ -21,6 +21,8 @@ Int32 = NDArray[np.int32]
 
 PANEL_COLUMNS = 16
 """Rows of the right side whose int16 values lie side by side."""
+NO_ROW = -(2**31)
+"""The bias of a column that is none."""
 _LIMIT = 32_000.0
 """Norm of the longest row in int16."""
 
@@ -56,19 +58,22 @@ class Int16Rows:
 
 @dataclass(frozen=True)
 class Int16Columns:
-    """n rows on the right of an int16 product.
+    """n rows on the right of an int16 product, in panels of 16.
 
-    panels: (n / 16, w / 2, 16), two int16 in each. bias: (n,). Both rounded up to panels.
+    panels: (ceil(n / 16), w / 2, 16), two int16 in each. bias: (16 ceil(n / 16),), the least int32
+    where there is no row: no floor is as low.
     """
 
     panels: Int32
     bias: Int32
 
     def __getitem__(self, part: slice) -> Int16Columns:
-        """Of a part that begins with a panel."""
+        """Raises ValueError for a part that begins or ends within a panel."""
         start, stop, _ = part.indices(len(self.bias))
-        some = slice(start // PANEL_COLUMNS, -(-stop // PANEL_COLUMNS))
-        return Int16Columns(self.panels[some], self.bias[start : some.stop * PANEL_COLUMNS])
+        if start % PANEL_COLUMNS or stop % PANEL_COLUMNS:
+            raise ValueError(f"rows {start} to {stop} are no panels of {PANEL_COLUMNS}")
+        panels = self.panels[start // PANEL_COLUMNS : stop // PANEL_COLUMNS]
+        return Int16Columns(panels, self.bias[start:stop])
 
     def arrays(self) -> tuple[Int32, Int32]:
         return self.panels, self.bias
@@ -89,8 +94,8 @@ def pack(block: Block, how: Filter, *, right: bool, residual: float = 0.0) -> Fl
     slack = _slack(block, how.width)
     if how.precision == "bfloat16":
         slack += bounds.bfloat16_slack(residual)
-    prefix, tails = _prefix(block, how.width)
-    coordinate = np.sqrt(tails + slack * block.lengths)
+    prefix, squares = _prefix(block, how.width)
+    coordinate = np.sqrt(squares + slack * block.lengths) + bounds.SHORT
     width = how.width or block.basis.dimension
     extra = 2 if block.metric == "euclidean" else 0
     packed = np.empty((len(block), width + 1 + extra), np.float32)
@@ -132,13 +137,18 @@ def common_scale(left: Block, right: Block, how: Filter) -> float:
 
 
 def pack_int16(block: Block, how: Filter, *, right: bool, scale: float) -> Int16Rows | Int16Columns:
-    """Pack a block for an int16 filter; arguments as for `pack`, ``scale`` is `common_scale`."""
+    """Pack a block for an int16 filter; arguments as for `pack`, ``scale`` is `common_scale`.
+
+    Raises ValueError where int16 is not available.
+    """
     from ember.similarity import int16
 
+    if not int16.available():
+        raise ValueError("compiled code may not use AVX2 here, which int16 needs; take float32")
     slack = _slack(block, how.width)
-    values, tails = _prefix(block, how.width)
+    values, squares = _prefix(block, how.width)
     width = how.width or block.basis.dimension
-    packed = (plain(values), width, np.sqrt(tails + slack * block.lengths), scale)
+    packed = (plain(values), width, np.sqrt(squares + slack * block.lengths), scale)
     error = bounds.int16_error(width, scale)
     allowance = error * (1.0 + slack) * np.sqrt(block.lengths)
     if block.metric == "euclidean":
@@ -146,17 +156,17 @@ def pack_int16(block: Block, how: Filter, *, right: bool, scale: float) -> Int16
     if not right:
         return Int16Rows(int16.pack_rows(*packed), scale * scale * allowance, scale * scale)
     panels = int16.pack_panels(*packed)
-    bias = np.full(len(panels) * PANEL_COLUMNS, np.iinfo(np.int32).min, np.int32)
+    bias = np.full(len(panels) * PANEL_COLUMNS, NO_ROW, np.int32)
     bias[: len(block)] = np.ceil(scale * scale * (allowance + error * error)) + 1.0
     return Int16Columns(panels, bias)
 
 
 def _prefix(block: Block, width: int | None) -> tuple[Float32, Float64]:
-    """(n, width or more) coordinates, and (n,) what is left of the squared lengths beyond."""
+    """(n, width or more) coordinates, and (n,) the squared norms of what they leave out."""
     if width is None:
         return np.ascontiguousarray(vectors(block)), np.zeros(len(block))
     column = block.basis.widths.index(width)
-    return block.prefix, block.tails[:, column].astype(np.float64)
+    return block.prefix, np.square(block.tails[:, column], dtype=np.float64)
 
 
 def _slack(block: Block, width: int | None) -> float:

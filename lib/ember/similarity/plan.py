@@ -29,6 +29,8 @@ from ember.similarity.tiles import (
     Side,
     Which,
     candidates,
+    common,
+    operand,
     operands,
     passing,
 )
@@ -44,6 +46,9 @@ REPEATS = 3
 NARROW, WIDE = 33, 257
 PROBE_COLUMNS = 4 * TILE_COLUMNS
 PROBE_SHARE = 0.02
+ROUNDED_SHARE = 0.01
+"""What the fastest precision may let through beyond float32 before filters in float32 are tried:
+beside rows thousands of times as long, others are rounded to little."""
 
 
 @dataclass(frozen=True)
@@ -95,18 +100,26 @@ def choose(
     costs = measure(left.basis.dimension, device)
     each = max(PART_ROWS, SAMPLE_ROWS // len(parts))
     rows = [part[spread(len(part), each)] for part in parts]
-    right = right.take(spread(len(right), SAMPLE_ROWS))
-    sample = left.take(np.concatenate(rows))
+    sample = left.take(np.concatenate(rows)), right.take(spread(len(right), SAMPLE_ROWS))
     floor = floor[np.concatenate(rows)]
     ends = np.cumsum([len(r) for r in rows])
 
     def expected(how: Filter) -> tuple[Float64, Float64]:
-        through = passing(*operands(sample, right, how, "cpu"), floor) / len(right)
+        # What int16 makes of a row depends on the longest one, which the sample may lack.
+        shared = common(*((left, right) if how.precision == "int16" else sample), how)
+        a, b = (operand(sample[at], how, shared, "cpu", right=bool(at)) for at in (0, 1))
+        through = passing(a, b, floor) / len(sample[1])
         shares = np.array([p.mean() for p in np.split(through, ends[:-1])])
         return costs.of(how, left.basis.dimension, shares), shares
 
-    filters = [Filter(w, p) for p in costs.slope for w in (None, *left.basis.widths)]
-    table = dict(zip(filters, run_tiles(expected, filters, threads), strict=True))
+    def table_of(filters: list[Filter]) -> dict[Filter, tuple[Float64, Float64]]:
+        return dict(zip(filters, run_tiles(expected, filters, threads), strict=True))
+
+    fast = min(costs.slope, key=lambda precision: costs.slope[precision])
+    filters = {p: [Filter(w, p) for w in (None, *left.basis.widths)] for p in ("float32", fast)}
+    table = table_of([FULL, *filters.pop(fast)])
+    if filters and table[Filter(None, fast)][1].mean() > table[FULL][1].mean() + ROUNDED_SHARE:
+        table |= table_of(filters["float32"])
     return [_cheapest(table, part) for part in range(len(parts))]
 
 

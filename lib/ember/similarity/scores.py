@@ -44,7 +44,7 @@ def filter_value(metric: str, similarity: ArrayLike) -> Float64:
     """The least F (bounds.py) that a pair with at least this float32 similarity can have."""
     s = np.asarray(similarity, np.float64)
     if metric != "euclidean":
-        return s - np.abs(s) * 2.0 * bounds.UNIT32 - bounds.TINY
+        return s * (1.0 - np.sign(s) * 2.0 * bounds.UNIT32) - bounds.TINY
     distance = np.maximum(-s, 0.0) * (1.0 + 2.0 * bounds.UNIT32)
     return -0.5 * distance * distance - bounds.TINY
 
@@ -53,7 +53,7 @@ def certain_value(metric: str, similarity: ArrayLike) -> Float64:
     """An F from which on every pair has at least this float32 similarity."""
     s = np.asarray(similarity, np.float64)
     if metric != "euclidean":
-        return s + np.abs(s) * 2.0 * bounds.UNIT32 + bounds.TINY
+        return s * (1.0 + np.sign(s) * 2.0 * bounds.UNIT32) + bounds.TINY
     distance = np.maximum(-s, 0.0) * (1.0 - 2.0 * bounds.UNIT32)
     return -0.5 * distance * distance + bounds.TINY
 

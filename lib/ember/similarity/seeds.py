@@ -111,6 +111,7 @@ def _floor(queries: Block, best: Float32) -> Float64:
     values = np.partition(seen, -k, axis=1)[:, -k].astype(np.float64)
     if queries.metric == "cosine":
         values = values / queries.norms - slack
+        values[queries.norms < bounds.MIN_NORM] = -np.inf
     elif queries.metric == "euclidean":
         # slack |a| |b| is at most slack (|a|^2 + |b|^2) / 2; `_near` took the half of |b|.
         values -= 0.5 * (1.0 + 2.0 * slack) * queries.norms**2 + bounds.TINY
