@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 from pyspark import Accumulator, SparkContext, TaskContext
 from pyspark.sql import DataFrame, SparkSession
@@ -17,7 +18,7 @@ from ember.accounting import Account
 from ember.compare.resumable import TaskOutput
 from ember.engine.stats import TaskStats
 
-__all__ = ["Written", "batches", "cores", "frame", "write"]
+__all__ = ["Written", "batches", "cores", "divided", "frame", "write"]
 
 _OUTPUT_ROWS = 1 << 16
 _WATCH_SECONDS = 1.0
@@ -28,6 +29,12 @@ Body = Callable[[Task], Iterator[pa.RecordBatch]]
 def cores(spark: SparkSession) -> int:
     """How many cores this application has."""
     return int(spark.sparkContext.defaultParallelism)
+
+
+def divided(numbers: Sequence[int], parts: int) -> list[list[int]]:
+    """At most so many parts of about equal size, in order, none of them empty."""
+    each = np.array_split(numbers, min(parts, len(numbers))) if numbers else []
+    return [part.tolist() for part in each]
 
 
 def frame(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -103,15 +102,10 @@ def _tasks(compared: Comparison, wanted: int) -> list[_Task]:
     ]
     run = max(1.0, sum(map(len, partners)) / max(1, wanted))
     return [
-        (number, others[first:last])
+        (number, some)
         for number, others in enumerate(partners)
-        for first, last in pairwise(_edges(len(others), math.ceil(len(others) / run)))
+        for some in blockwise.divided(others, math.ceil(len(others) / run))
     ]
-
-
-def _edges(size: int, parts: int) -> list[int]:
-    """Where each of some parts of about equal size begins, and the end."""
-    return [size * part // parts for part in range(parts + 1)] if parts else []
 
 
 def _schema(compared: Comparison) -> StructType:

@@ -108,10 +108,9 @@ def _tasks(compared: Comparison, wanted: int) -> list[_Task]:
     partners = [compared.partners(number) for number in range(len(compared.left.blocks))]
     parts = max(1, wanted // max(1, len(partners)))
     return [
-        (number, others[first : first + step])
+        (number, some)
         for number, others in enumerate(partners)
-        for step in [max(1, -(-len(others) // parts))]
-        for first in range(0, len(others), step)
+        for some in blockwise.divided(others, parts)
     ]
 
 

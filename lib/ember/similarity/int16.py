@@ -9,6 +9,7 @@ that instruction. No product is ever stored.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ _SUMS, _PAIRS = ir.VectorType(_INT32, 8), ir.VectorType(ir.IntType(16), 16)
 _SIGNS = ir.VectorType(ir.FloatType(), 8)
 
 
+@lru_cache(maxsize=1)
 def available() -> bool:
     """Whether compiled code may use AVX2: on this processor, and as numba is set."""
     features = str(cpu_target.target_context.codegen().magic_tuple())

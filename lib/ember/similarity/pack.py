@@ -86,7 +86,7 @@ def pack(block: Block, how: Filter, *, right: bool, residual: float = 0.0) -> Fl
         block: n rows.
         how: the filter; its width must be one of the basis's, or None.
         right: for Euclidean distance, which side of the product this is.
-        residual: for bfloat16, ``common_residual`` of the two blocks.
+        residual: for bfloat16, `common` of the two blocks.
 
     Returns:
         (n, width + 1) float32, (n, width + 3) for Euclidean distance.
@@ -110,8 +110,10 @@ def pack(block: Block, how: Filter, *, right: bool, residual: float = 0.0) -> Fl
     return packed
 
 
-def common_residual(left: Block, right: Block, how: Filter) -> float:
-    """The ``residual`` for which to pack two blocks: the larger of theirs; 0 for float32."""
+def common(left: Block, right: Block, how: Filter) -> float:
+    """For what to pack both blocks: the scale in int16; in bfloat16 the larger residual of them."""
+    if how.precision == "int16":
+        return _scale(left, right, how)
     if how.precision == "float32":
         return 0.0
     return max(_rounding_residual(left, how.width), _rounding_residual(right, how.width))
@@ -129,15 +131,15 @@ def _rounding_residual(block: Block, width: int | None) -> float:
     return float(ratios.max(initial=0.0))
 
 
-def common_scale(left: Block, right: Block, how: Filter) -> float:
-    """The ``scale`` for which to pack two blocks in int16."""
+def _scale(left: Block, right: Block, how: Filter) -> float:
+    """What makes the norm of the longest row `_LIMIT`."""
     slack = _slack(left, how.width)
     longest = max(block.lengths.max(initial=0.0) for block in (left, right))
     return _LIMIT / math.sqrt(longest * (1.0 + 2.0 * slack)) if longest > 0 else 1.0
 
 
 def pack_int16(block: Block, how: Filter, *, right: bool, scale: float) -> Int16Rows | Int16Columns:
-    """Pack a block for an int16 filter; arguments as for `pack`, ``scale`` is `common_scale`.
+    """Pack a block for an int16 filter; arguments as for `pack`, ``scale`` is `common`.
 
     Raises ValueError where int16 is not available.
     """

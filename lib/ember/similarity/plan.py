@@ -20,7 +20,7 @@ from statistics import NormalDist
 import numpy as np
 
 from ember.similarity.block import Block, Float64, Int64, prepare
-from ember.similarity.pack import Filter
+from ember.similarity.pack import Filter, common
 from ember.similarity.projection import fit_basis
 from ember.similarity.threads import load_torch, run_tiles
 from ember.similarity.tiles import (
@@ -29,8 +29,6 @@ from ember.similarity.tiles import (
     Side,
     Which,
     candidates,
-    common,
-    operand,
     operands,
     passing,
 )
@@ -106,9 +104,8 @@ def choose(
 
     def expected(how: Filter) -> tuple[Float64, Float64]:
         # What int16 makes of a row depends on the longest one, which the sample may lack.
-        shared = common(*((left, right) if how.precision == "int16" else sample), how)
-        a, b = (operand(sample[at], how, shared, "cpu", right=bool(at)) for at in (0, 1))
-        through = passing(a, b, floor) / len(sample[1])
+        shared = common(left, right, how) if how.precision == "int16" else None
+        through = passing(*operands(*sample, how, "cpu", shared), floor) / len(sample[1])
         shares = np.array([p.mean() for p in np.split(through, ends[:-1])])
         return costs.of(how, left.basis.dimension, shares), shares
 
@@ -116,10 +113,11 @@ def choose(
         return dict(zip(filters, run_tiles(expected, filters, threads), strict=True))
 
     fast = min(costs.slope, key=lambda precision: costs.slope[precision])
-    filters = {p: [Filter(w, p) for w in (None, *left.basis.widths)] for p in ("float32", fast)}
-    table = table_of([FULL, *filters.pop(fast)])
-    if filters and table[Filter(None, fast)][1].mean() > table[FULL][1].mean() + ROUNDED_SHARE:
-        table |= table_of(filters["float32"])
+    table = table_of([Filter(width, fast) for width in (None, *left.basis.widths)])
+    if FULL not in table:
+        table |= table_of([FULL])
+    if table[Filter(None, fast)][1].mean() > table[FULL][1].mean() + ROUNDED_SHARE:
+        table |= table_of([Filter(width) for width in left.basis.widths])
     return [_cheapest(table, part) for part in range(len(parts))]
 
 

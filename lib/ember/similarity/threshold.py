@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -70,10 +69,10 @@ def threshold_pairs(
         ValueError: the blocks do not belong together, or the threshold is no number or a negative
             distance.
     """
-    threads = threads or default_threads()
-    how: dict[str, Any] = {"triangle": triangle, "device": device, "plan": plan}
-    join = _Join(left, right, threshold, threads=threads, **how)
-    for i, j, similarity in run_tiles(join.pairs, join.tasks(), threads):
+    join = _Join(
+        left, right, threshold, triangle=triangle, threads=threads, device=device, plan=plan
+    )
+    for i, j, similarity in run_tiles(join.pairs, join.tasks(), join.threads):
         if len(i):
             yield Pairs(left.ids[i], right.ids[j], to_score(left.metric, similarity))
 
@@ -95,11 +94,11 @@ def count_by_score(
         that share their leading 11 bits of mantissa; pairs near an edge may be in the next bin,
         but the sum is exact.
     """
-    threads = threads or default_threads()
-    how: dict[str, Any] = {"triangle": triangle, "device": device, "plan": plan}
-    join = _Join(left, right, threshold, threads=threads, **how)
+    join = _Join(
+        left, right, threshold, triangle=triangle, threads=threads, device=device, plan=plan
+    )
     total: Counter[float] = Counter()
-    for counts in run_tiles(join.count, join.tasks(), threads):
+    for counts in run_tiles(join.count, join.tasks(), join.threads):
         total.update(counts)
     return dict(total)
 
@@ -130,8 +129,8 @@ class _Join:
     """What the tasks of one join share."""
 
     def __init__(
-        self, left: Block, right: Block, threshold: float, *, triangle: bool, device: str,
-        plan: Plan | None, threads: int,
+        self, left: Block, right: Block, threshold: float, *, triangle: bool, threads: int | None,
+        device: str, plan: Plan | None,
     ) -> None:  # fmt: skip
         check_pair(left, right)
         if triangle and left is not right:
@@ -141,12 +140,13 @@ class _Join:
         if np.isnan(threshold) or (left.metric == "euclidean" and threshold < 0):
             raise ValueError(f"a threshold of {threshold} selects nothing for {left.metric}")
         self.left, self.right, self.triangle = left, right, triangle
+        self.threads = threads or default_threads()
         self.goal = goal(left.metric, threshold)
         self.floor = filter_value(left.metric, self.goal)
         self.certain = certain_value(left.metric, self.goal)
         if plan is None:
             floor, rows = np.full(len(left), self.floor), np.arange(len(left))
-            (plan,) = choose(left, right, floor, [rows], device, threads=threads)
+            (plan,) = choose(left, right, floor, [rows], device, threads=self.threads)
         a, b = operands(left, right, plan.filter, device)
         # With triangle both sides are one block, and keys are positions.
         self.a = Side.of(left, a, np.arange(len(left)))

@@ -21,8 +21,7 @@ from ember.similarity.pack import (
     Filter,
     Int16Columns,
     Int16Rows,
-    common_residual,
-    common_scale,
+    common,
     pack,
     pack_int16,
 )
@@ -87,9 +86,11 @@ class Candidates:
     error: Float64
 
 
-def operands(left: Block, right: Block, how: Filter, device: str) -> tuple[Operand, Operand]:
-    """Both operands of the filter product, on the device."""
-    shared = common(left, right, how)
+def operands(
+    left: Block, right: Block, how: Filter, device: str, shared: float | None = None
+) -> tuple[Operand, Operand]:
+    """Both operands of the filter product, on the device; ``shared`` is as for `operand`."""
+    shared = common(left, right, how) if shared is None else shared
     return (
         operand(left, how, shared, device, right=False),
         operand(right, how, shared, device, right=True),
@@ -97,17 +98,10 @@ def operands(left: Block, right: Block, how: Filter, device: str) -> tuple[Opera
 
 
 def operand(block: Block, how: Filter, shared: float, device: str, *, right: bool) -> Operand:
-    """One operand; ``shared`` is what `common` says of both blocks."""
+    """One operand; ``shared`` is what `pack.common` says of both blocks."""
     if how.precision == "int16":
         return pack_int16(block, how, right=right, scale=shared)
     return to_device(pack(block, how, right=right, residual=shared), how, device)
-
-
-def common(left: Block, right: Block, how: Filter) -> float:
-    """What both operands have to be packed for: in int16 a scale, else a residual."""
-    if how.precision == "int16":
-        return common_scale(left, right, how)
-    return common_residual(left, right, how)
 
 
 def to_device(packed: Float32, how: Filter, device: str) -> Operand:

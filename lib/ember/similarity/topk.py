@@ -23,12 +23,12 @@ import numpy as np
 
 from ember.similarity.block import Block, Float32, Float64, Int64
 from ember.similarity.neighbours import Neighbours
-from ember.similarity.pack import Filter
+from ember.similarity.pack import Filter, common
 from ember.similarity.plan import Plan, choose
 from ember.similarity.scores import filter_value, similarities
 from ember.similarity.seeds import seed_floor
 from ember.similarity.threads import default_threads, load_torch, run_tiles
-from ember.similarity.tiles import TILE_ROWS, Side, Which, candidates, common, operand
+from ember.similarity.tiles import TILE_ROWS, Side, Which, candidates, operand
 
 PART_ROWS = 1024
 """Queries that share a filter, at most: a task."""
