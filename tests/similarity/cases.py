@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from ember.similarity import int16
+from ember.similarity import int8
 
-PRECISIONS = ("float32", "bfloat16", *(["int16"] if int16.available() else []))
+PRECISIONS = ("float32", "bfloat16", *(["int8"] if int8.available() else []))
+
+
+def integer_sums(left, right):
+    """Sums of products and bias, (a, 16 panels) int64, of operands in int8 and int16."""
+    others = np.ascontiguousarray(right.panels.transpose(0, 2, 1).reshape(len(right.bias), -1))
+
+    def values(words, part, kind):
+        return np.ascontiguousarray(words[:, part]).view(kind).astype(np.int64)
+
+    few, many = (slice(1, 1 + left.low), np.int8), (slice(1 + left.low, None), np.int16)
+    of_few = (values(left.values, *few) - 64) @ values(others, *few).T
+    of_many = values(left.values, *many) @ values(others, *many).T
+    return left.scales.ratio * of_few + of_many + right.bias
 
 
 def random(rng, n, d):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from ember.similarity import METRICS, Block, fit_basis, prepare, threshold_pairs, top_k
-from ember.similarity.pack import Filter, Int16Rows
+from ember.similarity.pack import Filter
+from ember.similarity.pack_int8 import Int8Rows
 from ember.similarity.scores import similarities
 from ember.similarity.tiles import operands
-from similarity.cases import KINDS, PRECISIONS, random, spectrum
+from similarity.cases import KINDS, PRECISIONS, integer_sums, random, spectrum
 
 
 def exact_values(left, right, metric):
@@ -24,15 +25,12 @@ def exact_values(left, right, metric):
 
 def filter_values(a, b):
     """What the filter compares with F, of all pairs of two operands."""
-    if not isinstance(a, Int16Rows):
+    if not isinstance(a, Int8Rows):
         product = a @ b.T
         return product if isinstance(product, np.ndarray) else product.float().numpy()
-    rows = np.ascontiguousarray(b.panels.transpose(0, 2, 1).reshape(len(b.bias), -1))
-    x, y = (values.view(np.int16).astype(np.int64) for values in (a.values, rows))
-    real = b.bias > np.iinfo(np.int32).min
-    sums = x @ y[real].T + b.bias[real]
+    sums = integer_sums(a, b)[:, b.bias > np.iinfo(np.int32).min]
     assert np.abs(sums).max() < 2**31
-    return (sums + a.offset[:, None]) / a.squared
+    return (sums + a.offset[:, None]) / a.scales.squared
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -30,7 +30,7 @@ from pyspark.sql.types import (
 from ember.compare import packed_files, runs
 from ember.compare.runs import Runs
 from ember.models import is_local
-from ember.similarity.block import Int64
+from ember.similarity.arrays import Int64
 from ember.similarity.node import RunFiles, Shelf, to_ipc
 from ember.similarity.projection import Basis, fit_basis
 from ember.storage import Storage

@@ -19,7 +19,8 @@ from ember.compare.blockwise import cores
 from ember.compare.comparison import Comparison
 from ember.embedding import task_resources
 from ember.similarity import topk
-from ember.similarity.block import Int64, prepare
+from ember.similarity.arrays import Int64
+from ember.similarity.block import prepare
 from ember.similarity.lists import ITERATIONS, Lists, count_for, fit_lists
 from ember.similarity.neighbours import Neighbours
 from ember.similarity.node import Shelf, own_numbers

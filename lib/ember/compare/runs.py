@@ -32,7 +32,7 @@ from pyspark.sql.types import (
 from ember.compare import packed_files
 from ember.compare.census import common_length
 from ember.errors import InvalidInput
-from ember.similarity.block import Float32
+from ember.similarity.arrays import Float32
 from ember.similarity.node import to_ipc
 from ember.similarity.vectors import NULL, read_vectors, wrong_length
 

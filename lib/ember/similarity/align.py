@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from ember.similarity.block import Float64
+from ember.similarity.arrays import Float64
 from ember.similarity.linear import Projection
 from ember.similarity.pca import Moments
 

@@ -13,14 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ember.similarity import bounds
+from ember.similarity.arrays import Float32, Float64, Int64
 from ember.similarity.projection import Basis, fit_basis
-from ember.similarity.threads import default_threads, run_tiles
+from ember.similarity.threads import default_threads, plain, run_tiles
 
 CHUNK_ROWS = 2048
-
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
-Int64 = NDArray[np.int64]
 
 _ARRAYS = ("ids", "rows", "norms", "prefix", "tails", "lengths", "pivot")
 
@@ -140,7 +137,8 @@ def _pack_rows(
     rows: Float32, basis: Basis
 ) -> tuple[Float64, Float32, Float32, Float64, NDArray[np.int32]]:
     """Norms, prefixes, tails, squared lengths and pivots of some rows."""
-    norms, lengths, vectors = _vectors(rows, basis)
+    norms = _norms(rows, basis.metric)
+    lengths, vectors = _compared(rows, norms, basis)
     prefix = vectors @ basis.directions
     tails = _tails(prefix, lengths, basis.widths)
     return norms, prefix, tails, lengths, nearest_pivots(prefix, basis, 1)[:, 0]
@@ -157,7 +155,7 @@ def check_pair(left: Block, right: Block) -> None:
 
 def vectors(block: Block) -> Float32:
     """(n, d) float32, what the metric compares: a / |a|, a, or a - c, off by 2 u at most."""
-    return _vectors(block.rows, block.basis)[2]
+    return _compared(block.rows, block.norms, block.basis)[1]
 
 
 def nearest_pivots(prefix: Float32, basis: Basis, count: int) -> NDArray[np.int32]:
@@ -173,24 +171,30 @@ def nearest_pivots(prefix: Float32, basis: Basis, count: int) -> NDArray[np.int3
     return np.argpartition(closeness, -count, axis=1)[:, -count:].astype(np.int32)
 
 
-def _vectors(rows: Float32, basis: Basis) -> tuple[Float64, Float64, Float32]:
-    """Norms of the rows, squared norms of v, and v itself in float32."""
-    exact = rows.astype(np.float64)
-    squares = np.square(exact).sum(axis=1)  # one order of summation on every machine: see scores.py
-    norms = np.sqrt(squares)
+def _norms(rows: Float32, metric: str) -> Float64:
+    from ember.similarity import sums
+
+    each = np.arange(len(rows))
+    norms = np.sqrt(sums.products(plain(rows), plain(rows), each, each))
     if len(norms) and not norms.max() <= bounds.MAX_NORM:
         raise ValueError(
             f"a row is not finite or its norm exceeds {bounds.MAX_NORM:g}; leave it out or rescale"
         )
+    if metric == "cosine" and len(norms) and norms.min() == 0:
+        raise ValueError("a row has zero norm, which has no cosine; leave it out")
+    return norms
+
+
+def _compared(rows: Float32, norms: Float64, basis: Basis) -> tuple[Float64, Float32]:
+    """Squared norms of v, and v itself in float32."""
+    from ember.similarity import sums
+
     if basis.metric == "cosine":
-        if len(norms) and norms.min() == 0:
-            raise ValueError("a row has zero norm, which has no cosine; leave it out")
-        # In float64: the inverse of a very small norm is no float32 number.
-        return norms, np.ones(len(rows)), (exact / norms[:, None]).astype(np.float32)
+        return np.ones(len(rows)), sums.divided(plain(rows), plain(norms))
     if basis.metric == "inner_product":
-        return norms, squares, rows
-    exact -= basis.center
-    return norms, np.square(exact).sum(axis=1), exact.astype(np.float32)
+        return norms**2, rows
+    exact = rows.astype(np.float64) - basis.center
+    return np.square(exact).sum(axis=1), exact.astype(np.float32)
 
 
 def _tails(prefix: Float32, lengths: Float64, widths: tuple[int, ...]) -> Float32:

@@ -3,7 +3,7 @@
 Every filter of this package computes, for a pair of rows (a, b), a number f that is *never below*
 the exact value F of the pair. Pairs with f under the threshold are dropped, the others are scored
 again. The whole proof is in how the operands are packed; the product itself is a plain matrix
-product in float32, int16 or bfloat16.
+product in float32, bfloat16 or integers.
 
 Geometry
     v is what the metric compares: a / |a| (cosine), a (inner product), a - c (Euclidean, with a
@@ -42,26 +42,40 @@ Low precision
     float32, where oneDNN and cuBLAS add them up.
 
 Integers
-    p is scaled by one S for both blocks and rounded to x, off by 1/2 in each coordinate, so that
-    p = x / S + e with |e| <= h = 0.51 sqrt(m) / S; the slack coordinate is rounded up, t >= S s.
+    Write p = (h, l) with the first 16 coordinates, which most of |p| is due to, in h. They are
+    scaled by S for both blocks and rounded to x, in int16, off by 1/2 in each coordinate, so that
+    h = x / S + g with |g| <= eps = 0.51 sqrt(16) / S. The others are scaled by T and rounded to y,
+    in int8; n = |y| / T and e = |l - y / T| are known for each row. Slack coordinates are rounded
+    up: t >= S s, and so are S n and S e.
 
-        p_a.p_b = x_a.x_b / S^2 + e_a.p_b + p_a.e_b - e_a.e_b
-        S^2 (p_a.p_b + s_a s_b) <= x_a.x_b + t_a t_b + S^2 h |p_a| + S^2 h (|p_b| + h)
+        h_a.h_b = x_a.x_b / S^2 + g_a.h_b + h_a.g_b - g_a.g_b
+        l_a.l_b <= y_a.y_b / T^2 + n_a e_b + e_a (n_b + e_b)
+        S^2 (p_a.p_b + s_a s_b) <= x_a.x_b + (S / T)^2 y_a.y_b + t_a t_b
+                                   + S n_a S e_b + S e_a S (n_b + e_b)
+                                   + S^2 eps |h_a| + S^2 eps (|h_b| + eps)
 
-    and |p| <= (1 + delta) |v|. Sums of integers are exact: what is added for rounding is a number
-    for each row on the left, by which its floor is lowered, and one for each on the right, with
-    which its sums begin; for Euclidean distance they take the halves of the squared norms, too.
-    Both are computed in float64, and one is added to each for its rounding.
+    and |h| <= (1 + delta) |v|. (S / T)^2 is an integer, and sums of integers are exact: what is
+    added for rounding in the last line is a number for each row on the left, by which its floor is
+    lowered, and one for each on the right, with which its sums begin; for Euclidean distance they
+    take the halves of the squared norms, too. Both are computed in float64, and one is added to
+    each for its rounding; that of n and e is paid for by the 0.01 in eps.
 
-    S gives the longest row a norm of 32,000, and (x, t) one below 32,000 + sqrt(m) / 2 + 1: the
-    coordinates fit int16, and sums fit int32, as |x_a.x_b + t_a t_b| < 2^30, the halves
-    S^2 |v|^2 / 2 < 2^29 and S^2 h (|v| + h) < 2^24 for up to a million dimensions.
+    Products of int8 are added in int16 modulo 2^16, in two sums of half the coordinates each. A row
+    is scaled by less than T where the norm of such a half exceeds 181, so both sums are below 2^15.
+    The instruction takes positive numbers on the left: 64 is added to y_a, which is at most 63 in
+    size, and the sums begin with -64 times the sum of y_b. It adds two products before it takes
+    them modulo 2^16, which are below 2 127^2 < 2^15.
+
+    A value is at most clipped, or shortened for its row, and then rounded, so n + e <= sqrt(2) |l|
+    + sqrt(m) / T. S is such that S (sqrt(2) |v| + sqrt(m) / T) <= 32,000 for the longest row: what
+    is in int16 fits, and sums fit int32, as those of products are below 1.6 10^9, the halves
+    S^2 |v|^2 / 2 below 2.6 10^8 and S^2 eps (|v| + eps) below 2^17.
 
 Underflow
     A coordinate of p is further off by d 2^-150 at most where it is no normal float32 number. For
     rows that are not much longer than that it is not small beside eta |v|, and is paid for by
-    ``SHORT``, which is added to s: SHORT s_b >= SHORT sqrt(delta) |v_b|. In integers the 0.01 in h
-    pays for it, or the scores of all rows are below ``TINY``. Products that underflow add less
+    ``SHORT``, which is added to s: SHORT s_b >= SHORT sqrt(delta) |v_b|. In integers the 0.01 in
+    eps pays for it, or the scores of all rows are below ``TINY``. Products that underflow add less
     than ``TINY`` as long as no norm exceeds ``MAX_NORM``.
 """
 

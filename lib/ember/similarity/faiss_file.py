@@ -17,7 +17,7 @@ from typing import Self
 
 import numpy as np
 
-from ember.similarity.block import Float32, Int64
+from ember.similarity.arrays import Float32, Int64
 from ember.similarity.projection import check_metric
 
 _DUMMY = 1 << 20

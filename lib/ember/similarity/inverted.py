@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ember.similarity import bounds
-from ember.similarity.block import Block, Float32, Float64, Int64
+from ember.similarity.arrays import Float32, Float64, Int64
+from ember.similarity.block import Block
 from ember.similarity.lists import Lists
 from ember.similarity.neighbours import NOBODY, Neighbours, best_of
 from ember.similarity.node import Shelf, made_once

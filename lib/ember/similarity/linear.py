@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ember.similarity.block import Float32, Float64
+from ember.similarity.arrays import Float32, Float64
 from ember.similarity.vectors import read_vectors
 
 CHUNK_ROWS = 2048

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ember.similarity import bounds
-from ember.similarity.block import Float32, Int64, prepare
+from ember.similarity.arrays import Float32, Int64
+from ember.similarity.block import prepare
 from ember.similarity.neighbours import Neighbours
 from ember.similarity.projection import Basis, fit_basis
 from ember.similarity.threads import run_tiles

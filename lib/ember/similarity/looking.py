@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ember.similarity.block import Float32, Int64
+from ember.similarity.arrays import Float32, Int64
 from ember.similarity.compiled import compiled
 from ember.similarity.loops import replace_least
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ember.similarity import bounds, int16
-from ember.similarity.block import Float32, Float64, Int64
+from ember.similarity import bounds, int8
+from ember.similarity.arrays import Float32, Float64, Int64
 from ember.similarity.compiled import compiled
 from ember.similarity.projection import METRICS
 from ember.similarity.scores import tie_floor
@@ -70,22 +70,22 @@ def candidates(
 
 
 @compiled()
-def candidates_int16(
+def candidates_int8(
     left: Rows, right: Rows, rule: Rule, floor: Float64, best: Float32, first: int, room: Room
 ) -> tuple[int, int]:
-    """`candidates` of rows that are packed in int16 (pack.Int16Rows, pack.Int16Columns)."""
+    """`candidates` of rows that are packed in int8 (pack_int8.Int8Rows, Int8Columns)."""
     products, i, j, _, _ = room
-    values, offset, squared = left[0]
+    product, offset, squared = left[0]
     panels, bias = right[0]
     rows, columns = len(left[3]), len(right[3])
     width, found = len(products) // rows, 0
     least = np.empty(rows, np.int32)
     while first < columns and found + rows * width <= len(i):
         stop = min(first + width, columns)
-        int16.floors(floor, offset, squared, least)
-        begin, end = first // int16.COLUMNS, -(-stop // int16.COLUMNS)
-        some = panels[begin:end], bias[first : end * int16.COLUMNS]
-        passed = int16.reaching(values, some, least, i[found:], j[found:])
+        int8.floors(floor, offset, squared, least)
+        begin, end = first // int8.COLUMNS, -(-stop // int8.COLUMNS)
+        some = panels[begin:end], bias[first : end * int8.COLUMNS]
+        passed = int8.reaching(product, some, least, i[found:], j[found:])
         found = _kept(left, right, rule, floor, best, (first, stop), room, (found, passed))
         first = stop
     return found, first

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ember.similarity.block import Float32, Int64
+from ember.similarity.arrays import Float32, Int64
 
 NOBODY = np.iinfo(np.int64).max
 """Id of an empty place: behind every real id."""

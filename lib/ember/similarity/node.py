@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from ember.similarity.block import Block, Float32, Int64, prepare
+from ember.similarity.arrays import Float32, Int64
+from ember.similarity.block import Block, prepare
 from ember.similarity.projection import Basis
 
 __all__ = ["RunFiles", "Shelf", "from_ipc", "made_once", "own_numbers", "to_ipc"]

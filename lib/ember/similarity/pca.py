@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ember.similarity.block import Float32, Float64
+from ember.similarity.arrays import Float32, Float64
 from ember.similarity.bounds import UNIT32
 from ember.similarity.linear import Projection
 

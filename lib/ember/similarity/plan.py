@@ -19,8 +19,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ember.similarity.block import Block, Float64, Int64, prepare
-from ember.similarity.pack import Filter, common
+from ember.similarity.arrays import Float64, Int64
+from ember.similarity.block import Block, prepare
+from ember.similarity.pack import Filter
 from ember.similarity.projection import fit_basis
 from ember.similarity.threads import load_torch, run_tiles
 from ember.similarity.tiles import (
@@ -29,6 +30,7 @@ from ember.similarity.tiles import (
     Side,
     Which,
     candidates,
+    common,
     operands,
     passing,
 )
@@ -103,8 +105,8 @@ def choose(
     ends = np.cumsum([len(r) for r in rows])
 
     def expected(how: Filter) -> tuple[Float64, Float64]:
-        # What int16 makes of a row depends on the longest one, which the sample may lack.
-        shared = common(left, right, how) if how.precision == "int16" else None
+        # What int8 makes of a row depends on the longest one, which the sample may lack.
+        shared = common(left, right, how) if how.precision == "int8" else None
         through = passing(*operands(*sample, how, "cpu", shared), floor) / len(sample[1])
         shares = np.array([p.mean() for p in np.split(through, ends[:-1])])
         return costs.of(how, left.basis.dimension, shares), shares
@@ -183,12 +185,12 @@ def _precisions(device: str) -> list[str]:
     """Those that may be fast; without bfloat16, torch is not needed on the CPU."""
     if device != "cpu":
         return ["float32", "bfloat16"]
-    from ember.similarity import int16
+    from ember.similarity import int8
 
     cpu = Path("/proc/cpuinfo")
     flags = cpu.read_text("utf-8") if cpu.exists() else ""
     fast = {
-        "int16": int16.available(),
+        "int8": int8.available(),
         "bfloat16": "avx512_bf16" in flags or "amx_bf16" in flags,
     }
     return ["float32", *(name for name in fast if fast[name])]

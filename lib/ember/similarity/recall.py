@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ember.similarity.block import Int64
+from ember.similarity.arrays import Int64
 
 Z = 1.959964
 """Of a two-sided 95% interval."""

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ember.similarity import bounds
-from ember.similarity.block import Block, Float32, Float64, Int64
+from ember.similarity.arrays import Float32, Float64, Int64
+from ember.similarity.block import Block
 from ember.similarity.threads import plain
 
 

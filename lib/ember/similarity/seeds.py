@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ember.similarity import bounds
+from ember.similarity.arrays import Float32, Float64, Int64
 from ember.similarity.block import (
     CHUNK_ROWS,
     Block,
-    Float32,
-    Float64,
-    Int64,
     check_pair,
     nearest_pivots,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ember.similarity.block import Float32, Float64, Int64
+from ember.similarity.arrays import Float32, Float64, Int64
 from ember.similarity.compiled import compiled
 
 RUN, PARTS = 128, 8
@@ -23,6 +23,18 @@ def products(left: Float32, right: Float32, i: Int64, j: Int64) -> Float64:
 def squared_distances(left: Float32, right: Float32, i: Int64, j: Int64) -> Float64:
     """(p,) squared Euclidean distances of the rows left[i] and right[j]."""
     return _sums(left, right, (i, j), _runs(left.shape[1]), True)
+
+
+@compiled()
+def divided(rows: Float32, norms: Float64) -> Float32:
+    """(n, d) rows over their norms (n,), divided in float64: the inverse of a very small norm is no
+    float32 number.
+    """
+    result = np.empty_like(rows)
+    for row in range(len(rows)):
+        for k in range(rows.shape[1]):
+            result[row, k] = np.float32(np.float64(rows[row, k]) / norms[row])
+    return result
 
 
 def _runs(terms: int) -> tuple[Int64, Int64]:

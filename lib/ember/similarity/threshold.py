@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ember.similarity.block import Block, Float32, Float64, Int64, check_pair
+from ember.similarity.arrays import Float32, Float64, Int64
+from ember.similarity.block import Block, check_pair
 from ember.similarity.plan import Plan, choose
 from ember.similarity.scores import (
     certain_value,

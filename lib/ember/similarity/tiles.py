@@ -1,6 +1,6 @@
 """Tiles: a filter product whose result stays in the cache, and the pairs that it lets through.
 
-On the CPU, in float32 or int16, all of it is one compiled loop (loops.py); with bfloat16 or on a
+On the CPU, in float32 or int8, all of it is one compiled loop (loops.py); with bfloat16 or on a
 GPU the products are torch's.
 """
 
@@ -16,15 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ember.similarity import bounds
-from ember.similarity.block import Block, Float32, Float64, Int64
-from ember.similarity.pack import (
-    Filter,
-    Int16Columns,
-    Int16Rows,
-    common,
-    pack,
-    pack_int16,
-)
+from ember.similarity.arrays import Float32, Float64, Int64
+from ember.similarity.block import Block
+from ember.similarity.pack import Filter, pack, rounding_residual
+from ember.similarity.pack_int8 import Int8Columns, Int8Rows, Scales, pack_int8, scales_for
 from ember.similarity.projection import METRICS
 from ember.similarity.scores import float32_below
 from ember.similarity.threads import plain, tensor
@@ -35,7 +30,9 @@ if TYPE_CHECKING:
     from ember.similarity import loops
 
 Operand = Any
-"""(n, w) float32 array, Int16Rows or Int16Columns, or a tensor: in bfloat16, or on a GPU."""
+"""(n, w) float32 array, Int8Rows or Int8Columns, or a tensor: in bfloat16, or on a GPU."""
+Shared = float | Scales
+"""What both blocks are packed for: see `common`."""
 TILE_ROWS = 256
 TILE_COLUMNS = 1024
 _FOUND_TILES = 4
@@ -67,8 +64,8 @@ class Side:
         return cls(packed, plain(block.rows), plain(block.norms), plain(keys))
 
     def arrays(self) -> loops.Rows:
-        """For compiled loops; packed as an array, or as what int16 takes."""
-        whole = isinstance(self.packed, Int16Rows | Int16Columns)
+        """For compiled loops; packed as an array, or as what int8 takes."""
+        whole = isinstance(self.packed, Int8Rows | Int8Columns)
         packed = self.packed.arrays() if whole else np.asarray(self.packed)
         return packed, self.rows, self.norms, self.keys
 
@@ -86,10 +83,19 @@ class Candidates:
     error: Float64
 
 
+def common(left: Block, right: Block, how: Filter) -> Shared:
+    """What to pack both blocks for: scales in int8; in bfloat16 the larger residual of the two."""
+    if how.precision == "int8":
+        return scales_for(left, right, how)
+    if how.precision == "float32":
+        return 0.0
+    return max(rounding_residual(block, how.width) for block in (left, right))
+
+
 def operands(
-    left: Block, right: Block, how: Filter, device: str, shared: float | None = None
+    left: Block, right: Block, how: Filter, device: str, shared: Shared | None = None
 ) -> tuple[Operand, Operand]:
-    """Both operands of the filter product, on the device; ``shared`` is as for `operand`."""
+    """Both operands of the filter product, on the device; ``shared`` is `common` of the blocks."""
     shared = common(left, right, how) if shared is None else shared
     return (
         operand(left, how, shared, device, right=False),
@@ -97,10 +103,10 @@ def operands(
     )
 
 
-def operand(block: Block, how: Filter, shared: float, device: str, *, right: bool) -> Operand:
-    """One operand; ``shared`` is what `pack.common` says of both blocks."""
-    if how.precision == "int16":
-        return pack_int16(block, how, right=right, scale=shared)
+def operand(block: Block, how: Filter, shared: Shared, device: str, *, right: bool) -> Operand:
+    """One operand; ``shared`` is `common` of it and the other, or of larger blocks."""
+    if isinstance(shared, Scales):
+        return pack_int8(block, how, right=right, scales=shared)
     return to_device(pack(block, how, right=right, residual=shared), how, device)
 
 
@@ -131,15 +137,15 @@ def candidates(
     from ember.similarity import loops
 
     rule = (int(which), METRICS.index(metric), bounds.dot_slack(left.rows.shape[1]))
-    in_int16 = isinstance(left.packed, Int16Rows)
-    if not in_int16 and not isinstance(left.packed, np.ndarray):
+    in_int8 = isinstance(left.packed, Int8Rows)
+    if not in_int8 and not isinstance(left.packed, np.ndarray):
         step = _FOUND_TILES * TILE_COLUMNS if left.packed.device.type == "cpu" else len(right.rows)
         for start in range(0, len(right.rows), max(step, 1)):
             part = right.take(slice(start, start + step))
             i, j, value, error = _passed(left, part, rule, floor, best)
             yield Candidates(i, j + start, value, error)
         return
-    compare = loops.candidates_int16 if in_int16 else loops.candidates
+    compare = loops.candidates_int8 if in_int8 else loops.candidates
     first = 0
     while first < len(right.rows) and len(left.rows):
         room = _room(len(left.rows) * TILE_COLUMNS)
@@ -153,13 +159,13 @@ def candidates(
 
 def passing(left: Operand, right: Operand, floor: Float64) -> Int64:
     """(a,) how many of the products with each row on the left reach its floor; on the CPU."""
-    if isinstance(left, Int16Rows):
-        from ember.similarity import int16
+    if isinstance(left, Int8Rows):
+        from ember.similarity import int8
 
         least, rows = np.empty(len(floor), np.int32), len(right.bias)
-        int16.floors(floor, left.offset, left.squared, least)
+        int8.floors(floor, left.offset, left.scales.squared, least)
         i, j = np.empty((2, len(floor) * rows), np.int64)
-        count = int16.reaching(left.values, right.arrays(), least, i, j)
+        count = int8.reaching(left.product(), right.arrays(), least, i, j)
         return np.bincount(i[:count], minlength=len(floor))
     products = left @ right.T
     if not isinstance(products, np.ndarray):

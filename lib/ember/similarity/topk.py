@@ -21,14 +21,23 @@ from typing import Any
 
 import numpy as np
 
-from ember.similarity.block import Block, Float32, Float64, Int64
+from ember.similarity.arrays import Float32, Float64, Int64
+from ember.similarity.block import Block
 from ember.similarity.neighbours import Neighbours
-from ember.similarity.pack import Filter, common
+from ember.similarity.pack import Filter
 from ember.similarity.plan import Plan, choose
 from ember.similarity.scores import filter_value, similarities
 from ember.similarity.seeds import seed_floor
 from ember.similarity.threads import default_threads, load_torch, run_tiles
-from ember.similarity.tiles import TILE_ROWS, Side, Which, candidates, operand
+from ember.similarity.tiles import (
+    TILE_ROWS,
+    Shared,
+    Side,
+    Which,
+    candidates,
+    common,
+    operand,
+)
 
 PART_ROWS = 1024
 """Queries that share a filter, at most: a task."""
@@ -131,7 +140,7 @@ def _parts(floor: Float64, threads: int) -> list[Int64]:
 class _Task:
     part: Int64
     how: Filter
-    shared: float
+    shared: Shared
     right: Side
 
 
@@ -153,7 +162,7 @@ class _Search:
         for part, plan in zip(parts, plans, strict=True):
             yield _Task(part, plan.filter, *sides[plan.filter])
 
-    def _side(self, how: Filter) -> tuple[float, Side]:
+    def _side(self, how: Filter) -> tuple[Shared, Side]:
         shared = common(self.queries, self.block, how)
         packed = operand(self.block, how, shared, self.device, right=True)
         return shared, Side.of(self.block, packed, self.block.ids)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ember.similarity.block import Float32, Int64
+from ember.similarity.arrays import Float32, Int64
 from ember.similarity.projection import check_metric
 
 NULL = "null embedding"

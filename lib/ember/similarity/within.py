@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ember.similarity.block import Block, Int64
+from ember.similarity.arrays import Int64
+from ember.similarity.block import Block
 from ember.similarity.neighbours import Neighbours
 from ember.similarity.scores import similarities
 from ember.similarity.threshold import (

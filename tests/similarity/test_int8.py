@@ -1,4 +1,4 @@
-"""The int16 product finds what numpy finds, in shapes that fill no tile, and at its limits."""
+"""Products of integers find what numpy finds, in shapes that fill no tile, and at their limits."""
 
 from __future__ import annotations
 
@@ -7,77 +7,99 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ember.similarity import METRICS, fit_basis, int16, prepare
-from ember.similarity.pack import Filter, Int16Columns, Int16Rows
+from ember.similarity import METRICS, fit_basis, int8, prepare
+from ember.similarity.pack import Filter
+from ember.similarity.pack_int8 import Int8Columns, Int8Rows
 from ember.similarity.plan import Plan, choose
 from ember.similarity.tiles import operands
-from similarity.cases import brute_force, random, spectrum
+from similarity.cases import brute_force, integer_sums, random, spectrum
 from similarity.test_threshold import check as check_join
 from similarity.test_topk import check as check_top_k
 
-pytestmark = pytest.mark.skipif(not int16.available(), reason="this processor has no AVX2")
+pytestmark = pytest.mark.skipif(not int8.available(), reason="this processor has no AVX2")
 
 
 def pairs_of(left, right, least):
     """Positions that `reaching` finds, of operands that `operands` made."""
     row, column = np.empty((2, len(left.values) * len(right.bias)), np.int64)
-    count = int16.reaching(left.values, right.arrays(), least, row, column)
+    count = int8.reaching(left.product(), right.arrays(), least, row, column)
     return set(zip(row[:count].tolist(), column[:count].tolist(), strict=True))
 
 
-def values_of(left, right, columns):
-    """Sums of products and bias, (a, b) int64."""
-    others = np.ascontiguousarray(right.panels.transpose(0, 2, 1).reshape(len(right.bias), -1))
-    x, y = (packed.view(np.int16).astype(np.int64) for packed in (left.values, others[:columns]))
-    return x @ y.T + right.bias[:columns]
+def spikes(rng, n, d):
+    """All that a row has is in few coordinates: more than int8 holds where that is a late one."""
+    return (random(rng, n, d) * (rng.random((n, d)) < 1.5 / d)).astype(np.float32)
+
+
+def outliers(rng, n, d):
+    """One row in fifty is thousands of times as long as others."""
+    return random(rng, n, d) * np.where(rng.random((n, 1)) < 0.02, 3000, 1).astype(np.float32)
+
+
+def longer(rng, n, d):
+    """One row in two hundred is somewhat longer than the others, in one direction."""
+    rows = random(rng, n, d)
+    rows[::200] = 1.7 * np.sqrt(d) * rows[0] / np.linalg.norm(rows[0])
+    return rows
 
 
 @given(
-    a=st.integers(1, 20), b=st.integers(1, 40), width=st.integers(1, 37),
-    metric=st.sampled_from(METRICS), seed=st.integers(0, 99),
+    a=st.integers(1, 20), b=st.integers(1, 40), width=st.integers(1, 70),
+    kind=st.sampled_from([random, spikes, outliers]), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_pairs_that_reach_their_floor_are_found_in_any_shape(a, b, width, metric, seed):
+def test_pairs_that_reach_their_floor_are_found_in_any_shape(a, b, width, kind, seed):
     rng = np.random.default_rng(seed)
-    rows, others = random(rng, a, width), random(rng, b, width)
-    basis = fit_basis(others, metric)
+    rows, others = kind(rng, a, width), kind(rng, b, width)
+    basis = fit_basis(others, "euclidean")
     left, right = operands(
-        prepare(rows, metric, basis), prepare(others, metric, basis), Filter(None, "int16"), "cpu"
-    )
-    values = values_of(left, right, b)
+        prepare(rows, "euclidean", basis), prepare(others, "euclidean", basis),
+        Filter(None, "int8"), "cpu",
+    )  # fmt: skip
+    values = integer_sums(left, right)[:, :b]
+    assert np.abs(values).max() < 2**31
     least = np.quantile(values, rng.random(a), method="nearest").astype(np.int32)
     expected = np.argwhere(values >= least[:, None])
     assert pairs_of(left, right, least) == set(map(tuple, expected.tolist()))
 
 
+@pytest.mark.parametrize("metric", ["inner_product", "euclidean"])
+@pytest.mark.parametrize("kind", [spikes, outliers, longer])
+def test_rows_that_int8_cannot_hold_are_lost_no_more_than_others(metric, kind):
+    rows = kind(np.random.default_rng(5), 600, 130)
+    for width in (None, 24):
+        plan = Plan(Filter(width, "int8"), "")
+        check_top_k(rows[:50], rows, metric, 9, blocks=2, plan=plan)
+
+
 def test_the_least_floor_lets_all_columns_through_but_those_that_are_none():
     block = prepare(random(np.random.default_rng(1), 21, 5), "cosine")
-    left, right = operands(block, block, Filter(None, "int16"), "cpu")
+    left, right = operands(block, block, Filter(None, "int8"), "cpu")
     least = np.empty(21, np.int32)
-    int16.floors(np.full(21, -np.inf), left.offset, left.squared, least)
+    int8.floors(np.full(21, -np.inf), left.offset, left.scales.squared, least)
     assert len(pairs_of(left, right, least)) == 21 * 21
-    int16.floors(np.full(21, np.inf), left.offset, left.squared, least)
+    int8.floors(np.full(21, np.inf), left.offset, left.scales.squared, least)
     assert not pairs_of(left, right, least)
 
 
 def test_parts_of_operands_are_operands():
     block = prepare(random(np.random.default_rng(2), 50, 9), "euclidean")
-    left, right = operands(block, block, Filter(None, "int16"), "cpu")
+    left, right = operands(block, block, Filter(None, "int8"), "cpu")
     rows, columns = left[7:19], right[16:48]
-    assert isinstance(rows, Int16Rows)
-    assert isinstance(columns, Int16Columns)
-    whole = values_of(left, right, 50)[7:19, 16:48]
-    np.testing.assert_array_equal(values_of(rows, columns, 32), whole)
+    assert isinstance(rows, Int8Rows)
+    assert isinstance(columns, Int8Columns)
+    whole = integer_sums(left, right)[7:19, 16:48]
+    np.testing.assert_array_equal(integer_sums(rows, columns), whole)
     assert len(right[32:].bias) == 32
     for part in (slice(8, 48), slice(0, 40)):
         with pytest.raises(ValueError, match="no panels of 16"):
             right[part]
 
 
-def test_int16_is_refused_where_it_is_not_available(monkeypatch):
-    monkeypatch.setattr(int16, "available", lambda: False)
+def test_int8_is_refused_where_it_is_not_available(monkeypatch):
+    monkeypatch.setattr(int8, "available", lambda: False)
     block = prepare(random(np.random.default_rng(2), 5, 9), "cosine")
     with pytest.raises(ValueError, match="AVX2"):
-        operands(block, block, Filter(None, "int16"), "cpu")
+        operands(block, block, Filter(None, "int8"), "cpu")
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -88,7 +110,7 @@ def test_rows_of_very_different_lengths(metric, scales):
     rows = random(rng, 80, 40)
     rows *= np.exp(rng.uniform(*np.log(scales), (80, 1))).astype(np.float32)
     for width in (None, 16):
-        plan = Plan(Filter(width, "int16"), "")
+        plan = Plan(Filter(width, "int8"), "")
         check_top_k(rows[:30], rows, metric, 7, blocks=2, plan=plan)
         exact = np.sqrt(np.square(rows[:1].astype(float) - rows).sum(axis=1))
         threshold = float(np.median(exact)) if metric == "euclidean" else 0.1

@@ -1,0 +1,113 @@
+"""Rows rounded to integers, as products of int8 and int16 take them; why: bounds.py, "Integers"."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ember.similarity.arrays import Float32, Float64, Int32
+from ember.similarity.compiled import compiled
+from ember.similarity.pack_int8 import LEADING, PANEL_COLUMNS
+
+Layout = tuple[int, int, bool]
+"""How many coordinates a row has, how many words of four int8, and whether it is on the right."""
+
+SHIFT = 64
+"""What is added to int8 values on the left, to make them positive."""
+_LEFT_LIMIT, _RIGHT_LIMIT = 63, 127
+_HALF = 181.0
+"""Norm of the half of a row's int8 values that one sum is made of: 181^2 < 2^15."""
+
+
+@compiled()
+def pack_rows(
+    values: Float32, last: Float64, layout: Layout, scales: tuple[float, float], words: Int32
+) -> None:
+    """Rows in words.
+
+    Args:
+        values: (n, m), of which the layout says how many count.
+        last: (n,) slack coordinates.
+        layout: of each row.
+        scales: coarse and fine.
+        words: (n, w) receives for each row two int16 with which the right side's sums of products
+            of int8 begin; words of four int8; and words of two int16: leading coordinates, the
+            slack coordinate, and two that pay for what int8 loses.
+    """
+    room = np.zeros(4 * layout[1], np.float32)
+    for row in range(len(values)):
+        _pack(values[row], last[row], layout, scales, (room, words[row]))
+
+
+@compiled()
+def pack_panels(
+    values: Float32, last: Float64, layout: Layout, scales: tuple[float, float], panels: Int32
+) -> None:
+    """The same, 16 rows side by side; panels are (ceil(n / 16), w, 16)."""
+    room, words = np.zeros(4 * layout[1], np.float32), np.zeros(panels.shape[1], np.int32)
+    for row in range(len(values)):
+        panel, column = divmod(row, PANEL_COLUMNS)
+        _pack(values[row], last[row], layout, scales, (room, words))
+        for place in range(len(words)):
+            panels[panel, place, column] = words[place]
+
+
+@compiled()
+def _pack(
+    values: Float32, last: float, layout: Layout, scales: tuple[float, float],
+    place: tuple[Float32, Int32],
+) -> None:  # fmt: skip
+    """One row; ``place`` is room for all values in int8, zeros beyond them, and its words."""
+    (coarse, fine), (width, low, right) = scales, layout
+    rounded, words = place
+    leading = min(LEADING, width)
+    rest = values[leading:width]
+    squares, first, second = _to_few_bits(rest, coarse, right, rounded)
+    begin, eights = words[:1].view(np.int16), words[1 : 1 + low].view(np.int8)
+    begin[0], begin[1] = np.int16(-SHIFT * first), np.int16(-SHIFT * second)
+    shift = np.float32(0 if right else SHIFT)
+    for k in range(len(rounded)):
+        eights[k] = np.int8(rounded[k] + shift)
+    near, off = math.sqrt(squares) / coarse, _lost(rest, rounded, 1.0 / coarse)
+    sixteens = words[1 + low :].view(np.int16)
+    for k in range(leading):
+        sixteens[k] = np.int16(np.rint(np.float64(values[k]) * fine))
+    sixteens[leading] = np.int16(np.ceil(last * fine))
+    sixteens[leading + 1] = np.int16(np.ceil((off if right else near) * fine))
+    sixteens[leading + 2] = np.int16(np.ceil((near + off if right else off) * fine))
+
+
+@compiled()
+def _to_few_bits(
+    values: Float32, coarse: float, right: bool, rounded: Float32
+) -> tuple[int, int, int]:
+    """Values as integers of few bits, and their sum of squares, and both sums; see bounds.py.
+
+    Values of a row that is too long for the scale become smaller than they should be.
+    """
+    scale, most = coarse, np.float32(_RIGHT_LIMIT if right else _LEFT_LIMIT)
+    while True:
+        multiplier = np.float32(scale)
+        for k in range(len(values)):
+            rounded[k] = min(max(np.rint(values[k] * multiplier), -most), most)
+        first = second = np.float32(0.0)
+        squares = others = np.float32(0.0)
+        for k in range(0, len(rounded), 4):
+            a, b, c, d = rounded[k], rounded[k + 1], rounded[k + 2], rounded[k + 3]
+            first, second = first + (a + b), second + (c + d)
+            squares, others = squares + (a * a + b * b), others + (c * c + d * d)
+        longest = max(squares, others)
+        if longest <= _HALF * _HALF:
+            return int(squares + others), int(first), int(second)
+        scale *= 0.98 * _HALF / math.sqrt(longest)
+
+
+@compiled(fastmath={"reassoc", "contract"})
+def _lost(values: Float32, rounded: Float32, inverse: float) -> float:
+    """The norm of what values lose when they are rounded."""
+    total = 0.0
+    for k in range(len(values)):
+        difference = np.float64(values[k]) - np.float64(rounded[k]) * inverse
+        total += difference * difference
+    return math.sqrt(total)
