@@ -13,18 +13,18 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+CONF = str(Path(__file__).with_name("conf"))
 # Seconds after which a process is stuck, not slow, also on a machine that does much else.
 PATIENCE = 600
-_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-QUICK = ["--driver-java-options", _JAVA, "--conf", f"spark.executor.extraJavaOptions={_JAVA}"]
-LOCAL_CLUSTER = ["spark-submit", *QUICK, "--master", "local-cluster[2,1,1024]"]
+LOCAL_CLUSTER = ["spark-submit", "--master", "local-cluster[2,1,1024]"]
 
 
 def environment(**extra: str) -> dict[str, str]:
     """Without what this process's own Spark session and models left behind."""
     left = ("SPARK", "CUDA")
     inherited = {key: value for key, value in os.environ.items() if not any(w in key for w in left)}
-    return {**inherited, "PATH": f"{BIN}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", **extra}
+    given = {"PATH": f"{BIN}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", "SPARK_CONF_DIR": CONF}
+    return {**inherited, **given, **extra}
 
 
 def start(command: list[str], log: Path, **extra: str) -> subprocess.Popen[bytes]:

@@ -59,10 +59,6 @@ def undisturbed(job, resnet) -> dict[str, np.ndarray]:
     return dict(zip(table["image_id"], map(np.asarray, table["embedding"]), strict=True))
 
 
-def half_done(out: Path) -> bool:
-    return len(committed(out)) >= ENOUGH_FILES
-
-
 def assert_same(ours: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> None:
     assert ours.keys() == reference.keys()
     for key, vector in reference.items():
@@ -73,7 +69,7 @@ def test_a_killed_driver_is_resumed_also_when_killed_again(
     job, out, undisturbed, embed_job, tmp_path
 ):
     process = start(["python", "jobs/embed.py", *settings(**job)], tmp_path / "log")
-    wait_for(lambda: half_done(out), process)
+    wait_for(lambda: len(committed(out)) >= ENOUGH_FILES, process)
     stop(process)
     assert not out.exists()
     before = {file.parent.parent.name for file in committed(out)}
@@ -95,28 +91,22 @@ def test_a_killed_driver_is_resumed_also_when_killed_again(
     assert leftovers(out.parent) == ["out"]
 
 
-def test_a_killed_python_worker_costs_its_task_and_nothing_else(job, out, undisturbed, tmp_path):
-    process = start(["python", "jobs/embed.py", *settings(**job)], tmp_path / "log")
-    wait_for(lambda: half_done(out), process)
-    os.kill(wait_for(lambda: python_workers(process.pid), process)[0], signal.SIGKILL)
-    assert process.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
-    assert_same(vectors(out, "image_id"), undisturbed)
-    counts = manifest(out)["counts"]
-    assert counts == {**counts, "rows": ROWS, "reused": 0, "embedded": ROWS}
-
-
-def test_a_killed_executor_costs_its_tasks_and_nothing_else(job, out, undisturbed, tmp_path):
-    command = [*LOCAL_CLUSTER, "jobs/embed.py", *settings(**job)]
-    process = start(command, tmp_path / "log")
-    wait_for(lambda: half_done(out), process)
-    found = executors(process.pid)
-    assert len(found) == 2
-    os.kill(found[0], signal.SIGKILL)
+def test_a_killed_python_worker_and_executor_cost_their_tasks_and_nothing_else(
+    job, out, undisturbed, tmp_path
+):
+    process = start([*LOCAL_CLUSTER, "jobs/embed.py", *settings(**job)], tmp_path / "log")
     try:
+        wait_for(lambda: len(committed(out)) >= ENOUGH_FILES, process)
+        os.kill(wait_for(lambda: python_workers(process.pid), process)[0], signal.SIGKILL)
+        wait_for(lambda: len(committed(out)) >= 2 * ENOUGH_FILES, process)
+        found = executors(process.pid)
+        assert len(found) == 2
+        os.kill(found[0], signal.SIGKILL)
         assert process.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
     finally:
         stop(process)
     assert_same(vectors(out, "image_id"), undisturbed)
     told = manifest(out)
-    assert told["counts"]["rows"] == ROWS
+    counts = told["counts"]
+    assert counts == {**counts, "rows": ROWS, "reused": 0, "embedded": ROWS}
     assert set(told["loads_by_worker"].values()) == {1}

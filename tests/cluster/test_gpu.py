@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cluster.processes import PATIENCE, QUICK, settings, start
+from cluster.processes import PATIENCE, settings, start
 from corpora import write_pictures
 
 
@@ -26,7 +26,7 @@ def submit(tmp_path):
         merged = {**conf, **{key.replace("__", "."): value for key, value in overrides.items()}}
         pairs = [f"--conf={key}={value}" for key, value in merged.items() if value]
         master = ["--master", "local-cluster[1,2,1024]"]
-        process = start(["spark-submit", *QUICK, *master, *pairs, *command], tmp_path / "log")
+        process = start(["spark-submit", *master, *pairs, *command], tmp_path / "log")
         return process.wait(PATIENCE), (tmp_path / "log").read_text()
 
     return run

@@ -38,6 +38,7 @@ def test_spark_submit_writes_the_table_and_refuses_to_write_it_twice(tmp_path, r
 def test_the_console_script_starts_a_session_that_a_properties_file_decides(tmp_path, resnet):
     (tmp_path / "spark-defaults.conf").write_text(
         "# a comment\n\nspark.master local[1]\nspark.driver.memory=600m\n"
+        "spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1\n"
     )
     given = settings(
         input__path=write_pictures(tmp_path / "in.parquet", 3),
