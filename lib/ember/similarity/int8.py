@@ -88,10 +88,14 @@ def reaching(
     rows, words = values.shape
     whole = rows // ROWS * ROWS
     # The last rows are a tile too, with one of them in the place of those that are none.
+    # Element by element: what numba makes of slices takes seconds to compile.
     rest, rest_least = np.empty((ROWS, words), np.int32), np.full(ROWS, NEVER, np.int32)
     for place in range(ROWS if whole < rows else 0):
-        rest[place] = values[min(whole + place, rows - 1)]
-    rest_least[: rows - whole] = least[whole:]
+        taken = min(whole + place, rows - 1)
+        for word in range(words):
+            rest[place, word] = values[taken, word]
+        if whole + place < rows:
+            rest_least[place] = least[taken]
     masks = np.empty(ROWS, np.int32)
     found = 0
     for panel in range(len(panels)):

@@ -140,15 +140,10 @@ def pack_int8(block: Block, how: Filter, *, right: bool, scales: Scales) -> Int8
     if block.metric == "euclidean":
         allowance -= 0.5 * block.lengths
     low = max(1, -(-(width - LEADING) // 4))
-    high = (min(width, LEADING) + 3 + 1) // 2
-    layout = (width, low, right)
-    row = (plain(values), last, layout, (scales.coarse, scales.fine))
+    row = (plain(values), last, (width, low, right), (scales.coarse, scales.fine))
     if not right:
-        words = np.zeros((len(block), 1 + low + high), np.int32)
-        rounding.pack_rows(*row, words)
-        return Int8Rows(words, scales.squared * allowance, scales, low)
-    panels = np.zeros((-(-len(block) // PANEL_COLUMNS), 1 + low + high, PANEL_COLUMNS), np.int32)
-    rounding.pack_panels(*row, panels)
+        return Int8Rows(rounding.pack_rows(*row), scales.squared * allowance, scales, low)
+    panels = rounding.pack_panels(*row)
     bias = np.full(len(panels) * PANEL_COLUMNS, NO_ROW, np.int32)
     bias[: len(block)] = np.ceil(scales.squared * (allowance + error * error)) + 1.0
     return Int8Columns(panels, bias)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ember.similarity.arrays import Float32, Float64, Int32
 from ember.similarity.compiled import compiled
@@ -12,6 +13,8 @@ from ember.similarity.pack_int8 import LEADING, PANEL_COLUMNS
 
 Layout = tuple[int, int, bool]
 """How many coordinates a row has, how many words of four int8, and whether it is on the right."""
+Parts = tuple[NDArray[np.int8], NDArray[np.int16]]
+"""Words of rows as all that they could be made of."""
 
 SHIFT = 64
 """What is added to int8 values on the left, to make them positive."""
@@ -20,10 +23,7 @@ _HALF = 181.0
 """Norm of the half of a row's int8 values that one sum is made of: 181^2 < 2^15."""
 
 
-@compiled()
-def pack_rows(
-    values: Float32, last: Float64, layout: Layout, scales: tuple[float, float], words: Int32
-) -> None:
+def pack_rows(values: Float32, last: Float64, layout: Layout, scales: tuple[float, float]) -> Int32:
     """Rows in words.
 
     Args:
@@ -31,51 +31,83 @@ def pack_rows(
         last: (n,) slack coordinates.
         layout: of each row.
         scales: coarse and fine.
-        words: (n, w) receives for each row two int16 with which the right side's sums of products
-            of int8 begin; words of four int8; and words of two int16: leading coordinates, the
-            slack coordinate, and two that pay for what int8 loses.
+
+    Returns:
+        (n, w): for each row two int16 with which the right side's sums of products of int8 begin;
+        the words of four int8; and words of two int16: leading coordinates, the slack coordinate,
+        and two that pay for what int8 loses.
     """
-    room = np.zeros(4 * layout[1], np.float32)
-    for row in range(len(values)):
-        _pack(values[row], last[row], layout, scales, (room, words[row]))
+    words = np.zeros((len(values), _words(layout)), np.int32)
+    _pack_rows(values, last, layout, scales, _as_parts(words))
+    return words
+
+
+def pack_panels(
+    values: Float32, last: Float64, layout: Layout, scales: tuple[float, float]
+) -> Int32:
+    """The same, (ceil(n / 16), w, 16): 16 rows side by side."""
+    row = np.zeros((1, _words(layout)), np.int32)
+    panels = np.zeros((-(-len(values) // PANEL_COLUMNS), row.size, PANEL_COLUMNS), np.int32)
+    _pack_panels(values, last, layout, scales, (row, _as_parts(row), panels))
+    return panels
+
+
+def _words(layout: Layout) -> int:
+    width, low, _ = layout
+    return 1 + low + (min(width, LEADING) + 3 + 1) // 2
+
+
+def _as_parts(words: Int32) -> Parts:
+    return words.view(np.int8), words.view(np.int16)
 
 
 @compiled()
-def pack_panels(
-    values: Float32, last: Float64, layout: Layout, scales: tuple[float, float], panels: Int32
+def _pack_rows(
+    values: Float32, last: Float64, layout: Layout, scales: tuple[float, float], words: Parts
 ) -> None:
-    """The same, 16 rows side by side; panels are (ceil(n / 16), w, 16)."""
-    room, words = np.zeros(4 * layout[1], np.float32), np.zeros(panels.shape[1], np.int32)
+    room = np.zeros(4 * layout[1], np.float32)
     for row in range(len(values)):
-        panel, column = divmod(row, PANEL_COLUMNS)
-        _pack(values[row], last[row], layout, scales, (room, words))
-        for place in range(len(words)):
-            panels[panel, place, column] = words[place]
+        parts = words[0][row], words[1][row]
+        _pack(values[row], last[row], layout, scales, (room, *parts))
+
+
+@compiled()
+def _pack_panels(
+    values: Float32, last: Float64, layout: Layout, scales: tuple[float, float],
+    place: tuple[Int32, Parts, Int32],
+) -> None:  # fmt: skip
+    words, parts, panels = place
+    room = np.zeros(4 * layout[1], np.float32)
+    for row in range(len(values)):
+        _pack(values[row], last[row], layout, scales, (room, parts[0][0], parts[1][0]))
+        panel, column = row // PANEL_COLUMNS, row % PANEL_COLUMNS
+        for word in range(words.shape[1]):
+            panels[panel, word, column] = words[0, word]
 
 
 @compiled()
 def _pack(
     values: Float32, last: float, layout: Layout, scales: tuple[float, float],
-    place: tuple[Float32, Int32],
+    place: tuple[Float32, NDArray[np.int8], NDArray[np.int16]],
 ) -> None:  # fmt: skip
     """One row; ``place`` is room for all values in int8, zeros beyond them, and its words."""
     (coarse, fine), (width, low, right) = scales, layout
-    rounded, words = place
+    rounded, eights, sixteens = place
     leading = min(LEADING, width)
     rest = values[leading:width]
     squares, first, second = _to_few_bits(rest, coarse, right, rounded)
-    begin, eights = words[:1].view(np.int16), words[1 : 1 + low].view(np.int8)
-    begin[0], begin[1] = np.int16(-SHIFT * first), np.int16(-SHIFT * second)
+    sixteens[0], sixteens[1] = np.int16(-SHIFT * first), np.int16(-SHIFT * second)
     shift = np.float32(0 if right else SHIFT)
     for k in range(len(rounded)):
-        eights[k] = np.int8(rounded[k] + shift)
+        eights[4 + k] = np.int8(rounded[k] + shift)
     near, off = math.sqrt(squares) / coarse, _lost(rest, rounded, 1.0 / coarse)
-    sixteens = words[1 + low :].view(np.int16)
+    start = 2 * (1 + low)
     for k in range(leading):
-        sixteens[k] = np.int16(np.rint(np.float64(values[k]) * fine))
-    sixteens[leading] = np.int16(np.ceil(last * fine))
-    sixteens[leading + 1] = np.int16(np.ceil((off if right else near) * fine))
-    sixteens[leading + 2] = np.int16(np.ceil((near + off if right else off) * fine))
+        sixteens[start + k] = np.int16(np.rint(np.float64(values[k]) * fine))
+    start += leading
+    sixteens[start] = np.int16(np.ceil(last * fine))
+    sixteens[start + 1] = np.int16(np.ceil((off if right else near) * fine))
+    sixteens[start + 2] = np.int16(np.ceil((near + off if right else off) * fine))
 
 
 @compiled()
