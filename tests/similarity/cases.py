@@ -9,17 +9,22 @@ from ember.similarity import int8
 PRECISIONS = ("float32", "bfloat16", *(["int8"] if int8.available() else []))
 
 
+def few_bits(words, low):
+    """Values in int8 of rows in words (rounding.pack_rows), as they are stored."""
+    return np.ascontiguousarray(words[:, 1 : 1 + low]).view(np.int8).astype(np.int64)
+
+
+def many_bits(words, low):
+    """Values in int16."""
+    return np.ascontiguousarray(words[:, 1 + low :]).view(np.int16).astype(np.int64)
+
+
 def integer_sums(left, right):
     """Sums of products and bias, (a, 16 panels) int64, of operands in int8 and int16."""
     others = np.ascontiguousarray(right.panels.transpose(0, 2, 1).reshape(len(right.bias), -1))
-
-    def values(words, part, kind):
-        return np.ascontiguousarray(words[:, part]).view(kind).astype(np.int64)
-
-    few, many = (slice(1, 1 + left.low), np.int8), (slice(1 + left.low, None), np.int16)
-    of_few = (values(left.values, *few) - 64) @ values(others, *few).T
-    of_many = values(left.values, *many) @ values(others, *many).T
-    return left.scales.ratio * of_few + of_many + right.bias
+    few = (few_bits(left.values, left.low) - 64) @ few_bits(others, left.low).T
+    many = many_bits(left.values, left.low) @ many_bits(others, left.low).T
+    return left.scales.ratio * few + many + right.bias
 
 
 def random(rng, n, d):

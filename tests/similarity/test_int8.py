@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ember.similarity import METRICS, fit_basis, int8, prepare
-from ember.similarity.pack import Filter
-from ember.similarity.pack_int8 import Int8Columns, Int8Rows
+from ember.similarity.pack import Filter, prefix_of, slack_of
+from ember.similarity.pack_int8 import LEADING, Int8Columns, Int8Rows
 from ember.similarity.plan import Plan, choose
 from ember.similarity.tiles import operands
-from similarity.cases import brute_force, integer_sums, random, spectrum
+from similarity.cases import brute_force, few_bits, integer_sums, many_bits, random, spectrum
 from similarity.test_threshold import check as check_join
 from similarity.test_topk import check as check_top_k
 
@@ -69,6 +69,27 @@ def test_rows_that_int8_cannot_hold_are_lost_no_more_than_others(metric, kind):
     for width in (None, 24):
         plan = Plan(Filter(width, "int8"), "")
         check_top_k(rows[:50], rows, metric, 9, blocks=2, plan=plan)
+
+
+@pytest.mark.parametrize("kind", [random, spikes, outliers, longer])
+def test_what_a_row_loses_is_rounded_up(kind):
+    block = prepare(kind(np.random.default_rng(6), 220, 60), "inner_product")
+    how = Filter(40, "int8")
+    left, right = operands(block, block, how, "cpu")
+    columns = np.ascontiguousarray(right.panels.transpose(0, 2, 1).reshape(len(right.bias), -1))
+    coarse, fine = left.scales.coarse, left.scales.fine
+    slack = np.sqrt(prefix_of(block, 40)[1] + slack_of(block, 40) * block.lengths)
+    rest = block.prefix[:, LEADING:40].astype(np.float64)
+    for words, shift in ((left.values, 64), (columns[:220], 0)):
+        values = few_bits(words, left.low) - shift
+        assert np.abs(values).max() <= 127
+        kept = np.linalg.norm(values, axis=1) / coarse
+        lost = np.linalg.norm(rest - values / coarse, axis=1)
+        told = many_bits(words, left.low)[:, LEADING : LEADING + 3]
+        exact = (slack, kept, lost) if shift else (slack, lost, kept + lost)
+        up = fine * np.stack(exact, axis=1)
+        assert (told >= up * (1 - 1e-12)).all()
+        assert (told < up + 1.001).all()
 
 
 def test_the_least_floor_lets_all_columns_through_but_those_that_are_none():

@@ -58,25 +58,26 @@ Integers
     added for rounding in the last line is a number for each row on the left, by which its floor is
     lowered, and one for each on the right, with which its sums begin; for Euclidean distance they
     take the halves of the squared norms, too. Both are computed in float64, and one is added to
-    each for its rounding; that of n and e is paid for by the 0.01 in eps.
+    each for its rounding; that of n <= 2 |l| and e <= |l| is paid for by the 0.01 in eps.
 
     Products of int8 are added in int16 modulo 2^16, in two sums of half the coordinates each. A row
     is scaled by less than T where the norm of such a half exceeds 181, so both sums are below 2^15.
     The instruction takes positive numbers on the left: 64 is added to y_a, which is at most 63 in
-    size, and the sums begin with -64 times the sum of y_b. It adds two products before it takes
-    them modulo 2^16, which are below 2 127^2 < 2^15.
+    size, and the sums begin with -64 times the sum of y_b. It adds two products, and would cut off
+    what is beyond int16: they are below 2 127^2 < 2^15. All later sums are modulo 2^16.
 
     A value is at most clipped, or shortened for its row, and then rounded, so n + e <= sqrt(2) |l|
-    + sqrt(m) / T. S is such that S (sqrt(2) |v| + sqrt(m) / T) <= 32,000 for the longest row: what
-    is in int16 fits, and sums fit int32, as those of products are below 1.6 10^9, the halves
-    S^2 |v|^2 / 2 below 2.6 10^8 and S^2 eps (|v| + eps) below 2^17.
+    + sqrt(m) / T. S is such that S (sqrt(2) |v| + sqrt(m) / T) <= 32,000 for the longest row, which
+    S >= T allows for up to 2^27 coordinates: what is in int16 fits, and sums fit int32. Of them,
+    S^2 (h_a.h_b + s_a s_b) is below 32,000^2 / 2, the rest of the products below 32,000^2, the
+    halves S^2 |v|^2 / 2 below 32,000^2 / 4 and S^2 eps (|v| + eps) below 2^17.
 
 Underflow
     A coordinate of p is further off by d 2^-150 at most where it is no normal float32 number. For
     rows that are not much longer than that it is not small beside eta |v|, and is paid for by
     ``SHORT``, which is added to s: SHORT s_b >= SHORT sqrt(delta) |v_b|. In integers the 0.01 in
-    eps pays for it, or the scores of all rows are below ``TINY``. Products that underflow add less
-    than ``TINY`` as long as no norm exceeds ``MAX_NORM``.
+    eps pays for it, also in s, or the scores of all rows are below ``TINY``. Products that
+    underflow add less than ``TINY`` as long as no norm exceeds ``MAX_NORM``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Filter products of integers, held against their floors in the registers they are summed in.
 
 One instruction of AVX2 multiplies 32 pairs of int8 and adds neighbours to 16 int16, one multiplies
-16 pairs of int16 and adds neighbours to 8 int32; one more adds them up. That is eight and four
+16 pairs of int16 and adds neighbours to 8 int32; one more adds them up. That is four and two
 times the work of a multiply-add in float32, done exactly. Their loops over a tile of 6 x 16 sums,
 which fill 12 of the 16 registers (Goto and van de Geijn, Anatomy of High-Performance Matrix
 Multiplication, ACM TOMS 34, 2008), are written in LLVM's own language, since numba has no words for
@@ -73,7 +73,7 @@ def reaching(
     """Find the pairs whose product and bias add up to the least value of their row.
 
     Args:
-        left: (a, w) words (pack_int8._round), how many of them are int8, and the ratio by which
+        left: (a, w) words (rounding.pack_rows), how many of them are int8, and the ratio by which
             products of int8 count for more than others.
         right: panels, (b / 16, w, 16), the words of 16 columns side by side; and bias, (b,).
         least: (a,) int32.
@@ -215,7 +215,7 @@ def _of_int16(write: ir.IRBuilder, left: ir.Value, right: ir.Value) -> ir.Value:
 
 
 def _of_int8(write: ir.IRBuilder, left: ir.Value, right: ir.Value) -> ir.Value:
-    """16 sums of two products each; int8 on the left are positive (VPMADDUBSW)."""
+    """16 sums of two products each, of positive int8 on the left; they saturate (VPMADDUBSW)."""
     return _called(write, "llvm.x86.avx2.pmadd.ub.sw", _PAIRS, _FOURS, left, right)
 
 

@@ -24,10 +24,12 @@ PANEL_COLUMNS = 16
 NO_ROW = -(2**31)
 """The bias of a column that is none."""
 _LIMIT = 32_000.0
-"""Most that a value in int16 may be."""
-_USUAL = 240.0
-"""Norm of all int8 values of a row that is longer than most."""
-_MOST = 0.99
+"""Most that a value in int16 may be before it is rounded up."""
+_NORM, _SPREAD = 240.0, 32.0
+"""Norm of the int8 values of a usual row, for two halves below 181; where they are few, so many
+times the square root of their number: more would be clipped."""
+_USUAL = 0.99
+"""The quantile of norms that is usual."""
 _LARGEST = 1e38
 """Scale that is a float32 number."""
 
@@ -96,36 +98,40 @@ class Int8Columns:
 
 
 def scales_for(left: Block, right: Block, how: Filter) -> Scales:
-    """Scales for both blocks: any are right; these let most rows use most of int8."""
+    """Scales for both blocks and parts of them: as bounds.py demands, and most rows fill int8."""
     longest, usual, width = 0.0, 0.0, how.width or left.basis.dimension
     for block in (left, right):
         if len(block):
             grown = block.lengths.max() * (1.0 + 2.0 * slack_of(block, how.width))
             longest = max(longest, math.sqrt(grown))
-            usual = max(usual, float(np.quantile(_low_norms(block, how.width), _MOST)))
+            usual = max(usual, float(np.quantile(_low_norms(block, how.width), _USUAL)))
     if not longest:
         return Scales(1.0, 1)
     # Halves of the room each for a row's own norm and for what rounding adds to it.
     coarse = min(0.5 * _LIMIT / (math.sqrt(2.0) * longest), _LARGEST)
     if usual:
-        coarse = min(coarse, _USUAL / usual)
+        norm = min(_NORM, _SPREAD * math.sqrt(max(width - LEADING, 1)))
+        coarse = min(coarse, norm / usual)
     fine = _LIMIT / (math.sqrt(2.0) * longest + math.sqrt(width) / coarse)
     return Scales(coarse, min(max(1, math.floor((fine / coarse) ** 2)), 2**15 - 1))
 
 
 def _low_norms(block: Block, width: int | None) -> Float64:
-    """(n,) norms of the coordinates that become int8; of all, where there is no rotation."""
-    if width is None:
-        return np.sqrt(block.lengths)
+    """(n,) norms of the coordinates that become int8, or more where the basis does not tell."""
     widths = block.basis.widths
-    first, last = (block.tails[:, widths.index(w)].astype(np.float64) for w in (widths[0], width))
+    if width is None or LEADING not in widths:
+        return np.sqrt(block.lengths)
+    first, last = (
+        block.tails[:, widths.index(some)].astype(np.float64) for some in (LEADING, width)
+    )
     return np.sqrt(np.maximum(first**2 - last**2, 0.0))
 
 
 def pack_int8(block: Block, how: Filter, *, right: bool, scales: Scales) -> Int8Rows | Int8Columns:
-    """Pack a block for a filter in integers; arguments as for `pack.pack`.
+    """Pack a block for a filter in integers.
 
-    Raises ValueError where it is not available.
+    Arguments are as for `pack.pack`, and ``scales`` those for this and the other block, or for
+    larger ones. Raises ValueError where it is not available.
     """
     from ember.similarity import int8, rounding
 

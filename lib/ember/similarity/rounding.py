@@ -114,9 +114,10 @@ def _pack(
 def _to_few_bits(
     values: Float32, coarse: float, right: bool, rounded: Float32
 ) -> tuple[int, int, int]:
-    """Values as integers of few bits, and their sum of squares, and both sums; see bounds.py.
+    """Write values as integers of few bits into ``rounded``.
 
-    Values of a row that is too long for the scale become smaller than they should be.
+    Those of a row that is too long for the scale become smaller than they should be. Returns their
+    sum of squares, and the sums of both halves (bounds.py).
     """
     scale, most = coarse, np.float32(_RIGHT_LIMIT if right else _LEFT_LIMIT)
     while True:
@@ -124,15 +125,17 @@ def _to_few_bits(
         for k in range(len(values)):
             rounded[k] = min(max(np.rint(values[k] * multiplier), -most), most)
         first = second = np.float32(0.0)
-        squares = others = np.float32(0.0)
+        squares = squares_of_second = np.float32(0.0)
         for k in range(0, len(rounded), 4):
             a, b, c, d = rounded[k], rounded[k + 1], rounded[k + 2], rounded[k + 3]
             first, second = first + (a + b), second + (c + d)
-            squares, others = squares + (a * a + b * b), others + (c * c + d * d)
-        longest = max(squares, others)
-        if longest <= _HALF * _HALF:
-            return int(squares + others), int(first), int(second)
-        scale *= 0.98 * _HALF / math.sqrt(longest)
+            squares += a * a + b * b
+            squares_of_second += c * c + d * d
+        larger = max(squares, squares_of_second)
+        # Sums that are accepted are exact: integers far below 2^24.
+        if larger <= _HALF * _HALF:
+            return int(squares + squares_of_second), int(first), int(second)
+        scale *= 0.98 * _HALF / math.sqrt(larger)
 
 
 @compiled(fastmath={"reassoc", "contract"})

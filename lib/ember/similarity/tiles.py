@@ -35,6 +35,7 @@ Shared = float | Scales
 """What both blocks are packed for: see `common`."""
 TILE_ROWS = 256
 TILE_COLUMNS = 1024
+"""Both are multiples of pack_int8.PANEL_COLUMNS, so that tiles and parts of blocks are panels."""
 _FOUND_TILES = 4
 """Tiles whose pairs have room, if all of them pass, before they are handed out."""
 
