@@ -30,6 +30,8 @@ _NORM, _SPREAD = 240.0, 32.0
 times the square root of their number: more would be clipped."""
 _USUAL = 0.99
 """The quantile of norms that is usual."""
+_SOME = 2048
+"""Rows, at most, whose norms are looked at for it."""
 _LARGEST = 1e38
 """Scale that is a float32 number."""
 
@@ -104,7 +106,8 @@ def scales_for(left: Block, right: Block, how: Filter) -> Scales:
         if len(block):
             grown = block.lengths.max() * (1.0 + 2.0 * slack_of(block, how.width))
             longest = max(longest, math.sqrt(grown))
-            usual = max(usual, float(np.quantile(_low_norms(block, how.width), _USUAL)))
+            some = _low_norms(block.take(slice(None, None, -(-len(block) // _SOME))), how.width)
+            usual = max(usual, float(np.quantile(some, _USUAL)))
     if not longest:
         return Scales(1.0, 1)
     # Halves of the room each for a row's own norm and for what rounding adds to it.

@@ -46,9 +46,6 @@ REPEATS = 3
 NARROW, WIDE = 33, 257
 PROBE_COLUMNS = 4 * TILE_COLUMNS
 PROBE_SHARE = 0.02
-ROUNDED_SHARE = 0.01
-"""What the fastest precision may let through beyond float32 before filters in float32 are tried:
-beside rows thousands of times as long, others are rounded to little."""
 
 
 @dataclass(frozen=True)
@@ -111,25 +108,29 @@ def choose(
         shares = np.array([p.mean() for p in np.split(through, ends[:-1])])
         return costs.of(how, left.basis.dimension, shares), shares
 
-    def table_of(filters: list[Filter]) -> dict[Filter, tuple[Float64, Float64]]:
-        return dict(zip(filters, run_tiles(expected, filters, threads), strict=True))
+    def product_cost(how: Filter) -> float:
+        return float(costs.of(how, left.basis.dimension, np.zeros(1))[0])
 
-    fast = min(costs.slope, key=lambda precision: costs.slope[precision])
-    table = table_of([Filter(width, fast) for width in (None, *left.basis.widths)])
-    if FULL not in table:
-        table |= table_of([FULL])
-    if table[Filter(None, fast)][1].mean() > table[FULL][1].mean() + ROUNDED_SHARE:
-        table |= table_of([Filter(width) for width in left.basis.widths])
+    # From the cheapest product on, until products alone cost more than the best filters so far.
+    filters = [
+        Filter(w, precision) for precision in costs.slope for w in (None, *left.basis.widths)
+    ]
+    filters.sort(key=product_cost)
+    table: dict[Filter, tuple[Float64, Float64]] = {}
+    best = np.full(len(parts), np.inf)
+    for start in range(0, len(filters), threads):
+        some = filters[start : start + threads]
+        if product_cost(some[0]) >= best.max():
+            break
+        table |= dict(zip(some, run_tiles(expected, some, threads), strict=True))
+        best = np.min([cost for cost, _ in table.values()], axis=0)
     return [_cheapest(table, part) for part in range(len(parts))]
 
 
 def _cheapest(table: dict[Filter, tuple[Float64, Float64]], part: int) -> Plan:
     best = min(table, key=lambda how: float(table[how][0][part]))
     cost, share = (float(column[part]) for column in table[best])
-    reason = (
-        f"{best}: about {cost:.2g} ns for a pair on a thread, {share:.2%} of the pairs go on; "
-        f"{FULL}: {table[FULL][0][part]:.2g} ns"
-    )
+    reason = f"{best}: about {cost:.2g} ns for a pair on a thread, {share:.2%} of the pairs go on"
     log.debug("filter: %s", reason)
     return Plan(best, reason)
 
