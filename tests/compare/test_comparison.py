@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import gettempdir
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyspark import SparkFiles
 from pyspark.sql import functions as F
 
 import ember
@@ -119,6 +123,7 @@ def test_ties_go_to_the_smaller_id_and_a_row_s_own_id_can_be_left_out(spark, tmp
 
 
 def test_a_corpus_smaller_than_k_and_empty_tables_give_what_there_is(spark, tmp_path):
+    before = sorted(Path(gettempdir()).glob("ember-packed-*"))
     two = table(spark, tmp_path / "a", [1, 2], clustered(0, 2))
     none = two.filter("id < 0")
     assert ember.top_k(two, two, 10).count() == 4
@@ -126,6 +131,9 @@ def test_a_corpus_smaller_than_k_and_empty_tables_give_what_there_is(spark, tmp_
     assert ember.top_k(none, two, 10).count() == 0
     assert ember.similarity_join(none, threshold=-1).count() == 0
     assert ember.similarity_join(two.limit(1), threshold=-1).count() == 0
+    # What they packed goes with Spark.
+    assert sorted(Path(gettempdir()).glob("ember-packed-*")) == before
+    assert list(Path(SparkFiles.getRootDirectory()).glob("ember-packed-*"))
 
 
 def test_rows_of_one_id_are_packed_into_several_blocks(spark, tmp_path):

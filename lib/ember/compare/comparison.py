@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from pyspark import SparkFiles
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField, StructType
 
@@ -157,8 +158,8 @@ def refuse_rejected(
 
 
 def scratch_folder() -> str:
-    """A temporary folder of this machine, for blocks in local mode."""
-    return f"file://{tempfile.mkdtemp(prefix='ember-blocks-')}"
+    """A folder of this machine, for blocks in local mode, which Spark removes when it stops."""
+    return f"file://{tempfile.mkdtemp(prefix='ember-packed-', dir=SparkFiles.getRootDirectory())}"
 
 
 def _noted(packed: Packed) -> dict[str, Any]:

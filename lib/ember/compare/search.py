@@ -50,7 +50,7 @@ def top_k(
     within: columns of both tables; only rows that agree on all of them are compared. As in SQL,
         null agrees with nothing.
     folder: where the packed blocks go, reachable by all executors; by default a temporary folder
-        of this machine, which serves local mode.
+        of this machine, which serves local mode, until Spark stops.
 
     Returns `query_id`, `neighbor_id`, `rank` int 1..k, `score` float; fewer than k rows for a
     query when the corpus is smaller. Ties go to the smaller id. Rows whose vector is null, of
