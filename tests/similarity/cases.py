@@ -19,9 +19,14 @@ def many_bits(words, low):
     return np.ascontiguousarray(words[:, 1 + low :]).view(np.int16).astype(np.int64)
 
 
+def rows_of(columns):
+    """Words of rows that lie in panels, with those that are none, (16 panels, w)."""
+    return np.ascontiguousarray(columns.panels.transpose(0, 2, 1).reshape(len(columns.bias), -1))
+
+
 def integer_sums(left, right):
     """Sums of products and bias, (a, 16 panels) int64, of operands in int8 and int16."""
-    others = np.ascontiguousarray(right.panels.transpose(0, 2, 1).reshape(len(right.bias), -1))
+    others = rows_of(right)
     few = (few_bits(left.values, left.low) - 64) @ few_bits(others, left.low).T
     many = many_bits(left.values, left.low) @ many_bits(others, left.low).T
     return left.scales.ratio * few + many + right.bias

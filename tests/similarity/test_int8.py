@@ -12,7 +12,15 @@ from ember.similarity.pack import Filter, prefix_of, slack_of
 from ember.similarity.pack_int8 import LEADING, Int8Columns, Int8Rows
 from ember.similarity.plan import Plan, choose
 from ember.similarity.tiles import operands
-from similarity.cases import brute_force, few_bits, integer_sums, many_bits, random, spectrum
+from similarity.cases import (
+    brute_force,
+    few_bits,
+    integer_sums,
+    many_bits,
+    random,
+    rows_of,
+    spectrum,
+)
 from similarity.test_threshold import check as check_join
 from similarity.test_topk import check as check_top_k
 
@@ -28,7 +36,9 @@ def pairs_of(left, right, least):
 
 def spikes(rng, n, d):
     """All that a row has is in few coordinates: more than int8 holds where that is a late one."""
-    return (random(rng, n, d) * (rng.random((n, d)) < 1.5 / d)).astype(np.float32)
+    there = rng.random((n, d)) < 1.5 / d
+    there[np.arange(n), rng.integers(0, d, n)] = True
+    return random(rng, n, d) * there.astype(np.float32)
 
 
 def outliers(rng, n, d):
@@ -45,16 +55,16 @@ def longer(rng, n, d):
 
 @given(
     a=st.integers(1, 20), b=st.integers(1, 40), width=st.integers(1, 70),
-    kind=st.sampled_from([random, spikes, outliers]), seed=st.integers(0, 99),
+    metric=st.sampled_from(METRICS), kind=st.sampled_from([random, spikes, outliers]),
+    seed=st.integers(0, 99),
 )  # fmt: skip
-def test_pairs_that_reach_their_floor_are_found_in_any_shape(a, b, width, kind, seed):
+def test_pairs_that_reach_their_floor_are_found_in_any_shape(a, b, width, metric, kind, seed):
     rng = np.random.default_rng(seed)
     rows, others = kind(rng, a, width), kind(rng, b, width)
-    basis = fit_basis(others, "euclidean")
+    basis = fit_basis(others, metric)
     left, right = operands(
-        prepare(rows, "euclidean", basis), prepare(others, "euclidean", basis),
-        Filter(None, "int8"), "cpu",
-    )  # fmt: skip
+        prepare(rows, metric, basis), prepare(others, metric, basis), Filter(None, "int8"), "cpu"
+    )
     values = integer_sums(left, right)[:, :b]
     assert np.abs(values).max() < 2**31
     least = np.quantile(values, rng.random(a), method="nearest").astype(np.int32)
@@ -62,7 +72,7 @@ def test_pairs_that_reach_their_floor_are_found_in_any_shape(a, b, width, kind, 
     assert pairs_of(left, right, least) == set(map(tuple, expected.tolist()))
 
 
-@pytest.mark.parametrize("metric", ["inner_product", "euclidean"])
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", [spikes, outliers, longer])
 def test_rows_that_int8_cannot_hold_are_lost_no_more_than_others(metric, kind):
     rows = kind(np.random.default_rng(5), 600, 130)
@@ -76,7 +86,7 @@ def test_what_a_row_loses_is_rounded_up(kind):
     block = prepare(kind(np.random.default_rng(6), 220, 60), "inner_product")
     how = Filter(40, "int8")
     left, right = operands(block, block, how, "cpu")
-    columns = np.ascontiguousarray(right.panels.transpose(0, 2, 1).reshape(len(right.bias), -1))
+    columns = rows_of(right)
     coarse, fine = left.scales.coarse, left.scales.fine
     slack = np.sqrt(prefix_of(block, 40)[1] + slack_of(block, 40) * block.lengths)
     rest = block.prefix[:, LEADING:40].astype(np.float64)
