@@ -15,6 +15,10 @@ import numba
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
+# For `fastmath`: sums in any order, whose errors bounds.py allows for.
+ANY_ORDER = {"reassoc", "contract"}
+
+
 def compiled(**options: object) -> Callable[[Function], Function]:
     """A decorator; options are those of numba.njit."""
 

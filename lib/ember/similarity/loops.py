@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ember.similarity import bounds, int8
 from ember.similarity.arrays import Float32, Float64, Int64
-from ember.similarity.compiled import compiled
+from ember.similarity.compiled import ANY_ORDER, compiled
 from ember.similarity.projection import METRICS
 from ember.similarity.scores import tie_floor
 
@@ -30,8 +30,6 @@ DENSE_SHARE = 0.1
 RUN = 64
 """Entries that are compared at once: most of such runs have none that counts. With fewer the
 compiler unrolls the loop instead of using vectors."""
-# A dot product may be summed in any order: bounds.dot_slack allows for all of them.
-_ANY_ORDER = {"reassoc", "contract"}
 
 
 @compiled()
@@ -206,7 +204,7 @@ def _largest_of_eight(grid: NDArray[Any], i: int, j: int) -> Any:
     return max(e, f)
 
 
-@compiled(fastmath=_ANY_ORDER)
+@compiled(fastmath=ANY_ORDER)
 def _dot(left: Float32, i: int, right: Float32, j: int) -> np.float32:
     """Of left[i] and right[j]; to slice them here would cost as much as the product."""
     total = np.float32(0.0)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ember.similarity.arrays import Float32, Float64, Int32
-from ember.similarity.compiled import compiled
+from ember.similarity.compiled import ANY_ORDER, compiled
 from ember.similarity.pack_int8 import LEADING, PANEL_COLUMNS
 
 Layout = tuple[int, int, bool]
@@ -138,7 +138,7 @@ def _to_few_bits(
         scale *= 0.98 * _HALF / math.sqrt(larger)
 
 
-@compiled(fastmath={"reassoc", "contract"})
+@compiled(fastmath=ANY_ORDER)
 def _lost(values: Float32, rounded: Float32, inverse: float) -> float:
     """The norm of what values lose when they are rounded."""
     total = 0.0
