@@ -32,9 +32,9 @@ def project(run: Run[ProjectConfig]) -> None:
         with run.phase("project"):
             output.write(projection.projected(work.table, fitted, embedding))
             count = output.count()
-            rejected = work.table.count() - count
-            bad = projection.rejected_rows(work.table, fitted, config.input.id, embedding)
-            output.refuse_rejected(bad, rejected, count + rejected, ceiling)
+            if rejected := work.table.count() - count:
+                bad = projection.rejected_rows(work.table, fitted, config.input.id, embedding)
+                output.refuse_rejected(bad, rejected, count + rejected, ceiling)
         if config.projection is None:
             projection.save_projection(spark, fitted, folder, target)
         output.publish(

@@ -209,8 +209,6 @@ class Output:
         Raises TooManyFailures, and gives up what is staged, when they are more than
         `max_failed_fraction` of all.
         """
-        if not rejected:
-            return
         folder = f"{self.rejected}/{side}" if side else self.rejected
         bad.write.mode("overwrite").parquet(folder)
         if rejected > max_failed_fraction * total:

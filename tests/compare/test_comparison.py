@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 import ember
 from corpora import write
-from ember.compare import blocks, packing, runs
+from ember.compare import blocks, packed_files, packing, runs, search
 from ember.errors import InvalidInput
 from ember.settings.comparison import ComparisonLimits
 from ember.similarity.vectors import NULL
@@ -215,15 +215,22 @@ def test_rows_of_many_lengths_are_counted_without_keeping_their_vectors(spark, t
         assert reasons == {"r040": NULL, **{ids[n]: lengths[n] for n in lengths}}
 
 
-def test_nodes_that_do_not_share_the_files_get_copies(spark, tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "is_local", lambda spark: False)
-    matrix = clustered(5, 150)
-    where = f"file://{tmp_path}/a folder é"
-    frame = ember.top_k(
-        table(spark, tmp_path / "t", list(range(150)), matrix, 2), None, 3, folder=where
-    )
-    expected = brute_top_k(range(150), matrix, range(150), matrix, "cosine", 3)
-    ours = collect_top_k(frame)
+@pytest.mark.parametrize("shared", [True, False])
+def test_nodes_read_the_files_in_place_or_get_copies(spark, tmp_path, monkeypatch, shared):
+    monkeypatch.setattr(packed_files, "is_local", lambda spark: shared)
+    monkeypatch.setattr(blocks, "_ROWS_PER_TASK", 60)  # so that three tasks sort the ids
+    where = tmp_path / "a folder é"
+    (where / "left" / "runs").mkdir(parents=True)
+    (where / "left" / "runs" / "00000.parquet").write_text("what a killed driver left")
+    matrix = clustered(5, 151)
+    matrix[77] = np.nan
+    rows = table(spark, tmp_path / "t", list(range(151)), matrix, 2)
+    compared = packing.prepare(rows, None, "cosine", f"file://{where}")
+    assert [row["id"] for row in compared.left.rejected_rows(spark).collect()] == [77]
+    assert len(compared.left.files()) == 3
+    keys = [key for key in range(151) if key != 77]
+    expected = brute_top_k(keys, matrix[keys], keys, matrix[keys], "cosine", 3)
+    ours = collect_top_k(search.neighbors(spark, compared, 3, exclude_self=False))
     assert {key: [n for n, *_ in ours[key]] for key in ours} == {
         key: [n for _, n in expected[key]] for key in expected
     }

@@ -7,10 +7,11 @@ group lies in one block or in neighbouring ones. Only ids are sorted: a block sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, count
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -20,7 +21,6 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import (
     BinaryType,
     DataType,
-    IntegerType,
     LongType,
     StringType,
     StructField,
@@ -29,11 +29,9 @@ from pyspark.sql.types import (
 
 from ember.compare import packed_files, runs
 from ember.compare.runs import Runs
-from ember.models import is_local
 from ember.similarity.arrays import Int64
 from ember.similarity.node import RunFiles, Shelf, to_ipc
 from ember.similarity.projection import Basis, fit_basis
-from ember.storage import Storage
 
 __all__ = ["Packed", "TableVectors", "fit", "pack", "sampled"]
 
@@ -43,8 +41,6 @@ _ROWS_PER_TASK = 1 << 18
 # A node reads the ids of all of them for each.
 _BLOCKS_PER_FILE = 64
 _BLOCK = packed_files.schema(
-    part=IntegerType(),
-    place=IntegerType(),
     rows=LongType(),
     first_group=StringType(),
     last_group=StringType(),
@@ -73,7 +69,7 @@ class TableVectors:
     @classmethod
     def of(cls, spark: SparkSession, made: Runs, dimension: int) -> TableVectors:
         """Those of one length."""
-        local = is_local(spark) and Storage(spark).qualify(made.folder).startswith("file:")
+        local = packed_files.seen_by_tasks(spark, made.folder)
         chosen = [run for run in made.runs if run.rows and run.length == dimension]
         counts = [run.rows for run in chosen]
         files = tuple(run.file for run in chosen)
@@ -151,15 +147,12 @@ def pack(spark: SparkSession, made: Runs, vectors: TableVectors, folder: str, si
     """Put a table's vectors of one length into blocks of about `size` rows, written to `folder`.
 
     No block has more than half as many again. Rows of equal ids are in an order that depends on
-    their vectors only.
+    their vectors only. The runs have been sent.
     """
-    places = dict(zip(vectors.files, vectors.firsts, strict=True))
-    starts = {(run.part, run.place): places.get(run.file) for run in made.runs}
     most = min(_ROWS_PER_TASK, _BLOCKS_PER_FILE * size)
-    ordered = _ordered(spark, made, starts, max(1, -(-vectors.rows // most)))
-    packed_files.write(ordered.mapInArrow(_packer(size), _BLOCK), folder)
-    names = ("part", "place", "rows", "first_group", "last_group")
-    found = packed_files.read(spark, _BLOCK, folder, names)
+    ordered = _ordered(spark, made, vectors, max(1, -(-vectors.rows // most)))
+    names = ("rows", "first_group", "last_group")
+    found = packed_files.write(ordered, _packer(size), _BLOCK, folder, names)
     return Packed(
         blocks=tuple((file, place) for file, _, place, *_ in found),
         firsts=_starts([rows for _, _, _, rows, _, _ in found]),
@@ -175,59 +168,48 @@ def _starts(counts: Sequence[int]) -> tuple[int, ...]:
     return tuple(accumulate(counts, initial=0))[:-1]
 
 
-def _ordered(
-    spark: SparkSession, made: Runs, starts: Mapping[tuple[int, int], int | None], parts: int
-) -> DataFrame:
-    """The ids of some runs, sorted: (id, group where there are groups, hash, place)."""
+def _ordered(spark: SparkSession, made: Runs, vectors: TableVectors, parts: int) -> DataFrame:
+    """The ids of the vectors, sorted: (id, group where there are groups, hash, place)."""
     group = [StructField("group", StringType())] if made.grouped else []
     columns = [StructField("hash", LongType()), StructField("place", LongType())]
     schema = StructType([StructField("id", made.id_type), *group, *columns])
+    numbers = np.array_split(np.arange(len(vectors.files)), parts)
 
-    def unpack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for row in batch.to_pylist():
-                place = starts.get((row["part"], row["place"]))
-                if place is None:
-                    continue
-                for ids in pa.ipc.open_stream(row["ids"]):
-                    places = np.arange(place, place + len(ids), dtype=np.int64)
-                    yield ids.append_column("place", pa.array(places))
-                    place += len(ids)
+            for part in batch.column(0).to_pylist():
+                yield from vectors.here().ids(numbers[part].tolist())
 
     keys = ["group", "id"] if made.grouped else ["id"]
-    table = runs.read(spark, made.folder).select("part", "place", "ids").mapInArrow(unpack, schema)
-    return table.repartitionByRange(parts, *keys).sortWithinPartitions(*keys, "hash")
+    rows = spark.range(0, parts, 1, parts).mapInArrow(read, schema)
+    # One task needs no shuffle, nor the sample by which ranges are found.
+    spread = rows.repartitionByRange(parts, *keys) if parts > 1 else rows
+    return spread.sortWithinPartitions(*keys, "hash")
 
 
-def _packer(size: int) -> Callable[..., Iterator[pa.RecordBatch]]:
+def _packer(size: int) -> packed_files.Pack:
     """Each partition becomes blocks."""
 
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        from pyspark import TaskContext
-
-        context = TaskContext.get()
-        part, places = context.partitionId() if context else 0, count()
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[Mapping[str, Any]]:
         kept: list[pa.RecordBatch] = []
         for batch in batches:
             kept.append(batch)
             rows = pa.Table.from_batches(kept)
             while len(rows) > 2 * size:
-                yield _block(rows.slice(0, size), part, next(places))
+                yield _block(rows.slice(0, size))
                 rows = rows.slice(size)
                 kept = rows.to_batches()
         if left := sum(map(len, kept)):
             rows, blocks = pa.Table.from_batches(kept), max(1, round(left / size))
             for some in np.array_split(np.arange(left), blocks):
-                yield _block(rows.slice(some[0], len(some)), part, next(places))
+                yield _block(rows.slice(some[0], len(some)))
 
     return run
 
 
-def _block(rows: pa.Table, part: int, place: int) -> pa.RecordBatch:
+def _block(rows: pa.Table) -> Mapping[str, Any]:
     groups = rows["group"] if "group" in rows.column_names else None
-    values = {
-        "part": part,
-        "place": place,
+    return {
         "rows": len(rows),
         "first_group": groups[0].as_py() if groups else None,
         "last_group": groups[-1].as_py() if groups else None,
@@ -235,7 +217,6 @@ def _block(rows: pa.Table, part: int, place: int) -> pa.RecordBatch:
         "groups": to_ipc(rows.select(["group"])) if groups else None,
         "places": rows["place"].to_numpy().astype(np.int64).tobytes(),
     }
-    return packed_files.row(_BLOCK, values)
 
 
 def fit(spark: SparkSession, vectors: TableVectors, metric: str) -> bytes:

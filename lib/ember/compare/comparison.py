@@ -152,9 +152,9 @@ def refuse_rejected(
     Raises TooManyFailures when they are more than `max_failed_fraction` of a table's rows.
     """
     for name, packed in compared.sides().items():
-        bad = packed.rejected_rows(spark)
-        total = packed.rows + packed.rejected
-        output.refuse_rejected(bad, packed.rejected, total, max_failed_fraction, name)
+        if bad := packed.rejected:
+            rows, total = packed.rejected_rows(spark), packed.rows + bad
+            output.refuse_rejected(rows, bad, total, max_failed_fraction, name)
 
 
 def scratch_folder() -> str:

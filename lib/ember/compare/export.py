@@ -88,10 +88,11 @@ def stage_index(
     if not dimension:
         raise InvalidInput("the table has no vectors to make an index of")
     vectors, size = TableVectors.of(spark, made, dimension), runs.block_rows(dimension)
+    vectors.send(spark)
     packed = blocks.pack(spark, made, vectors, f"{output.scratch}/blocks", size)
-    total = packed.rows + packed.rejected
-    bad = packed.rejected_rows(spark)
-    output.refuse_rejected(bad, packed.rejected, total, max_failed_fraction)
+    if bad := packed.rejected:
+        total = packed.rows + bad
+        output.refuse_rejected(packed.rejected_rows(spark), bad, total, max_failed_fraction)
     with tempfile.TemporaryDirectory(prefix="ember-faiss-") as folder:
         _write(spark, packed, metric, Path(folder))
         for name in ("index.faiss", "ids.parquet"):

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import count
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -54,8 +54,6 @@ _LENGTHS = 16
 # In the place of a length: of rows without a vector, and of those that are of several lengths.
 _NONE, _SEVERAL = -1, -2
 _RUN = packed_files.schema(
-    part=IntegerType(),
-    place=IntegerType(),
     length=IntegerType(),
     rows=LongType(),
     rejected_rows=LongType(),
@@ -133,9 +131,9 @@ def write(rows: DataFrame, metric: str, folder: str) -> Runs:
     Rows that cannot be compared, whatever their length (see ember.similarity.vectors), are set
     aside in the same files.
     """
-    packed_files.write(rows.mapInArrow(_packer(metric, BLOCK_BYTES), _RUN), folder, rows_per_file=1)
-    names = ("part", "place", "length", "rows", "rejected_rows", "ungrouped", "lengths")
-    found = packed_files.read(rows.sparkSession, _RUN, folder, names)
+    names = ("length", "rows", "rejected_rows", "ungrouped", "lengths")
+    pack = _packer(metric, BLOCK_BYTES)
+    found = packed_files.write(rows, pack, _RUN, folder, names, one_each=True)
     runs = tuple(Run(*row) for row in found)
     return Runs(folder, rows.schema["id"].dataType, "group" in rows.columns, runs)
 
@@ -175,12 +173,8 @@ def read(spark: SparkSession, folder: str) -> DataFrame:
     return spark.read.schema(_RUN).parquet(folder)
 
 
-def _packer(metric: str, block_bytes: int) -> Callable[..., Iterator[pa.RecordBatch]]:
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        from pyspark import TaskContext
-
-        context = TaskContext.get()
-        part, places = context.partitionId() if context else 0, count()
+def _packer(metric: str, block_bytes: int) -> packed_files.Pack:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[Mapping[str, Any]]:
         filling: dict[int, _Filling] = {}
         rare = _Filling(_SEVERAL)
         for batch in batches:
@@ -189,14 +183,14 @@ def _packer(metric: str, block_bytes: int) -> Callable[..., Iterator[pa.RecordBa
                 filled.add(rows, metric)
                 size = block_rows(length, block_bytes)
                 while filled.rows >= size:
-                    yield filled.take(size, part, next(places))
+                    yield filled.take(size)
             if len(filling) > _LENGTHS:
                 by_rows = sorted(filling.values(), key=lambda each: each.rows)
                 for few in by_rows[: -_LENGTHS // 2]:
                     rare.give_up(filling.pop(few.length))
         for rest in (*filling.values(), rare):
             if rest.rows or rest.lengths or rest.rejected or rest.ungrouped:
-                yield rest.take(rest.rows, part, next(places))
+                yield rest.take(rest.rows)
 
     return run
 
@@ -253,25 +247,20 @@ class _Filling:
         self.lengths.update(other.lengths)
         self.ungrouped += other.ungrouped
 
-    def take(self, size: int, part: int, place: int) -> pa.RecordBatch:
-        """The first `size` rows, and all that is noted beside them, as a row of `_RUN`."""
+    def take(self, size: int) -> Mapping[str, Any]:
+        """The first `size` rows, and all that is noted beside them, as values of `_RUN`."""
         rows = pa.Table.from_batches(self.kept) if self.kept else pa.table({})
         bad = pa.Table.from_batches(self.rejected) if self.rejected else None
-        packed = packed_files.row(
-            _RUN,
-            {
-                "part": part,
-                "place": place,
-                "length": self.length,
-                "rows": size,
-                "rejected_rows": bad.num_rows if bad else 0,
-                "ungrouped": self.ungrouped,
-                "lengths": json.dumps(self.lengths),
-                "ids": to_ipc(rows.slice(0, size)) if size else None,
-                "matrix": self._take_matrix(size) if size else None,
-                "rejected": to_ipc(bad) if bad else None,
-            },
-        )
+        packed = {
+            "length": self.length,
+            "rows": size,
+            "rejected_rows": bad.num_rows if bad else 0,
+            "ungrouped": self.ungrouped,
+            "lengths": json.dumps(self.lengths),
+            "ids": to_ipc(rows.slice(0, size)) if size else None,
+            "matrix": self._take_matrix(size) if size else None,
+            "rejected": to_ipc(bad) if bad else None,
+        }
         self.kept, self.rejected = rows.slice(size).to_batches(), []
         self.rows, self.ungrouped, self.lengths = self.rows - size, 0, Counter()
         return packed
