@@ -7,8 +7,10 @@ The vectors (an .npy matrix of real embeddings) are enlarged as in similarity_ke
 the comparison with faiss. Writes similarity.json and, for the cost by rows, similarity.png.
 
 kernel: the job's phases `pack` and the comparison itself, from its manifest, against the kernel on
-    the same blocks and as many threads; once right after Spark has started, and once in a session
-    that has done the same job twice before (its workers run, its classes are loaded and compiled).
+    blocks of the same size and as many threads: its comparison alone, and with the making of blocks
+    of a matrix in memory, which the job's comparison includes. Medians of --rounds: of the kernel
+    when it has done the same once before, of the job in a session that has done it twice before
+    (its workers run, its classes are loaded and compiled); beside them the session's first run.
 spark: row pairs per second of a search job and of Spark's nearestByJoin, both on all cores; the
     latter on fewer rows, since it compares all of them in the JVM.
 cost: seconds of a join of a table with itself for 10, 20, 50, 100 and 200 thousand rows.
@@ -23,6 +25,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,8 @@ from similarity_kernel import enlarge
 
 from ember.compare.runs import block_rows
 from ember.similarity import fit_basis, plan, prepare, threshold_pairs, top_k
+from ember.similarity.block import Block
+from ember.similarity.projection import Basis
 
 SESSION = """
 import importlib, json, sys
@@ -85,6 +90,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--parts", default="kernel,spark,cost,memory")
     parser.add_argument("--queries", type=int, default=20_000)
     parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="similarity", help="where the figures go, without ending")
     return parser.parse_args()
@@ -95,20 +101,36 @@ def kernel(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[
     queries, corpus = enlarge(vectors, args.queries, args.rows, args.seed)
     files = table(queries, folder / "queries"), table(corpus, folder / "corpus")
     rows = []
-    for name, alone in (("join", _join_alone), ("search", _search_alone)):
-        seconds, found = alone(queries, corpus)
-        for session in ("new", "warm"):
-            job = run(name, files, folder, times=3 if session == "warm" else 1)
-            if found != job["manifest"]["counts"]["rows"]:
-                told = job["manifest"]["counts"]["rows"]
-                sys.exit(f"the {name} job has {told} rows, not {found}")
-            spent = [job["manifest"]["seconds"][phase] for phase in (name, "pack")]
-            rows.append([name, session, seconds, *spent, seconds / sum(spent)])
-    head = ["job", "session", "kernel s", "job's comparison s", "job's packing s", "kernel/job"]
+    for name, compare in (("join", _join), ("search", _search)):
+        alone = [_alone(compare, queries, corpus) for _ in range(1 + args.rounds)][1:]
+        making, seconds, found = (float(each) for each in np.median(alone, axis=0))
+        manifests = run(name, files, folder, times=2 + args.rounds)["manifests"]
+        if any(each["counts"]["rows"] != found for each in manifests):
+            told = [each["counts"]["rows"] for each in manifests]
+            sys.exit(f"the {name} jobs have {told} rows, not {found:.0f}")
+        phases = [[each["seconds"][phase] for phase in ("pack", name)] for each in manifests]
+        for session, spent in (("new", phases[0]), ("warm", np.median(phases[2:], axis=0))):
+            shares = np.array([seconds, making + seconds]) / sum(spent)
+            rows.append([name, session, *map(float, (*spent, seconds, making, *shares))])
+    head = ["job", "session", "packing s", "comparison s", "kernel s", "its blocks s"]
+    head += ["kernel/job", "with blocks"]
     return {"head": head, "rows": rows, "queries": args.queries, "corpus": args.rows}
 
 
-def _blocks(matrix: np.ndarray, basis: Any) -> list[Any]:
+def _alone(
+    compare: Callable[[list[Block], list[Block]], int], queries: np.ndarray, corpus: np.ndarray
+) -> tuple[float, float, int]:
+    """Seconds to make blocks of two matrices, seconds to compare them, and rows of the result."""
+    plan.measure(corpus.shape[1], "cpu")
+    start = time.perf_counter()
+    basis = fit_basis(corpus, "cosine")
+    left, right = _blocks(queries, basis), _blocks(corpus, basis)
+    made = time.perf_counter()
+    found = compare(left, right)
+    return made - start, time.perf_counter() - made, found
+
+
+def _blocks(matrix: np.ndarray, basis: Basis) -> list[Block]:
     step = block_rows(matrix.shape[1])
     numbers = np.arange(len(matrix))
     return [
@@ -117,29 +139,19 @@ def _blocks(matrix: np.ndarray, basis: Any) -> list[Any]:
     ]
 
 
-def _join_alone(queries: np.ndarray, corpus: np.ndarray) -> tuple[float, int]:
-    basis = fit_basis(corpus, "cosine")
-    left, right = _blocks(queries, basis), _blocks(corpus, basis)
-    plan.measure(corpus.shape[1], "cpu")
-    start = time.perf_counter()
+def _join(left: list[Block], right: list[Block]) -> int:
     threads = len(os.sched_getaffinity(0))
-    found = sum(
+    return sum(
         len(pairs.score)
         for one in left
         for other in right
         for pairs in threshold_pairs(one, other, THRESHOLD, threads=threads)
     )
-    return time.perf_counter() - start, found
 
 
-def _search_alone(queries: np.ndarray, corpus: np.ndarray) -> tuple[float, int]:
-    basis = fit_basis(corpus, "cosine")
-    left, right = _blocks(queries, basis), _blocks(corpus, basis)
-    plan.measure(corpus.shape[1], "cpu")
-    start = time.perf_counter()
+def _search(left: list[Block], right: list[Block]) -> int:
     threads = len(os.sched_getaffinity(0))
-    found = sum(int((top_k(one, right, K, threads=threads)[0] >= 0).sum()) for one in left)
-    return time.perf_counter() - start, found
+    return sum(int((top_k(one, right, K, threads=threads)[0] >= 0).sum()) for one in left)
 
 
 def spark(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -166,7 +178,7 @@ def spark(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[s
     rows.append(["nearestByJoin", few[0], few[1], seconds, slow, 1.0])
     queries, corpus = enlarge(vectors, args.queries, args.rows, args.seed)
     files = table(queries, folder / "queries"), table(corpus, folder / "corpus")
-    phases = run("search", files, folder)["manifest"]["seconds"]
+    phases = run("search", files, folder)["manifests"][0]["seconds"]
     spent = phases["pack"] + phases["search"]
     fast = args.queries * args.rows / spent
     rows.append(["ember search", args.queries, args.rows, spent, fast, fast / slow])
@@ -180,8 +192,8 @@ def cost(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[st
     for count in COSTS:
         matrix, _ = enlarge(vectors, count, 1, args.seed)
         job = run("join", (table(matrix, folder / f"rows{count}"), None), folder)
-        phases = job["manifest"]["seconds"]
-        pairs = job["manifest"]["counts"]["rows"]
+        phases = job["manifests"][0]["seconds"]
+        pairs = job["manifests"][0]["counts"]["rows"]
         seconds = phases["pack"] + phases["join"]
         rows.append([f"{count}", seconds, count * (count - 1) / 2 / seconds, pairs])
     return {"head": ["rows", "seconds", "row pairs/s", "pairs found"], "rows": rows}
@@ -214,7 +226,7 @@ def memory(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[
     for count in (args.rows // 4, args.rows):
         matrix, _ = enlarge(wide, count, 1, args.seed)
         job = run("join", (table(matrix, folder / f"wide{count}"), None), folder)
-        phases = job["manifest"]["seconds"]
+        phases = job["manifests"][0]["seconds"]
         rows.append([f"{count} x {matrix.shape[1]}", job["measured"].worker_mib, phases["join"]])
     return {"head": ["rows", "worker MiB", "join s"], "rows": rows}
 
@@ -236,16 +248,16 @@ def run(
     *,
     times: int = 1,
 ) -> dict[str, Any]:
-    """Run a job on two tables, or on one with itself; its manifest, memory and output.
+    """Run a job on two tables, or on one with itself; its manifests, memory and output.
 
-    times: that it is run, in one session; the last run's are returned.
+    times: that it is run, in one session; the output is the last run's.
     """
-    output = folder / f"{name}.out"
-    runs = [_settings(name, files, output)] * times
+    outputs = [folder / f"{name}{number}.out" for number in range(times)]
+    runs = [_settings(name, files, output) for output in outputs]
     command = [sys.executable, "-c", SESSION, name, json.dumps(runs)]
     measured: Measured = measure(command, folder / f"{name}.log", {})
-    manifest = json.loads((output / "_manifest.json").read_text())
-    return {"manifest": manifest, "measured": measured, "output": output}
+    manifests = [json.loads((output / "_manifest.json").read_text()) for output in outputs]
+    return {"manifests": manifests, "measured": measured, "output": outputs[-1]}
 
 
 def _settings(name: str, files: tuple[str, str | None], output: Path) -> list[str]:
