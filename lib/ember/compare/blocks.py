@@ -147,10 +147,12 @@ def pack(spark: SparkSession, made: Runs, vectors: TableVectors, folder: str, si
     """Put a table's vectors of one length into blocks of about `size` rows, written to `folder`.
 
     No block has more than half as many again. Rows of equal ids are in an order that depends on
-    their vectors only. The runs have been sent.
+    their vectors only.
     """
+    places = dict(zip(vectors.files, vectors.firsts, strict=True))
+    starts = {(run.part, run.place): places.get(run.file) for run in made.runs}
     most = min(_ROWS_PER_TASK, _BLOCKS_PER_FILE * size)
-    ordered = _ordered(spark, made, vectors, max(1, -(-vectors.rows // most)))
+    ordered = _ordered(spark, made, starts, max(1, -(-vectors.rows // most)))
     names = ("rows", "first_group", "last_group")
     found = packed_files.write(ordered, _packer(size), _BLOCK, folder, names)
     return Packed(
@@ -168,22 +170,29 @@ def _starts(counts: Sequence[int]) -> tuple[int, ...]:
     return tuple(accumulate(counts, initial=0))[:-1]
 
 
-def _ordered(spark: SparkSession, made: Runs, vectors: TableVectors, parts: int) -> DataFrame:
-    """The ids of the vectors, sorted: (id, group where there are groups, hash, place)."""
+def _ordered(
+    spark: SparkSession, made: Runs, starts: Mapping[tuple[int, int], int | None], parts: int
+) -> DataFrame:
+    """The ids of some runs, sorted: (id, group where there are groups, hash, place)."""
     group = [StructField("group", StringType())] if made.grouped else []
     columns = [StructField("hash", LongType()), StructField("place", LongType())]
     schema = StructType([StructField("id", made.id_type), *group, *columns])
-    numbers = np.array_split(np.arange(len(vectors.files)), parts)
 
-    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def unpack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for part in batch.column(0).to_pylist():
-                yield from vectors.here().ids(numbers[part].tolist())
+            for row in batch.to_pylist():
+                place = starts.get((row["part"], row["place"]))
+                if place is None:
+                    continue
+                for ids in pa.ipc.open_stream(row["ids"]):
+                    places = np.arange(place, place + len(ids), dtype=np.int64)
+                    yield ids.append_column("place", pa.array(places))
+                    place += len(ids)
 
     keys = ["group", "id"] if made.grouped else ["id"]
-    rows = spark.range(0, parts, 1, parts).mapInArrow(read, schema)
+    table = runs.read(spark, made.folder).select("part", "place", "ids").mapInArrow(unpack, schema)
     # One task needs no shuffle, nor the sample by which ranges are found.
-    spread = rows.repartitionByRange(parts, *keys) if parts > 1 else rows
+    spread = table.repartitionByRange(parts, *keys) if parts > 1 else table.coalesce(1)
     return spread.sortWithinPartitions(*keys, "hash")
 
 

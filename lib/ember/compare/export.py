@@ -88,7 +88,6 @@ def stage_index(
     if not dimension:
         raise InvalidInput("the table has no vectors to make an index of")
     vectors, size = TableVectors.of(spark, made, dimension), runs.block_rows(dimension)
-    vectors.send(spark)
     packed = blocks.pack(spark, made, vectors, f"{output.scratch}/blocks", size)
     if bad := packed.rejected:
         total = packed.rows + bad

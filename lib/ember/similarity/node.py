@@ -2,15 +2,14 @@
 
 A packed block is a row of a Parquet file: `ids`, the id column as an Arrow IPC stream, `groups`,
 the same of the groups where there are any, and `places`, int64, where its vectors are in the runs.
-A run is a Parquet file of one row, with `matrix`, float32 row by row, and `ids`, an Arrow IPC
-stream of all that lay beside the vectors. One process of a node prepares a block, into a folder
-that appears under its name by one rename; the others find it there.
+A run is a Parquet file of one row, with `matrix`, float32 row by row. One process of a node
+prepares a block, into a folder that appears under its name by one rename; the others find it there.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -73,21 +72,6 @@ class RunFiles:
                 taken = np.take(matrix.reshape(-1, size), places[mine] - edges[owner], axis=0)
                 rows[mine] = taken.view(np.float32)
         return rows
-
-    def ids(self, runs: Iterable[int]) -> Iterator[pa.RecordBatch]:
-        """What lay beside the vectors of some runs, with `place`, where each vector is."""
-        for run in runs:
-            place = self.firsts[run]
-            for rows in pa.ipc.open_stream(_values(self.files[run], 0, "ids")[0]):
-                places = np.arange(place, place + len(rows), dtype=np.int64)
-                yield rows.append_column("place", pa.array(places))
-                place += len(rows)
-
-
-def _values(file: str, row: int, *columns: str) -> list[Any]:
-    """Values of a row of a file as buffers, None where there is none."""
-    stored = pq.read_table(file, columns=list(columns))
-    return [stored[column][row].as_buffer() for column in columns]
 
 
 def _stored_matrix(file: str, size: int) -> NDArray[np.uint8]:
@@ -163,11 +147,11 @@ class Shelf:
     def rows_at(self, numbers: Int64) -> Float32:
         """(n, d) vectors of rows by their numbers, rising; reads without preparing blocks."""
         owners = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
-        places = [np.empty(0, np.int64)]
-        for owner in np.unique(owners):
-            stored = _numbers(*_values(*self.packed[owner], "places"))
-            places.append(stored[numbers[owners == owner] - self.firsts[owner]])
-        return self.vectors.take(np.concatenate(places))
+        places = [
+            _numbers(*self._values(owner, "places"))[numbers[owners == owner] - self.firsts[owner]]
+            for owner in np.unique(owners)
+        ]
+        return self.vectors.take(np.concatenate([np.empty(0, np.int64), *places]))
 
     def ready(self, numbers: Iterable[int]) -> None:
         """Prepare blocks that will be needed; processes that do so at once divide the work."""
@@ -181,12 +165,18 @@ class Shelf:
         made_once(folder, lambda partial: self._prepare(number, partial), wait=wait)
         return str(folder)
 
+    def _values(self, number: int, *columns: str) -> list[Any]:
+        """Values of a packed block as buffers, None where there is none."""
+        file, row = self.packed[number]
+        stored = pq.read_table(file, columns=list(columns))
+        return [stored[column][row].as_buffer() for column in columns]
+
     def _path(self, number: int) -> Path:
         file, row = self.packed[number]
         return Path(self.cache, f"{Path(file).stem}-{row}-{self.basis.key}")
 
     def _prepare(self, number: int, folder: Path) -> None:
-        ids, groups, places = _values(*self.packed[number], "ids", "groups", "places")
+        ids, groups, places = self._values(number, "ids", "groups", "places")
         matrix = self.vectors.take(_numbers(places))
         first = self.firsts[number]
         numbers = np.arange(first, first + len(matrix), dtype=np.int64)
