@@ -205,7 +205,8 @@ class Output:
     ) -> None:
         """Keep the rows (id, reason) that were left out of the table beside the output.
 
-        rejected, total: how many they are, of how many. side: which of several tables they are of.
+        rejected, total: how many they are, at least one, of how many. side: which of several tables
+        they are of.
         Raises TooManyFailures, and gives up what is staged, when they are more than
         `max_failed_fraction` of all.
         """

@@ -149,12 +149,12 @@ def pack(spark: SparkSession, made: Runs, vectors: TableVectors, folder: str, si
     No block has more than half as many again. Rows of equal ids are in an order that depends on
     their vectors only.
     """
-    places = dict(zip(vectors.files, vectors.firsts, strict=True))
-    starts = {(run.part, run.place): places.get(run.file) for run in made.runs}
+    names = (file.rpartition("/")[2] for file in vectors.files)
+    starts = dict(zip(names, vectors.firsts, strict=True))
     most = min(_ROWS_PER_TASK, _BLOCKS_PER_FILE * size)
     ordered = _ordered(spark, made, starts, max(1, -(-vectors.rows // most)))
-    names = ("rows", "first_group", "last_group")
-    found = packed_files.write(ordered, _packer(size), _BLOCK, folder, names)
+    told = ("rows", "first_group", "last_group")
+    found = packed_files.write(ordered, _packer(size), _BLOCK, folder, told)
     return Packed(
         blocks=tuple((file, place) for file, _, place, *_ in found),
         firsts=_starts([rows for _, _, _, rows, _, _ in found]),
@@ -170,9 +170,7 @@ def _starts(counts: Sequence[int]) -> tuple[int, ...]:
     return tuple(accumulate(counts, initial=0))[:-1]
 
 
-def _ordered(
-    spark: SparkSession, made: Runs, starts: Mapping[tuple[int, int], int | None], parts: int
-) -> DataFrame:
+def _ordered(spark: SparkSession, made: Runs, starts: Mapping[str, int], parts: int) -> DataFrame:
     """The ids of some runs, sorted: (id, group where there are groups, hash, place)."""
     group = [StructField("group", StringType())] if made.grouped else []
     columns = [StructField("hash", LongType()), StructField("place", LongType())]
@@ -181,18 +179,19 @@ def _ordered(
     def unpack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for row in batch.to_pylist():
-                place = starts.get((row["part"], row["place"]))
+                place = starts.get(row["file_name"])
                 if place is None:
-                    continue
+                    continue  # of another length
                 for ids in pa.ipc.open_stream(row["ids"]):
                     places = np.arange(place, place + len(ids), dtype=np.int64)
                     yield ids.append_column("place", pa.array(places))
                     place += len(ids)
 
     keys = ["group", "id"] if made.grouped else ["id"]
-    table = runs.read(spark, made.folder).select("part", "place", "ids").mapInArrow(unpack, schema)
-    # One task needs no shuffle, nor the sample by which ranges are found.
-    spread = table.repartitionByRange(parts, *keys) if parts > 1 else table.coalesce(1)
+    stored = runs.read(spark, made.folder).select("_metadata.file_name", "ids")
+    table = stored.mapInArrow(unpack, schema)
+    # One task needs no sample by which ranges are found.
+    spread = table.repartitionByRange(parts, *keys) if parts > 1 else table.repartition(1)
     return spread.sortWithinPartitions(*keys, "hash")
 
 

@@ -23,8 +23,9 @@ __all__ = ["Pack", "schema", "seen_by_tasks", "write"]
 # Makes of a partition the values of rows, by column.
 Pack = Callable[[Iterable[pa.RecordBatch]], Iterator[Mapping[str, Any]]]
 _NUMBERS = {"part": IntegerType(), "place": IntegerType()}
-# A dictionary of the values would be a copy, and be thrown away. With the first version of the
-# format and uncompressed they lie in the file as they are: see ember.similarity.node.
+# A dictionary of the values would be a copy, and be thrown away; statistics would be several. With
+# the first version of the format and uncompressed they lie in the file as they are: see
+# ember.similarity.node.
 _BY_SPARK = {
     "compression": "none",
     "parquet.enable.dictionary": "false",
@@ -64,8 +65,8 @@ def write(
     Returns of each row the URI of its file, the partition that it is made of (`part`), its place
     among that partition's rows (`place`) and the columns `names`; sorted by part and place.
 
-    Raises RuntimeError where two rows have one part and place, as after a task that was committed
-    twice.
+    Raises RuntimeError where Spark has written two rows of one part and place, as after a task that
+    was committed twice.
     """
     spark = table.sparkSession
     folder = Storage(spark).qualify(folder)
@@ -85,25 +86,32 @@ def _write_in_tasks(
     *,
     one_each: bool,
 ) -> list[tuple[Any, ...]]:
-    """`names` of each row, and its file's name. Vectors go through the JVM at a third of this."""
+    """`names` of each row, and its file's name. Spark writes vectors at a third of the speed."""
     storage = Storage(table.sparkSession)
     storage.delete(folder)
     storage.make_folder(folder)
     path, unique = folder.removeprefix("file:"), uuid4().hex  # a node tells files by their names
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        context = TaskContext.get()
+        attempt = context.taskAttemptId() if context else 0
         rows = _rows(pack, schema, batches)
         for some in ([row] for row in rows) if one_each else [list(rows)]:
             if some:
                 stored = pa.Table.from_batches(some)
                 part, place = (stored[each][0].as_py() for each in _NUMBERS)
-                name = f"{part:05}-{place:05}-{unique}.parquet"
+                name = f"{part:05}-{place:05}-{attempt}-{unique}.parquet"
                 pq.write_table(stored, f"{path}/{name}", **_BY_ARROW)
                 files = pa.array([name] * len(stored))
                 yield from stored.select(names).append_column("file", files).to_batches()
 
     told = StructType([schema[name] for name in names]).add("file", StringType())
-    return [tuple(row) for row in table.mapInArrow(run, told).collect()]
+    found = [tuple(row) for row in table.mapInArrow(run, told).collect()]
+    written = {name for *_, name in found}
+    for file in storage.files(folder):
+        if storage.name(file) not in written:  # of an attempt that failed
+            storage.delete(file)
+    return found
 
 
 def _write_by_spark(
@@ -136,10 +144,10 @@ def _rows(
     context = TaskContext.get()
     part = context.partitionId() if context else 0
     types = to_arrow_schema(schema)
-    for place, values in enumerate(pack(batches)):
-        columns = []
+    for place, packed in enumerate(pack(batches)):
+        columns, values = [], {"part": part, "place": place, **packed}
         for each in types:
-            value = {"part": part, "place": place, **values}[each.name]
+            value = values[each.name]
             if isinstance(value, pa.Buffer):
                 ends = pa.py_buffer(np.array([0, value.size], np.int32))
                 columns.append(pa.Array.from_buffers(pa.binary(), 1, [None, ends, value]))

@@ -1,4 +1,4 @@
-"""Blocks on a node: prepared once from what Spark wrote, then memory-mapped by every worker.
+"""Blocks on a node: prepared once from what was packed, then memory-mapped by every worker.
 
 A packed block is a row of a Parquet file: `ids`, the id column as an Arrow IPC stream, `groups`,
 the same of the groups where there are any, and `places`, int64, where its vectors are in the runs.
