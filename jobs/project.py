@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from ember import job, tables
 from ember.compare import projection
@@ -32,9 +33,10 @@ def project(run: Run[ProjectConfig]) -> None:
         with run.phase("project"):
             output.write(projection.projected(work.table, fitted, embedding))
             count = output.count()
-            if rejected := work.table.count() - count:
-                bad = projection.rejected_rows(work.table, fitted, config.input.id, embedding)
-                output.refuse_rejected(bad, rejected, count + rejected, ceiling)
+            rejected = work.table.count() - count
+            key = config.input.id
+            bad = partial(projection.rejected_rows, work.table, fitted, key, embedding)
+            output.refuse_rejected(bad, rejected, count + rejected, ceiling)
         if config.projection is None:
             projection.save_projection(spark, fitted, folder, target)
         output.publish(

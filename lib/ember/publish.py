@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -201,17 +201,24 @@ class Output:
         )
 
     def refuse_rejected(
-        self, bad: DataFrame, rejected: int, total: int, max_failed_fraction: float, side: str = ""
+        self,
+        bad: Callable[[], DataFrame],
+        rejected: int,
+        total: int,
+        max_failed_fraction: float,
+        side: str = "",
     ) -> None:
         """Keep the rows (id, reason) that were left out of the table beside the output.
 
-        rejected, total: how many they are, at least one, of how many. side: which of several tables
-        they are of.
+        bad: makes the table of them, which takes time, where there are any.
+        rejected, total: how many they are, of how many. side: which of several tables they are of.
         Raises TooManyFailures, and gives up what is staged, when they are more than
         `max_failed_fraction` of all.
         """
+        if not rejected:
+            return
         folder = f"{self.rejected}/{side}" if side else self.rejected
-        bad.write.mode("overwrite").parquet(folder)
+        bad().write.mode("overwrite").parquet(folder)
         if rejected > max_failed_fraction * total:
             self._storage.delete(self._staging)
             of_side = f" of the {side} table" if side else ""

@@ -12,6 +12,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 from pyspark import SparkFiles
@@ -152,9 +153,8 @@ def refuse_rejected(
     Raises TooManyFailures when they are more than `max_failed_fraction` of a table's rows.
     """
     for name, packed in compared.sides().items():
-        if bad := packed.rejected:
-            rows, total = packed.rejected_rows(spark), packed.rows + bad
-            output.refuse_rejected(rows, bad, total, max_failed_fraction, name)
+        bad, total = partial(packed.rejected_rows, spark), packed.rows + packed.rejected
+        output.refuse_rejected(bad, packed.rejected, total, max_failed_fraction, name)
 
 
 def scratch_folder() -> str:

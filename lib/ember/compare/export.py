@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,8 @@ def stage_index(
         raise InvalidInput("the table has no vectors to make an index of")
     vectors, size = TableVectors.of(spark, made, dimension), runs.block_rows(dimension)
     packed = blocks.pack(spark, made, vectors, f"{output.scratch}/blocks", size)
-    if bad := packed.rejected:
-        total = packed.rows + bad
-        output.refuse_rejected(packed.rejected_rows(spark), bad, total, max_failed_fraction)
+    bad, total = partial(packed.rejected_rows, spark), packed.rows + packed.rejected
+    output.refuse_rejected(bad, packed.rejected, total, max_failed_fraction)
     with tempfile.TemporaryDirectory(prefix="ember-faiss-") as folder:
         _write(spark, packed, metric, Path(folder))
         for name in ("index.faiss", "ids.parquet"):

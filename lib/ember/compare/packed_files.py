@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -70,87 +71,75 @@ def write(
     """
     spark = table.sparkSession
     folder = Storage(spark).qualify(folder)
-    how = _write_in_tasks if seen_by_tasks(spark, folder) else _write_by_spark
-    found = sorted(how(table, pack, schema, folder, [*_NUMBERS, *names], one_each=one_each))
+    writer = _Writer(pack, schema, folder, [*_NUMBERS, *names], one_each)
+    found = writer.by_tasks(table) if seen_by_tasks(spark, folder) else writer.by_spark(table)
     if len({row[:2] for row in found}) < len(found):
         raise RuntimeError(f"a task has left its rows twice in {folder}; run the job again")
-    return [(f"{folder}/{name}", *values) for *values, name in found]
+    return [(f"{folder}/{name}", *values) for *values, name in sorted(found)]
 
 
-def _write_in_tasks(
-    table: DataFrame,
-    pack: Pack,
-    schema: StructType,
-    folder: str,
-    names: Sequence[str],
-    *,
-    one_each: bool,
-) -> list[tuple[Any, ...]]:
-    """`names` of each row, and its file's name. Spark writes vectors at a third of the speed."""
-    storage = Storage(table.sparkSession)
-    storage.delete(folder)
-    storage.make_folder(folder)
-    path, unique = folder.removeprefix("file:"), uuid4().hex  # a node tells files by their names
+@dataclass(frozen=True)
+class _Writer:
+    """What `write` was told. Both ways return the columns `names` of each row, and its file."""
 
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    pack: Pack
+    schema: StructType
+    folder: str
+    names: Sequence[str]
+    one_each: bool
+
+    def by_tasks(self, table: DataFrame) -> list[tuple[Any, ...]]:
+        """Where tasks see the folder. Spark writes vectors at a third of the speed."""
+        storage = Storage(table.sparkSession)
+        storage.delete(self.folder)
+        storage.make_folder(self.folder)
+        unique = uuid4().hex  # a node tells files by their names
+
+        def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            context = TaskContext.get()
+            attempt = context.taskAttemptId() if context else 0
+            rows = self.rows(batches)
+            for some in ([row] for row in rows) if self.one_each else [list(rows)]:
+                if some:
+                    stored = pa.Table.from_batches(some)
+                    part, place = (stored[each][0].as_py() for each in _NUMBERS)
+                    name = f"{part:05}-{place:05}-{attempt}-{unique}.parquet"
+                    path = f"{self.folder.removeprefix('file:')}/{name}"
+                    pq.write_table(stored, path, **_BY_ARROW)
+                    files = pa.array([name] * len(stored))
+                    yield from stored.select(self.names).append_column("file", files).to_batches()
+
+        told = StructType([self.schema[name] for name in self.names]).add("file", StringType())
+        found = [tuple(row) for row in table.mapInArrow(run, told).collect()]
+        written = {name for *_, name in found}
+        for file in storage.files(self.folder):
+            if storage.name(file) not in written:  # of an attempt that failed
+                storage.delete(file)
+        return found
+
+    def by_spark(self, table: DataFrame) -> list[tuple[Any, ...]]:
+        """Where only Spark can reach the folder."""
+        packed = table.mapInArrow(self.rows, self.schema)
+        writer = packed.write.mode("overwrite").options(**_BY_SPARK)
+        writer.option("maxRecordsPerFile", str(int(self.one_each))).parquet(self.folder)
+        # The schema is given, so that no job has to find it.
+        stored = table.sparkSession.read.schema(self.schema).parquet(self.folder)
+        rows = stored.select(*self.names, F.input_file_name()).collect()
+        # Of the file's URI, which is encoded, only the name, which has nothing to encode.
+        return [(*values, file.rpartition("/")[2]) for *values, file in rows]
+
+    def rows(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Batches of one row, numbered; buffers become binary values without a copy."""
         context = TaskContext.get()
-        attempt = context.taskAttemptId() if context else 0
-        rows = _rows(pack, schema, batches)
-        for some in ([row] for row in rows) if one_each else [list(rows)]:
-            if some:
-                stored = pa.Table.from_batches(some)
-                part, place = (stored[each][0].as_py() for each in _NUMBERS)
-                name = f"{part:05}-{place:05}-{attempt}-{unique}.parquet"
-                pq.write_table(stored, f"{path}/{name}", **_BY_ARROW)
-                files = pa.array([name] * len(stored))
-                yield from stored.select(names).append_column("file", files).to_batches()
-
-    told = StructType([schema[name] for name in names]).add("file", StringType())
-    found = [tuple(row) for row in table.mapInArrow(run, told).collect()]
-    written = {name for *_, name in found}
-    for file in storage.files(folder):
-        if storage.name(file) not in written:  # of an attempt that failed
-            storage.delete(file)
-    return found
-
-
-def _write_by_spark(
-    table: DataFrame,
-    pack: Pack,
-    schema: StructType,
-    folder: str,
-    names: Sequence[str],
-    *,
-    one_each: bool,
-) -> list[tuple[Any, ...]]:
-    """The same where only Spark can reach the folder."""
-
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return _rows(pack, schema, batches)
-
-    writer = table.mapInArrow(run, schema).write.mode("overwrite").options(**_BY_SPARK)
-    writer.option("maxRecordsPerFile", str(int(one_each))).parquet(folder)
-    # The schema is given, so that no job has to find it.
-    stored = table.sparkSession.read.schema(schema).parquet(folder)
-    rows = stored.select(*names, F.input_file_name()).collect()
-    # Of the file's URI, which is encoded, only the name, which has nothing to encode.
-    return [(*values, file.rpartition("/")[2]) for *values, file in rows]
-
-
-def _rows(
-    pack: Pack, schema: StructType, batches: Iterable[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
-    """Batches of one row, numbered; buffers become binary values without a copy."""
-    context = TaskContext.get()
-    part = context.partitionId() if context else 0
-    types = to_arrow_schema(schema)
-    for place, packed in enumerate(pack(batches)):
-        columns, values = [], {"part": part, "place": place, **packed}
-        for each in types:
-            value = values[each.name]
-            if isinstance(value, pa.Buffer):
-                ends = pa.py_buffer(np.array([0, value.size], np.int32))
-                columns.append(pa.Array.from_buffers(pa.binary(), 1, [None, ends, value]))
-            else:
-                columns.append(pa.array([value], each.type))
-        yield pa.RecordBatch.from_arrays(columns, schema=types)
+        part = context.partitionId() if context else 0
+        types = to_arrow_schema(self.schema)
+        for place, packed in enumerate(self.pack(batches)):
+            columns, values = [], {"part": part, "place": place, **packed}
+            for each in types:
+                value = values[each.name]
+                if isinstance(value, pa.Buffer):
+                    ends = pa.py_buffer(np.array([0, value.size], np.int32))
+                    columns.append(pa.Array.from_buffers(pa.binary(), 1, [None, ends, value]))
+                else:
+                    columns.append(pa.array([value], each.type))
+            yield pa.RecordBatch.from_arrays(columns, schema=types)

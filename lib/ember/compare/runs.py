@@ -69,14 +69,12 @@ _RUN = packed_files.schema(
 class Run:
     """What a file of runs holds.
 
-    part, place: of the table, by which runs are ordered. length: of its vectors; negative where
-    there are none. rows: usable vectors. rejected: rows set aside. ungrouped: rows that belong to
-    no group. lengths: how many vectors of each length it stands for, usable or not, as JSON.
+    length: of its vectors; negative where there are none. rows: usable vectors. rejected: rows set
+    aside. ungrouped: rows that belong to no group. lengths: how many vectors of each length it
+    stands for, usable or not, as JSON.
     """
 
     file: str
-    part: int
-    place: int
     length: int
     rows: int
     rejected: int
@@ -134,7 +132,7 @@ def write(rows: DataFrame, metric: str, folder: str) -> Runs:
     names = ("length", "rows", "rejected_rows", "ungrouped", "lengths")
     pack = _packer(metric, BLOCK_BYTES)
     found = packed_files.write(rows, pack, _RUN, folder, names, one_each=True)
-    runs = tuple(Run(*row) for row in found)
+    runs = tuple(Run(file, *values) for file, _, _, *values in found)
     return Runs(folder, rows.schema["id"].dataType, "group" in rows.columns, runs)
 
 
