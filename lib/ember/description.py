@@ -18,6 +18,7 @@ from ember import embedding, gpu, models, prompts, tables
 from ember.config import parse
 from ember.embedding import Reports
 from ember.engine import worker
+from ember.engine.garbage import spare_modules
 from ember.engine.generation import Description, ask_slot
 from ember.engine.spec import Generation, Modality, ModelSpec, Sampling
 from ember.engine.stats import TaskStats
@@ -233,5 +234,6 @@ def _runner(
         context = TaskContext.get()
         if reports is not None and context is not None and stats.rows:
             reports.add(stats.report(context.partitionId(), worker.record(spec, paths=paths)))
+        spare_modules()
 
     return run

@@ -24,6 +24,7 @@ from pyspark.sql.types import (
 from ember import gpu, models
 from ember.config import parse
 from ember.engine import worker
+from ember.engine.garbage import spare_modules
 from ember.engine.results import Embedding, Result
 from ember.engine.spec import Modality, ModelSpec
 from ember.engine.stats import TaskStats
@@ -196,5 +197,6 @@ def _runner(
         context = TaskContext.get()
         if reports is not None and context is not None and stats.rows:
             reports.add(stats.report(context.partitionId(), worker.record(spec, paths=paths)))
+        spare_modules()
 
     return run

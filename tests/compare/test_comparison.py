@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import shutil
+import sys
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -14,7 +17,7 @@ from pyspark.sql import functions as F
 
 import ember
 from corpora import write
-from ember.compare import blocks, packed_files, packing, runs, search
+from ember.compare import blocks, blockwise, packed_files, packing, runs, search
 from ember.errors import InvalidInput
 from ember.settings.comparison import ComparisonLimits
 from ember.similarity.vectors import NULL
@@ -240,6 +243,25 @@ def test_nodes_read_the_files_in_place_or_get_copies(spark, tmp_path, monkeypatc
     assert {key: [n for n, *_ in ours[key]] for key in ours} == {
         key: [n for _, n in expected[key]] for key in expected
     }
+
+
+def test_workers_spare_what_they_have_loaded_from_collection(spark):
+    def body(task):
+        yield pa.RecordBatch.from_pydict({"pid": [os.getpid()]})
+
+    def tell(batches):
+        for _ in batches:
+            loaded = vars(sys.modules["pyspark.worker"])
+            walked = any(each is loaded for each in gc.get_objects())
+            yield pa.RecordBatch.from_pydict({"pid": [os.getpid()], "walked": [walked]})
+
+    tasks = [(number, None) for number in range(8)]
+    worked = {row.pid for row in blockwise.frame(spark, tasks, body, "pid long").collect()}
+    # Many tasks, so that each worker gets some.
+    told = spark.range(0, 64, 1, 64).mapInArrow(tell, "pid long, walked boolean").collect()
+    walked = {row.pid: row.walked for row in told if row.pid in worked}
+    assert walked
+    assert not any(walked.values())
 
 
 def test_what_is_no_table_of_embeddings_is_refused(spark, tmp_path):

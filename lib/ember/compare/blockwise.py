@@ -16,6 +16,7 @@ from pyspark.sql.types import StructType
 from ember import progress
 from ember.accounting import Account
 from ember.compare.resumable import TaskOutput
+from ember.engine.garbage import spare_modules
 from ember.engine.stats import TaskStats
 
 __all__ = ["Written", "batches", "cores", "divided", "frame", "write"]
@@ -60,6 +61,7 @@ def frame(
             yield batch
         if reports is not None:
             reports.add(stats.report(number, None))
+        spare_modules()
 
     count = len(tasks)
     return spark.range(0, count, 1, max(1, count)).mapInArrow(run, schema)
