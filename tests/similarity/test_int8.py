@@ -155,4 +155,5 @@ def test_beside_one_very_long_row_another_precision_is_chosen():
     tenth = np.sort(brute_force(rows, rows, "inner_product"), axis=1)[:, -10].astype(np.float64)
     everything = [np.arange(len(rows))]
     (plan,) = choose(block, block, tenth, everything, "cpu", threads=1)
-    assert plan.filter.precision == "float32"
+    # float32, or bfloat16 where the processor has products of it.
+    assert plan.filter.precision != "int8"
