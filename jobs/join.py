@@ -37,6 +37,7 @@ def run_join(run: Run[JoinConfig]) -> None:
                 right,
                 config.metric,
                 output.shared,
+                fitter=join.basis_fitter(config.metric, config.threshold),
                 limits=config.limits,
             )
             comparison.refuse_rejected(spark, compared, output, config.limits.max_failed_fraction)

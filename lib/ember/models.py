@@ -34,9 +34,10 @@ from ember.engine.spec import (
     hash_files,
 )
 from ember.errors import InvalidConfig, InvalidInput
+from ember.session import is_local
 from ember.settings.embedding import ModelConfig
 
-__all__ = ["ModelFiles", "distribute", "is_local", "keras_file", "resolve"]
+__all__ = ["ModelFiles", "distribute", "keras_file", "resolve"]
 
 _log = logging.getLogger(__name__)
 _RUNTIMES: dict[Family, tuple[Runtime, ...]] = {
@@ -279,12 +280,6 @@ class ModelFiles:
             return self.spec
         root = Path(SparkFiles.get(self.archive))
         return self.spec.at(str(root / Path(self.spec.path).name))
-
-
-def is_local(spark: SparkSession) -> bool:
-    """Do tasks run on the driver's machine, in its process?"""
-    master = spark.sparkContext.master or ""
-    return master.startswith("local") and not master.startswith("local-cluster")
 
 
 def distribute(spark: SparkSession, spec: ModelSpec) -> ModelFiles:

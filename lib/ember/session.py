@@ -11,7 +11,11 @@ from pathlib import Path
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-__all__ = ["local_settings", "spark_session"]
+__all__ = ["is_local", "local_settings", "spark_session"]
+
+# Spark hands rows to Python value by value; Arrow's check of each place takes longer than that. And
+# G1, which spares a server pauses, takes more of few cores than a job gains.
+_JAVA = "-Darrow.enable_unsafe_memory_access=true -XX:+UseParallelGC"
 
 
 @contextmanager
@@ -50,6 +54,12 @@ def _master(submitted: bool, settings: dict[str, str]) -> str:
     return settings.get("spark.master", "")
 
 
+def is_local(spark: SparkSession) -> bool:
+    """Do tasks run on the driver's machine, in its process?"""
+    master = spark.sparkContext.master or ""
+    return master.startswith("local") and not master.startswith("local-cluster")
+
+
 def local_settings(defaults: dict[str, str]) -> dict[str, str]:
     """Settings for a session on this machine, less those that `defaults` has.
 
@@ -65,6 +75,7 @@ def local_settings(defaults: dict[str, str]) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
         # With few cores the default of 200 shuffle partitions is mostly overhead.
         "spark.sql.shuffle.partitions": str(4 * (os.cpu_count() or 1)),
+        "spark.driver.extraJavaOptions": _JAVA,
     }
     return {key: value for key, value in settings.items() if key not in defaults}
 

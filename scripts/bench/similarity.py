@@ -39,9 +39,9 @@ from measure import Measured, formatted, machine, measure
 from similarity_kernel import enlarge
 
 from ember.compare.runs import block_rows
-from ember.similarity import fit_basis, plan, prepare, threshold_pairs, top_k
+from ember.similarity import fit_basis, join_basis, plan, prepare, threshold_pairs, top_k
 from ember.similarity.block import Block
-from ember.similarity.projection import Basis
+from ember.similarity.projection import SAMPLE_ROWS, Basis
 
 SESSION = """
 import importlib, json, sys
@@ -123,7 +123,11 @@ def _alone(
     """Seconds to make blocks of two matrices, seconds to compare them, and rows of the result."""
     plan.measure(corpus.shape[1], "cpu")
     start = time.perf_counter()
-    basis = fit_basis(corpus, "cosine")
+    if compare is _join:
+        sample = corpus[:: -(-len(corpus) // SAMPLE_ROWS)]
+        basis = join_basis(sample, "cosine", THRESHOLD)
+    else:
+        basis = fit_basis(corpus, "cosine")
     left, right = _blocks(queries, basis), _blocks(corpus, basis)
     made = time.perf_counter()
     found = compare(left, right)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from pyspark import SparkFiles
 from pyspark.sql import functions as F
+from pyspark.sql.types import BinaryType, LongType
 
 import ember
 from corpora import write
@@ -243,6 +244,27 @@ def test_nodes_read_the_files_in_place_or_get_copies(spark, tmp_path, monkeypatc
     assert {key: [n for n, *_ in ours[key]] for key in ours} == {
         key: [n for _, n in expected[key]] for key in expected
     }
+
+
+def test_files_of_a_failed_attempt_are_removed(spark, tmp_path):
+    def pack(batches):
+        parts = [np.full((2, 3), 1, np.float32), np.full((1, 3), 2, np.float32)]
+        for name in ("0.parquet", "0.npy"):  # of another attempt
+            (tmp_path / "packed" / name).write_text("cut off")
+        for _ in batches:
+            yield {"rows": 3, "matrix": parts}
+
+    schema = packed_files.schema(rows=LongType(), matrix=BinaryType())
+    folder = f"file:{tmp_path}/packed"
+    ((file, part, place, rows),) = packed_files.write(
+        spark.range(0, 1, 1, 1), pack, schema, folder, ["rows"], one_each=True
+    )
+    assert (part, place, rows) == (0, 0, 3)
+    path = file.removeprefix("file:")
+    matrix = packed_files.matrix_file(path)
+    assert np.load(matrix).tolist() == [[1.0] * 3, [1.0] * 3, [2.0] * 3]
+    left = {str(each) for each in (tmp_path / "packed").iterdir() if each.name[0] != "."}
+    assert left == {path, matrix}
 
 
 def test_workers_spare_what_they_have_loaded_from_collection(spark):

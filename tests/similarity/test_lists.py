@@ -18,7 +18,8 @@ METRICS = ["cosine", "inner_product", "euclidean"]
 
 
 def shelf(folder, matrix, metric, size):
-    """A table in packed blocks and runs, as Spark writes them: the vectors in another order."""
+    """A table in packed blocks and runs, as Spark and as tasks write them: the vectors in another
+    order."""
     count, dimension = matrix.shape
     places = np.random.default_rng(0).permutation(count)  # of each row in the runs
     lying = np.empty_like(matrix)
@@ -38,6 +39,8 @@ def shelf(folder, matrix, metric, size):
         stored(folder / f"run{place}.parquet", {"matrix": [part.tobytes()]})
         for place, part in enumerate(np.split(lying, starts[1:]))
     ]
+    runs[1] = str(folder / "run1.npy")
+    np.save(runs[1], lying[starts[1] : starts[2]])
     vectors = RunFiles(runs, starts, count, dimension)
     blocks = [(file, row) for row in range(len(firsts))]
     return Shelf(blocks, firsts, vectors, fit_basis(matrix, metric), str(folder / "cache"), 1)

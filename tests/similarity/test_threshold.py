@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ember.similarity import METRICS, count_by_score, fit_basis, prepare, threshold_pairs
+from ember.similarity import (
+    METRICS,
+    count_by_score,
+    fit_basis,
+    join_basis,
+    prepare,
+    threshold_pairs,
+)
 from ember.similarity.pack import Filter
-from ember.similarity.plan import Plan
+from ember.similarity.plan import Costs, Plan
 from similarity.cases import (
     KINDS,
     PRECISIONS,
@@ -92,6 +99,29 @@ def test_planned_join_over_many_tiles_equals_brute_force():
     assert len(found) > 1000
     differing = set(found) ^ set(zip(*(x.tolist() for x in np.nonzero(expected)), strict=True))
     assert all(abs(scores[i] @ scores[j] - 0.8) < 1e-7 for i, j in differing)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_a_basis_for_a_threshold_is_no_wider_than_it_asks_for(monkeypatch, metric):
+    costs = Costs({"float32": 0.4}, {"float32": 0.02}, 20.0)
+    monkeypatch.setattr("ember.similarity.plan.measure", lambda dimension, device: costs)
+    rows = spectrum(np.random.default_rng(7), 2200, 200)
+    some = brute_force(rows[:100], rows[100:], metric)
+    threshold = float(some.min() if metric == "euclidean" else some.max())
+    full, narrow = fit_basis(rows, metric), join_basis(rows, metric, threshold, threads=1)
+    assert len(full.pivots) > len(narrow.pivots) == 0
+    assert narrow.widths == full.widths[: len(narrow.widths)]
+    assert narrow.widths[-1] < full.widths[-1]
+    blocks = [prepare(rows, metric, basis) for basis in (full, narrow)]
+    expected, found = (join(block, block, threshold, triangle=True) for block in blocks)
+    assert expected
+    assert found == expected
+
+
+def test_a_basis_for_a_join_of_few_rows_or_none():
+    for count in (0, 1, 9):
+        rows = random(np.random.default_rng(8), count, 40)
+        assert join_basis(rows, "cosine", 0.5).widths == fit_basis(rows, "cosine").widths
 
 
 def test_answers_do_not_depend_on_tiles_threads_or_plans(monkeypatch):

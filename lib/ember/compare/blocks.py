@@ -7,7 +7,7 @@ group lies in one block or in neighbouring ones. Only ids are sorted: a block sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -29,12 +29,14 @@ from pyspark.sql.types import (
 
 from ember.compare import packed_files, runs
 from ember.compare.runs import Runs
-from ember.similarity.arrays import Int64
+from ember.similarity.arrays import Float32, Int64
 from ember.similarity.node import RunFiles, Shelf, to_ipc
-from ember.similarity.projection import Basis, fit_basis
+from ember.similarity.projection import Basis
 
-__all__ = ["Packed", "TableVectors", "fit", "pack", "sampled"]
+__all__ = ["Fitter", "Packed", "TableVectors", "fit", "pack", "sampled"]
 
+# Makes a basis of a sample, (n, d), of the vectors.
+Fitter = Callable[[Float32], Basis]
 _SAMPLE_ROWS = 8192
 # Of ids to sort: with fewer, a task takes longer to start than to run.
 _ROWS_PER_TASK = 1 << 18
@@ -82,8 +84,20 @@ class TableVectors:
         _send(spark, self.files, self.local)
 
     def here(self) -> RunFiles:
-        """On a worker: this node's copy of the runs."""
-        return RunFiles(_here(self.files, self.local), self.firsts, self.rows, self.dimension)
+        """On a worker, or in local mode on the driver: this node's copy of the runs."""
+        files = _here(self.files, self.local)
+        if self.local:
+            files = [packed_files.matrix_file(file) for file in files]
+        return RunFiles(files, self.firsts, self.rows, self.dimension)
+
+    def run(self, spark: SparkSession, number: int) -> Float32:
+        """On the driver: (n, dimension) vectors of a run, without a copy for every node."""
+        if self.local:
+            matrix: Float32 = np.load(self.here().files[number], mmap_mode="r")
+            return matrix
+        stored = spark.read.parquet(self.files[number]).select(packed_files.MATRIX).toArrow()
+        matrix = stored[packed_files.MATRIX][0].as_buffer()
+        return np.frombuffer(matrix, np.float32).reshape(-1, self.dimension)
 
 
 @dataclass(frozen=True)
@@ -232,13 +246,13 @@ def _block(rows: pa.Table) -> Mapping[str, Any]:
     }
 
 
-def fit(spark: SparkSession, vectors: TableVectors, metric: str) -> bytes:
+def fit(spark: SparkSession, vectors: TableVectors, fitter: Fitter) -> bytes:
     """The basis that all blocks of a comparison share, fitted in a task; as `Basis.to_bytes`."""
     places = sampled(vectors.rows, min(vectors.rows, _SAMPLE_ROWS))
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for _ in batches:
-            basis = fit_basis(vectors.here().take(places), metric).to_bytes()
+            basis = fitter(vectors.here().take(places)).to_bytes()
             yield pa.RecordBatch.from_pydict({"basis": pa.array([basis], pa.binary())})
 
     return bytes(spark.range(0, 1, 1, 1).mapInArrow(run, "basis binary").collect()[0]["basis"])

@@ -126,8 +126,6 @@ def _write(spark: SparkSession, packed: Packed, metric: str, folder: Path) -> No
                 first += len(ids)
     vectors = packed.vectors
     with FlatIndexFile(f"{folder}/index.faiss", metric, packed.dimension, packed.rows) as index:
-        for file, first in zip(vectors.files, vectors.firsts, strict=True):
-            run = spark.read.parquet(file).select("matrix").toArrow()
-            matrix = np.frombuffer(run["matrix"][0].as_buffer(), np.float32)
-            rows = matrix.reshape(-1, packed.dimension)
+        for number, first in enumerate(vectors.firsts):
+            rows = vectors.run(spark, number)
             index.put(positions[first : first + len(rows)], rows)

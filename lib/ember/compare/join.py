@@ -13,13 +13,16 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, LongType, StructField, StructType
 
 from ember.compare import blockwise, comparison, packing
+from ember.compare.blocks import Fitter
 from ember.compare.blockwise import Written, cores
 from ember.compare.comparison import Comparison
 from ember.compare.resumable import TaskOutput
 from ember.embedding import task_resources
 from ember.errors import InvalidInput, TooManyPairs
+from ember.similarity.arrays import Float32
+from ember.similarity.projection import Basis
 
-__all__ = ["check_threshold", "pairs", "similarity_join", "write_pairs"]
+__all__ = ["basis_fitter", "check_threshold", "pairs", "similarity_join", "write_pairs"]
 
 # More than one, since some find many pairs.
 _TASKS_PER_CORE = 2
@@ -48,7 +51,21 @@ def similarity_join(
     check_threshold(threshold, metric)
     rows, others = comparison.sides(left, right, metric, id=id, embedding=embedding, within=within)
     where = folder or comparison.scratch_folder()
-    return pairs(left.sparkSession, packing.prepare(rows, others, metric, where), threshold)
+    fitter = basis_fitter(metric, threshold)
+    compared = packing.prepare(rows, others, metric, where, fitter=fitter)
+    return pairs(left.sparkSession, compared, threshold)
+
+
+def basis_fitter(metric: str, threshold: float) -> Fitter:
+    """For `packing.prepare`: a basis that suits joins at a threshold."""
+
+    def fit(sample: Float32) -> Basis:
+        from ember.similarity.threshold import join_basis
+
+        _, threads = task_resources()
+        return join_basis(sample, metric, threshold, threads=threads)
+
+    return fit
 
 
 def check_threshold(threshold: float, metric: str) -> None:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pyspark import TaskContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import DataType, IntegerType, StringType, StructField, StructType
 
-from ember.models import is_local
+from ember.session import is_local
 from ember.storage import Storage
 
-__all__ = ["Pack", "schema", "seen_by_tasks", "write"]
+__all__ = ["MATRIX", "Pack", "matrix_file", "schema", "seen_by_tasks", "write"]
 
-# Makes of a partition the values of rows, by column.
+# Makes of a partition the values of rows, by column. That of a column MATRIX is a matrix in parts,
+# float32 arrays (n, d).
 Pack = Callable[[Iterable[pa.RecordBatch]], Iterator[Mapping[str, Any]]]
+MATRIX = "matrix"
+_ENDING = ".parquet"
 _NUMBERS = {"part": IntegerType(), "place": IntegerType()}
 # A dictionary of the values would be a copy, and be thrown away; statistics would be several. With
 # the first version of the format and uncompressed they lie in the file as they are: see
@@ -50,6 +55,11 @@ def seen_by_tasks(spark: SparkSession, folder: str) -> bool:
     return is_local(spark) and Storage(spark).qualify(folder).startswith("file:")
 
 
+def matrix_file(file: str) -> str:
+    """Where tasks that write themselves put the matrix of a file's row, in numpy's format."""
+    return file.removesuffix(_ENDING) + ".npy"
+
+
 def write(
     table: DataFrame,
     pack: Pack,
@@ -61,7 +71,9 @@ def write(
 ) -> list[tuple[Any, ...]]:
     """Write what `pack` makes of a table's partitions as Parquet files, in place of what is there.
 
-    one_each: a file for each row; else one for each partition, with its rows in order.
+    one_each: a file for each row; else one for each partition, with its rows in order. A table with
+        a column MATRIX takes one each. Where all tasks see the folder, that column is null and the
+        matrix in `matrix_file`.
 
     Returns of each row the URI of its file, the partition that it is made of (`part`), its place
     among that partition's rows (`place`) and the columns `names`; sorted by part and place.
@@ -101,17 +113,19 @@ class _Writer:
             rows = self.rows(batches)
             for some in ([row] for row in rows) if self.one_each else [list(rows)]:
                 if some:
-                    stored = pa.Table.from_batches(some)
-                    part, place = (stored[each][0].as_py() for each in _NUMBERS)
-                    name = f"{part:05}-{place:05}-{attempt}-{unique}.parquet"
+                    part, place = (some[0][each] for each in _NUMBERS)
+                    name = f"{part:05}-{place:05}-{attempt}-{unique}{_ENDING}"
                     path = f"{self.folder.removeprefix('file:')}/{name}"
+                    if some[0].get(MATRIX):
+                        _write_matrix(some[0][MATRIX], matrix_file(path))
+                    stored = pa.Table.from_batches([self.batch({**r, MATRIX: None}) for r in some])
                     pq.write_table(stored, path, **_BY_ARROW)
                     files = pa.array([name] * len(stored))
                     yield from stored.select(self.names).append_column("file", files).to_batches()
 
         told = StructType([self.schema[name] for name in self.names]).add("file", StringType())
         found = [tuple(row) for row in table.mapInArrow(run, told).collect()]
-        written = {name for *_, name in found}
+        written = {each for *_, name in found for each in (name, matrix_file(name))}
         for file in storage.files(self.folder):
             if storage.name(file) not in written:  # of an attempt that failed
                 storage.delete(file)
@@ -119,8 +133,14 @@ class _Writer:
 
     def by_spark(self, table: DataFrame) -> list[tuple[Any, ...]]:
         """Where only Spark can reach the folder."""
-        packed = table.mapInArrow(self.rows, self.schema)
-        writer = packed.write.mode("overwrite").options(**_BY_SPARK)
+
+        def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for row in self.rows(batches):
+                parts = row.get(MATRIX)
+                matrix = pa.py_buffer(np.concatenate(parts)) if parts else None
+                yield self.batch({**row, MATRIX: matrix})
+
+        writer = table.mapInArrow(run, self.schema).write.mode("overwrite").options(**_BY_SPARK)
         writer.option("maxRecordsPerFile", str(int(self.one_each))).parquet(self.folder)
         # The schema is given, so that no job has to find it.
         stored = table.sparkSession.read.schema(self.schema).parquet(self.folder)
@@ -128,18 +148,31 @@ class _Writer:
         # Of the file's URI, which is encoded, only the name, which has nothing to encode.
         return [(*values, file.rpartition("/")[2]) for *values, file in rows]
 
-    def rows(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Batches of one row, numbered; buffers become binary values without a copy."""
+    def rows(self, batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+        """Values of the rows of a partition, numbered."""
         context = TaskContext.get()
         part = context.partitionId() if context else 0
-        types = to_arrow_schema(self.schema)
         for place, packed in enumerate(self.pack(batches)):
-            columns, values = [], {"part": part, "place": place, **packed}
-            for each in types:
-                value = values[each.name]
-                if isinstance(value, pa.Buffer):
-                    ends = pa.py_buffer(np.array([0, value.size], np.int32))
-                    columns.append(pa.Array.from_buffers(pa.binary(), 1, [None, ends, value]))
-                else:
-                    columns.append(pa.array([value], each.type))
-            yield pa.RecordBatch.from_arrays(columns, schema=types)
+            yield {"part": part, "place": place, **packed}
+
+    def batch(self, values: Mapping[str, Any]) -> pa.RecordBatch:
+        """A batch of one row; buffers become binary values without a copy."""
+        columns, types = [], to_arrow_schema(self.schema)
+        for each in types:
+            value = values[each.name]
+            if isinstance(value, pa.Buffer):
+                ends = pa.py_buffer(np.array([0, value.size], np.int32))
+                columns.append(pa.Array.from_buffers(pa.binary(), 1, [None, ends, value]))
+            else:
+                columns.append(pa.array([value], each.type))
+        return pa.RecordBatch.from_arrays(columns, schema=types)
+
+
+def _write_matrix(parts: Sequence[NDArray[Any]], path: str) -> None:
+    """The rows of some arrays as one matrix in numpy's format."""
+    rows, kind = sum(map(len, parts)), parts[0].dtype
+    header = {"descr": kind.str, "fortran_order": False, "shape": (rows, parts[0].shape[1])}
+    with Path(path).open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for part in parts:
+            stream.write(np.ascontiguousarray(part).data)

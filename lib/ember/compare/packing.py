@@ -11,11 +11,12 @@ from pyspark import inheritable_thread_target
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.compare import blocks, runs
-from ember.compare.blocks import TableVectors
+from ember.compare.blocks import Fitter, TableVectors
 from ember.compare.comparison import Comparison
 from ember.compare.runs import Runs
 from ember.errors import InvalidInput
 from ember.settings.comparison import ComparisonLimits
+from ember.similarity.projection import fit_basis
 from ember.storage import Storage
 
 __all__ = ["prepare"]
@@ -32,12 +33,14 @@ def prepare(
     folder: str,
     *,
     left_blocks: int = 1,
+    fitter: Fitter | None = None,
     limits: ComparisonLimits = _LIMITS,
 ) -> Comparison:
     """Pack tables (id, embedding), or (id, embedding, group), into blocks under `folder`.
 
     What an earlier attempt packed there is taken up. right: None compares the left table with
-    itself. left_blocks: pack the left table into at least so many blocks.
+    itself. left_blocks: pack the left table into at least so many blocks. fitter: makes the basis
+    on a worker; by default `fit_basis`.
 
     Raises InvalidInput when the vectors of the two have different lengths.
     """
@@ -45,7 +48,9 @@ def prepare(
     storage = Storage(spark)
     compared = Comparison.load(storage, folder)
     if compared is None:
-        compared = _pack(left, right, metric, folder, left_blocks=left_blocks, limits=limits)
+        fitter = fitter or partial(fit_basis, metric=metric)
+        how: dict[str, Any] = {"left_blocks": left_blocks, "fitter": fitter, "limits": limits}
+        compared = _pack(left, right, metric, folder, **how)
         compared.save(storage, folder)
     else:
         for packed in compared.sides().values():
@@ -61,6 +66,7 @@ def _pack(
     folder: str,
     *,
     left_blocks: int,
+    fitter: Fitter,
     limits: ComparisonLimits,
 ) -> Comparison:
     spark = left.sparkSession
@@ -85,7 +91,7 @@ def _pack(
         )
         for name in given
     }
-    basis = partial(blocks.fit, spark, vectors[last], metric)
+    basis = partial(blocks.fit, spark, vectors[last], fitter)
     packed = _at_once(spark, {**sorting, "basis": basis})
     for name in given:
         packed[name].send(spark)

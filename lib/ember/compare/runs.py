@@ -60,7 +60,7 @@ _RUN = packed_files.schema(
     ungrouped=LongType(),
     lengths=StringType(),
     ids=BinaryType(),
-    matrix=BinaryType(),
+    **{packed_files.MATRIX: BinaryType()},
     rejected=BinaryType(),
 )
 
@@ -164,11 +164,11 @@ def read(spark: SparkSession, folder: str) -> DataFrame:
     """Runs as a table: part, place, length, ids, matrix, rejected and what else `Run` has.
 
     ids: id, group where there are groups, and a hash of the vector, as an Arrow IPC stream.
-    matrix: float32 row by row. rejected: id, length and reason (null where it is the length), as an
-    Arrow IPC stream.
+    matrix: float32 row by row; null where it is beside the file (see `packed_files.write`).
+    rejected: id, length and reason (null where it is the length), as an Arrow IPC stream.
     """
     # The schema is given, so that no job has to find it.
-    return spark.read.schema(_RUN).parquet(folder)
+    return spark.read.schema(_RUN).option("pathGlobFilter", "*.parquet").parquet(folder)
 
 
 def _packer(metric: str, block_bytes: int) -> packed_files.Pack:
@@ -256,15 +256,15 @@ class _Filling:
             "ungrouped": self.ungrouped,
             "lengths": json.dumps(self.lengths),
             "ids": to_ipc(rows.slice(0, size)) if size else None,
-            "matrix": self._take_matrix(size) if size else None,
+            packed_files.MATRIX: self._take_matrix(size),
             "rejected": to_ipc(bad) if bad else None,
         }
         self.kept, self.rejected = rows.slice(size).to_batches(), []
         self.rows, self.ungrouped, self.lengths = self.rows - size, 0, Counter()
         return packed
 
-    def _take_matrix(self, size: int) -> pa.Buffer:
-        parts = []
+    def _take_matrix(self, size: int) -> list[Float32]:
+        parts: list[Float32] = []
         while size:
             matrix = self.matrices.popleft()
             if len(matrix) > size:
@@ -272,4 +272,4 @@ class _Filling:
                 matrix = matrix[:size]
             parts.append(matrix)
             size -= len(matrix)
-        return pa.py_buffer(np.concatenate(parts))
+        return parts

@@ -8,7 +8,7 @@ the last bit, is said in scores.py; why no pair is lost, in bounds.py.
 from ember.similarity.block import Block, prepare
 from ember.similarity.neighbours import Neighbours
 from ember.similarity.projection import METRICS, Basis, fit_basis
-from ember.similarity.threshold import Pairs, count_by_score, threshold_pairs
+from ember.similarity.threshold import Pairs, count_by_score, join_basis, threshold_pairs
 from ember.similarity.topk import search, top_k
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Pairs",
     "count_by_score",
     "fit_basis",
+    "join_basis",
     "prepare",
     "search",
     "threshold_pairs",

@@ -2,8 +2,9 @@
 
 A packed block is a row of a Parquet file: `ids`, the id column as an Arrow IPC stream, `groups`,
 the same of the groups where there are any, and `places`, int64, where its vectors are in the runs.
-A run is a Parquet file of one row, with `matrix`, float32 row by row. One process of a node
-prepares a block, into a folder that appears under its name by one rename; the others find it there.
+A run is a float32 matrix in numpy's format, or a Parquet file of one row, with `matrix`, the same
+row by row. One process of a node prepares a block, into a folder that appears under its name by one
+rename; the others find it there.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class RunFiles:
     def take(self, places: Int64) -> Float32:
         """(n, dimension) vectors at some places, (n,), in their order."""
         rows = np.empty((len(places), self.dimension), np.float32)
+        # As bytes, since in a Parquet file they need not lie at a multiple of four.
+        filled = rows.view(np.uint8)
         edges = np.array([*self.firsts, self.rows])
         owners = np.searchsorted(edges, places, side="right") - 1
         order = np.argsort(owners, kind="stable")
@@ -65,18 +68,22 @@ class RunFiles:
         # One run at a time: all of them may be more than a worker can map.
         for owner, mine in enumerate(np.split(order, ends)[:-1]):
             if len(mine):
-                size = 4 * self.dimension
-                count = int(edges[owner + 1] - edges[owner])
-                matrix = _stored_matrix(self.files[owner], count * size)
-                # As bytes, since they need not lie at a multiple of four in the file.
-                taken = np.take(matrix.reshape(-1, size), places[mine] - edges[owner], axis=0)
-                rows[mine] = taken.view(np.float32)
+                stored = self._stored(owner, int(edges[owner + 1] - edges[owner]))
+                wanted = places[mine] - edges[owner]
+                if mine[-1] - mine[0] + 1 == len(mine):  # rising, so they follow each other
+                    filling = filled[mine[0] : mine[-1] + 1]
+                    np.take(stored, wanted, axis=0, out=filling, mode="clip")  # else it is buffered
+                else:
+                    filled[mine] = np.take(stored, wanted, axis=0)
         return rows
 
-
-def _stored_matrix(file: str, size: int) -> NDArray[np.uint8]:
-    """The column `matrix` of a run, so many bytes, memory-mapped."""
-    return np.memmap(file, np.uint8, "r", _matrix_offset(file, size), (size,))
+    def _stored(self, run: int, count: int) -> NDArray[np.uint8]:
+        """(count, 4 dimension) bytes of a run's vectors, memory-mapped."""
+        file, size = self.files[run], 4 * self.dimension
+        if file.endswith(".npy"):
+            matrix: NDArray[np.uint8] = np.load(file, mmap_mode="r").view(np.uint8)
+            return matrix
+        return np.memmap(file, np.uint8, "r", _matrix_offset(file, count * size), (count, size))
 
 
 @lru_cache(maxsize=1 << 16)

@@ -82,7 +82,9 @@ class Basis:
         )  # fmt: skip
 
 
-def fit_basis(sample: NDArray[np.float32], metric: str, *, seed: int = 0) -> Basis:
+def fit_basis(
+    sample: NDArray[np.float32], metric: str, *, pivots: int = PIVOTS, seed: int = 0
+) -> Basis:
     """Fit a basis on a sample of rows.
 
     Principal directions are eigenvectors, in float64, of the second-moment matrix of at most
@@ -92,6 +94,7 @@ def fit_basis(sample: NDArray[np.float32], metric: str, *, seed: int = 0) -> Bas
         sample: (n, d) float32, finite; for cosine without zero rows. An empty sample gives the
             coordinate axes.
         metric: cosine, inner_product or euclidean.
+        pivots: how many, at most; a threshold join has no use for any.
         seed: for the choice of rows.
 
     Raises:
@@ -119,8 +122,8 @@ def fit_basis(sample: NDArray[np.float32], metric: str, *, seed: int = 0) -> Bas
     widths = tuple(w for w in LADDER if w <= WIDEST_SHARE * d) or (d,)
     directions = directions[:, : widths[-1]]
     rotated = (vectors @ directions).astype(np.float32)
-    pivots = _means(rotated, rotated[rng.permutation(len(rotated))[:PIVOTS]])
-    return _basis(metric, center, directions.astype(np.float32), widths, pivots)
+    means = _means(rotated, rotated[rng.permutation(len(rotated))[:pivots]])
+    return _basis(metric, center, directions.astype(np.float32), widths, means)
 
 
 def _means(rows: NDArray[np.float32], means: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ember.similarity.arrays import Float32, Float64, Int64
-from ember.similarity.block import Block, check_pair
+from ember.similarity.block import Block, check_pair, prepare
 from ember.similarity.plan import Plan, choose
+from ember.similarity.projection import Basis, fit_basis
 from ember.similarity.scores import (
     certain_value,
     filter_value,
@@ -39,6 +40,28 @@ class Pairs:
     left: Int64
     right: Int64
     score: Float32
+
+
+def join_basis(
+    sample: Float32, metric: str, threshold: float, *, threads: int | None = None
+) -> Basis:
+    """A basis for joins at a threshold: without pivots, its prefixes as wide as they may be of use.
+
+    Args:
+        sample: (n, d) float32, as `fit_basis` takes it.
+        metric: cosine, inner_product or euclidean.
+        threshold: score, or distance for Euclidean.
+        threads: default: OMP_NUM_THREADS, else all cores.
+
+    Raises:
+        ValueError: as `fit_basis` and `prepare` do.
+    """
+    basis = fit_basis(sample, metric, pivots=0)
+    block, threads = prepare(sample, metric, basis, threads=threads), threads or default_threads()
+    floor = np.full(len(block), filter_value(metric, goal(metric, threshold)))
+    (plan,) = choose(block, block, floor, [np.arange(len(block))], "cpu", threads=threads)
+    # Other rows than the sampled ones may be better served by wider prefixes than these.
+    return basis.truncate(2 * plan.filter.width) if plan.filter.width else basis
 
 
 def threshold_pairs(

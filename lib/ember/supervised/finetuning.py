@@ -25,6 +25,7 @@ from ember.learn.learner import Tuning
 from ember.learn.tuning_rows import SCHEMA
 from ember.learn.tuning_run import ROWS, Order, tune, tune_together
 from ember.models import ModelFiles
+from ember.session import is_local
 from ember.settings.supervised import FinetuneConfig
 from ember.supervised import examples
 from ember.supervised.publish_model import ModelOutput
@@ -205,7 +206,7 @@ def _together(
 ) -> dict[str, Any]:
     from pyspark.ml.torch.distributor import TorchDistributor
 
-    local = models.is_local(spark)
+    local = is_local(spark)
     threads = _threads(spark, processes)
 
     def run() -> dict[str, Any]:
@@ -223,7 +224,7 @@ def _together(
 def _threads(spark: SparkSession, processes: int) -> int:
     """Of each process: what the machine has, where all run on it; else the cores of a task."""
     context = spark.sparkContext
-    if models.is_local(spark):
+    if is_local(spark):
         return max(1, context.defaultParallelism // processes)
     return int(context.getConf().get("spark.task.cpus", "1") or 1)
 
