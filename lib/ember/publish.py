@@ -215,9 +215,12 @@ class Output:
         Raises TooManyFailures, and gives up what is staged, when they are more than
         `max_failed_fraction` of all.
         """
-        if not rejected:
-            return
         folder = f"{self.rejected}/{side}" if side else self.rejected
+        if not rejected:
+            self._storage.delete(folder)  # of an earlier run
+            if not self._storage.folders(self.rejected):
+                self._storage.delete(self.rejected)
+            return
         bad().write.mode("overwrite").parquet(folder)
         if rejected > max_failed_fraction * total:
             self._storage.delete(self._staging)

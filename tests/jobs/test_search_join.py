@@ -67,6 +67,9 @@ def test_join_writes_each_pair_and_keeps_the_rejected_rows_beside(run, tmp_path)
         ("i048", "null embedding"),
         ("i049", "null embedding"),
     ]
+    good = {**relaxed, "left__where": "embedding IS NOT NULL", "output__mode": "overwrite"}
+    assert run("join", **good, threshold=-1) == (0, "")
+    assert leftovers(out.parent) == ["out"]
 
 
 @pytest.mark.parametrize(

@@ -111,17 +111,12 @@ class _Writer:
             context = TaskContext.get()
             attempt = context.taskAttemptId() if context else 0
             rows = self.rows(batches)
-            for some in ([row] for row in rows) if self.one_each else [list(rows)]:
-                if some:
-                    part, place = (some[0][each] for each in _NUMBERS)
-                    name = f"{part:05}-{place:05}-{attempt}-{unique}{_ENDING}"
-                    path = f"{self.folder.removeprefix('file:')}/{name}"
-                    if some[0].get(MATRIX):
-                        _write_matrix(some[0][MATRIX], matrix_file(path))
-                    stored = pa.Table.from_batches([self.batch({**r, MATRIX: None}) for r in some])
-                    pq.write_table(stored, path, **_BY_ARROW)
-                    files = pa.array([name] * len(stored))
-                    yield from stored.select(self.names).append_column("file", files).to_batches()
+            for some in ([row] for row in rows) if self.one_each else filter(None, [list(rows)]):
+                part, place = (some[0][each] for each in _NUMBERS)
+                name = f"{part:05}-{place:05}-{attempt}-{unique}{_ENDING}"
+                stored = self.store(some, name)
+                files = pa.array([name] * len(stored))
+                yield from stored.select(self.names).append_column("file", files).to_batches()
 
         told = StructType([self.schema[name] for name in self.names]).add("file", StringType())
         found = [tuple(row) for row in table.mapInArrow(run, told).collect()]
@@ -130,6 +125,16 @@ class _Writer:
             if storage.name(file) not in written:  # of an attempt that failed
                 storage.delete(file)
         return found
+
+    def store(self, rows: Sequence[Mapping[str, Any]], name: str) -> pa.Table:
+        """In a task that sees the folder: write a file of some rows, and their matrix beside it."""
+        path = f"{self.folder.removeprefix('file:')}/{name}"
+        for row in rows:
+            if parts := row.get(MATRIX):
+                _write_matrix(parts, matrix_file(path))
+        stored = pa.Table.from_batches([self.batch({**row, MATRIX: None}) for row in rows])
+        pq.write_table(stored, path, **_BY_ARROW)
+        return stored
 
     def by_spark(self, table: DataFrame) -> list[tuple[Any, ...]]:
         """Where only Spark can reach the folder."""
