@@ -9,6 +9,8 @@ def test_only_what_the_user_left_open_is_filled_in():
     assert "spark.master" not in ours
     assert "spark.driver.memory" not in ours
     assert "spark.sql.shuffle.partitions" in ours
+    java = {"spark.driver.extraJavaOptions": "-Xss4m"}
+    assert local_settings({}).keys() - local_settings(java).keys() == java.keys()
 
 
 def test_a_session_that_is_there_is_used_and_left_alone(spark):

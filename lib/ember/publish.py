@@ -68,6 +68,8 @@ class Output:
         self.failures = self._storage.sibling(self.path, f"{name}.failures")
         self.rejected = self._storage.sibling(self.path, f"{name}.rejected")
         self._attempt = ""
+        # Of which tables this run keeps rejected rows; None where it looks for none.
+        self._sides: set[str] | None = None
 
     def check(self) -> None:
         """Raise InvalidInput when the mode does not allow a run here. Writes nothing."""
@@ -210,17 +212,18 @@ class Output:
     ) -> None:
         """Keep the rows (id, reason) that were left out of the table beside the output.
 
+        Those that an earlier run left out go when the output is published.
+
         bad: makes the table of them, which takes time, where there are any.
         rejected, total: how many they are, of how many. side: which of several tables they are of.
         Raises TooManyFailures, and gives up what is staged, when they are more than
         `max_failed_fraction` of all.
         """
-        folder = f"{self.rejected}/{side}" if side else self.rejected
+        self._sides = self._sides or set()
         if not rejected:
-            self._storage.delete(folder)  # of an earlier run
-            if not self._storage.folders(self.rejected):
-                self._storage.delete(self.rejected)
             return
+        self._sides.add(side)
+        folder = f"{self.rejected}/{side}" if side else self.rejected
         bad().write.mode("overwrite").parquet(folder)
         if rejected > max_failed_fraction * total:
             self._storage.delete(self._staging)
@@ -247,6 +250,10 @@ class Output:
         self._storage.publish(self._new, self.path)
         self._storage.delete(self._staging)
         self._storage.delete(self.failures)
+        if self._sides is not None and "" not in self._sides:
+            for folder in self._storage.folders(self.rejected) if self._sides else [self.rejected]:
+                if self._storage.name(folder) not in self._sides:
+                    self._storage.delete(folder)
 
     @property
     def _kept(self) -> str:

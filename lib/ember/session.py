@@ -13,9 +13,8 @@ from pyspark.sql import SparkSession
 
 __all__ = ["is_local", "local_settings", "spark_session"]
 
-# Spark hands rows to Python value by value; Arrow's check of each place takes longer than that. And
-# G1, which spares a server pauses, takes more of few cores than a job gains.
-_JAVA = "-Darrow.enable_unsafe_memory_access=true -XX:+UseParallelGC"
+# Spark hands rows to Python value by value; Arrow's check of each place takes longer than that.
+_UNCHECKED_ARROW = "-Darrow.enable_unsafe_memory_access=true"
 
 
 @contextmanager
@@ -75,7 +74,7 @@ def local_settings(defaults: dict[str, str]) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
         # With few cores the default of 200 shuffle partitions is mostly overhead.
         "spark.sql.shuffle.partitions": str(4 * (os.cpu_count() or 1)),
-        "spark.driver.extraJavaOptions": _JAVA,
+        "spark.driver.extraJavaOptions": _UNCHECKED_ARROW,
     }
     return {key: value for key, value in settings.items() if key not in defaults}
 

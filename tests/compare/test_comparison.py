@@ -21,6 +21,7 @@ from corpora import write
 from ember.compare import blocks, blockwise, packed_files, packing, runs, search
 from ember.errors import InvalidInput
 from ember.settings.comparison import ComparisonLimits
+from ember.similarity.node import RunFiles
 from ember.similarity.vectors import NULL
 
 DIMENSION = 12
@@ -265,6 +266,12 @@ def test_files_of_a_failed_attempt_are_removed(spark, tmp_path):
     assert np.load(matrix).tolist() == [[1.0] * 3, [1.0] * 3, [2.0] * 3]
     left = {str(each) for each in (tmp_path / "packed").iterdir() if each.name[0] != "."}
     assert left == {path, matrix}
+    taken = RunFiles([matrix], [0], 3, 3).take(np.array([2, 0]))
+    assert taken.tolist() == [[2.0] * 3, [1.0] * 3]
+    with pytest.raises(ValueError, match="not 4 x 12"):
+        RunFiles([matrix], [0], 4, 3).take(np.array([3]))
+    with pytest.raises(ValueError, match="a file for each row"):
+        packed_files.write(spark.range(1), pack, schema, folder, ["rows"])
 
 
 def test_workers_spare_what_they_have_loaded_from_collection(spark):

@@ -67,8 +67,23 @@ def test_join_writes_each_pair_and_keeps_the_rejected_rows_beside(run, tmp_path)
         ("i048", "null embedding"),
         ("i049", "null embedding"),
     ]
-    good = {**relaxed, "left__where": "embedding IS NOT NULL", "output__mode": "overwrite"}
-    assert run("join", **good, threshold=-1) == (0, "")
+
+
+def test_rejected_rows_stay_as_long_as_the_table_that_they_are_beside(run, tmp_path):
+    source = embeddings(tmp_path / "in.parquet", bad=2)
+    out = tmp_path / "work" / "out"
+    settings = {"output__path": out, "output__mode": "overwrite", "threshold": -1}
+    settings |= {"left__path": source, "left__id": "image_id", "limits__max_failed_fraction": 0.05}
+    good = {**settings, "left__where": "embedding IS NOT NULL"}
+    right = {"right__path": source, "right__id": "image_id"}
+
+    assert run("join", **settings, **right) == (0, "")
+    assert leftovers(tmp_path / "work" / "out.rejected") == ["left", "right"]
+    assert run("join", **good, **right, limits__max_pairs=10)[0] == 3
+    assert leftovers(tmp_path / "work" / "out.rejected") == ["left", "right"]
+    assert run("join", **good, **right) == (0, "")
+    assert leftovers(tmp_path / "work" / "out.rejected") == ["right"]
+    assert run("join", **good) == (0, "")
     assert leftovers(out.parent) == ["out"]
 
 

@@ -153,5 +153,7 @@ def test_what_cannot_be_searched_is_said():
         top_k(block, [block], 0)
     with pytest.raises(ValueError, match="one basis"):
         top_k(block, [prepare(rows, "inner_product")], 1)
+    with pytest.raises(ValueError, match="one basis"):
+        top_k(block, [prepare(rows, "cosine", fit_basis(rows, "cosine", pivots=0))], 1)
     with pytest.raises(ValueError, match="same queries"):
         Neighbours.empty(2, 3).merge(Neighbours.empty(2, 4))

@@ -42,8 +42,6 @@ _SAMPLE_ROWS = 8192
 _ROWS_PER_TASK = 1 << 18
 # A node reads the ids of all of them for each.
 _BLOCKS_PER_FILE = 64
-# One task opens them one after the other, in less time than a shuffle of their ids takes.
-_FEW_RUNS = 32
 _BLOCK = packed_files.schema(
     rows=LongType(),
     first_group=StringType(),
@@ -58,9 +56,9 @@ _BLOCK = packed_files.schema(
 class TableVectors:
     """The vectors of a table where they lie in its runs.
 
-    folder: of all the table's runs. files: URIs of those that hold its vectors. firsts: the place
-    of the first vector of each. local: every task sees the files under these paths; else Spark
-    sends a copy to each node.
+    folder: of all the table's runs. files: URIs of those that its vectors are in, or lie beside.
+    firsts: the place of the first vector of each. local: every task sees the files under these
+    paths; else Spark sends a copy to each node.
     """
 
     folder: str
@@ -206,11 +204,8 @@ def _ordered(spark: SparkSession, made: Runs, starts: Mapping[str, int], parts: 
     keys = ["group", "id"] if made.grouped else ["id"]
     stored = runs.read(spark, made.folder).select("_metadata.file_name", "ids")
     table = stored.mapInArrow(unpack, schema)
-    if parts > 1:
-        spread = table.repartitionByRange(parts, *keys)
-    else:  # one task needs no sample by which ranges are found
-        few = len(made.runs) <= _FEW_RUNS
-        spread = table.coalesce(1) if few else table.repartition(1)
+    # One task needs no sample by which ranges are found.
+    spread = table.repartitionByRange(parts, *keys) if parts > 1 else table.repartition(1)
     return spread.sortWithinPartitions(*keys, "hash")
 
 

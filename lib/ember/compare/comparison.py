@@ -31,7 +31,8 @@ from ember.storage import Storage
 
 __all__ = ["Comparison", "identity", "refuse_rejected", "scratch_folder", "sides"]
 
-_FILE = "packed.json"
+# The number is that of the format: what another version has packed is packed again.
+_FILE = "packed-2.json"
 
 
 @dataclass(frozen=True)

@@ -71,16 +71,18 @@ def write(
 ) -> list[tuple[Any, ...]]:
     """Write what `pack` makes of a table's partitions as Parquet files, in place of what is there.
 
-    one_each: a file for each row; else one for each partition, with its rows in order. A table with
-        a column MATRIX takes one each. Where all tasks see the folder, that column is null and the
-        matrix in `matrix_file`.
+    one_each: a file for each row; else one for each partition, with its rows in order. Needed where
+        there is a column MATRIX. If all tasks see the folder, that column is null, and the matrix
+        in `matrix_file`.
 
     Returns of each row the URI of its file, the partition that it is made of (`part`), its place
     among that partition's rows (`place`) and the columns `names`; sorted by part and place.
 
-    Raises RuntimeError where Spark has written two rows of one part and place, as after a task that
-    was committed twice.
+    Raises ValueError for matrices without `one_each`, RuntimeError where Spark has written two rows
+    of one part and place, as after a task that was committed twice.
     """
+    if MATRIX in schema.names and not one_each:
+        raise ValueError(f"a file for each row is needed where there is a column {MATRIX}")
     spark = table.sparkSession
     folder = Storage(spark).qualify(folder)
     writer = _Writer(pack, schema, folder, [*_NUMBERS, *names], one_each)

@@ -49,8 +49,9 @@ def prepare(
     compared = Comparison.load(storage, folder)
     if compared is None:
         fitter = fitter or partial(fit_basis, metric=metric)
-        how: dict[str, Any] = {"left_blocks": left_blocks, "fitter": fitter, "limits": limits}
-        compared = _pack(left, right, metric, folder, **how)
+        compared = _pack(
+            left, right, metric, folder, left_blocks=left_blocks, fitter=fitter, limits=limits
+        )
         compared.save(storage, folder)
     else:
         for packed in compared.sides().values():

@@ -1,4 +1,4 @@
-"""The first half of packing: vectors as they lie in the table, in files of one row each.
+"""The first half of packing: vectors as they lie in the table, in or beside files of one row each.
 
 One pass, without a shuffle: the vectors stay where Spark read them, and only their ids are sorted
 (ember.compare.blocks). A run holds vectors of one length, so that the lengths that a table mixes

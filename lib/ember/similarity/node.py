@@ -72,7 +72,8 @@ class RunFiles:
                 wanted = places[mine] - edges[owner]
                 if mine[-1] - mine[0] + 1 == len(mine):  # rising, so they follow each other
                     filling = filled[mine[0] : mine[-1] + 1]
-                    np.take(stored, wanted, axis=0, out=filling, mode="clip")  # else it is buffered
+                    # All of them are in the run; mode "raise" would go by way of a buffer.
+                    np.take(stored, wanted, axis=0, out=filling, mode="clip")
                 else:
                     filled[mine] = np.take(stored, wanted, axis=0)
         return rows
@@ -82,6 +83,8 @@ class RunFiles:
         file, size = self.files[run], 4 * self.dimension
         if file.endswith(".npy"):
             matrix: NDArray[np.uint8] = np.load(file, mmap_mode="r").view(np.uint8)
+            if matrix.shape != (count, size):
+                raise ValueError(f"{file} has {matrix.shape} bytes, not {count} x {size}")
             return matrix
         return np.memmap(file, np.uint8, "r", _matrix_offset(file, count * size), (count, size))
 

@@ -155,7 +155,7 @@ def _basis(
     directions = np.ascontiguousarray(directions)
     exact = directions.astype(np.float64)
     error = float(np.linalg.norm(exact.T @ exact - np.eye(exact.shape[1])))
-    key = zlib.crc32(
-        directions.tobytes(), zlib.crc32(center.tobytes(), zlib.crc32(metric.encode()))
-    )
-    return Basis(metric, center, directions, widths, np.ascontiguousarray(pivots), error, key)
+    pivots, key = np.ascontiguousarray(pivots), zlib.crc32(metric.encode())
+    for array in (center, directions, pivots):
+        key = zlib.crc32(array.tobytes(), key)
+    return Basis(metric, center, directions, widths, pivots, error, key)

@@ -56,8 +56,9 @@ def join_basis(
     Raises:
         ValueError: as `fit_basis` and `prepare` do.
     """
+    threads = threads or default_threads()
     basis = fit_basis(sample, metric, pivots=0)
-    block, threads = prepare(sample, metric, basis, threads=threads), threads or default_threads()
+    block = prepare(sample, metric, basis, threads=threads)
     floor = np.full(len(block), filter_value(metric, goal(metric, threshold)))
     (plan,) = choose(block, block, floor, [np.arange(len(block))], "cpu", threads=threads)
     # Other rows than the sampled ones may be better served by wider prefixes than these.
