@@ -82,7 +82,7 @@ class TableVectors:
         _send(spark, self.files, self.local)
 
     def here(self) -> RunFiles:
-        """On a worker, or in local mode on the driver: this node's copy of the runs."""
+        """On a worker: this node's copy of the runs."""
         files = _here(self.files, self.local)
         if self.local:
             files = [packed_files.matrix_file(file) for file in files]
@@ -91,7 +91,8 @@ class TableVectors:
     def run(self, spark: SparkSession, number: int) -> Float32:
         """On the driver: (n, dimension) vectors of a run, without a copy for every node."""
         if self.local:
-            matrix: Float32 = np.load(self.here().files[number], mmap_mode="r")
+            (file,) = _here([self.files[number]], local=True)
+            matrix: Float32 = np.load(packed_files.matrix_file(file), mmap_mode="r")
             return matrix
         stored = spark.read.parquet(self.files[number]).select(packed_files.MATRIX).toArrow()
         matrix = stored[packed_files.MATRIX][0].as_buffer()
