@@ -5,14 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from ember.engine import device, worker
 from tiny_models import tiny_bert, tiny_resnet, tiny_roberta
-
-# No test here may depend on how busy the machine is.
-settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any speed")
 
 
 @pytest.fixture(scope="session")
