@@ -250,7 +250,7 @@ class Output:
         self._storage.publish(self._new, self.path)
         self._storage.delete(self._staging)
         self._storage.delete(self.failures)
-        if self._sides is not None and "" not in self._sides:
+        if self._sides is not None:
             for folder in self._storage.folders(self.rejected) if self._sides else [self.rejected]:
                 if self._storage.name(folder) not in self._sides:
                     self._storage.delete(folder)

@@ -41,7 +41,7 @@ from similarity_kernel import enlarge
 from ember.compare.runs import block_rows
 from ember.similarity import fit_basis, join_basis, plan, prepare, threshold_pairs, top_k
 from ember.similarity.block import Block
-from ember.similarity.projection import SAMPLE_ROWS, Basis
+from ember.similarity.projection import Basis
 
 SESSION = """
 import importlib, json, sys
@@ -123,11 +123,8 @@ def _alone(
     """Seconds to make blocks of two matrices, seconds to compare them, and rows of the result."""
     plan.measure(corpus.shape[1], "cpu")
     start = time.perf_counter()
-    if compare is _join:
-        sample = corpus[:: -(-len(corpus) // SAMPLE_ROWS)]
-        basis = join_basis(sample, "cosine", THRESHOLD)
-    else:
-        basis = fit_basis(corpus, "cosine")
+    joins = compare is _join
+    basis = join_basis(corpus, "cosine", THRESHOLD) if joins else fit_basis(corpus, "cosine")
     left, right = _blocks(queries, basis), _blocks(corpus, basis)
     made = time.perf_counter()
     found = compare(left, right)

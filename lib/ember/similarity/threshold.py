@@ -16,8 +16,8 @@ import numpy as np
 
 from ember.similarity.arrays import Float32, Float64, Int64
 from ember.similarity.block import Block, check_pair, prepare
-from ember.similarity.plan import Plan, choose
-from ember.similarity.projection import Basis, fit_basis
+from ember.similarity.plan import Plan, choose, spread
+from ember.similarity.projection import SAMPLE_ROWS, Basis, fit_basis
 from ember.similarity.scores import (
     certain_value,
     filter_value,
@@ -48,7 +48,7 @@ def join_basis(
     """A basis for joins at a threshold: without pivots, its prefixes as wide as they may be of use.
 
     Args:
-        sample: (n, d) float32, as `fit_basis` takes it.
+        sample: (n, d) float32, as `fit_basis` takes it; at most SAMPLE_ROWS of them are looked at.
         metric: cosine, inner_product or euclidean.
         threshold: score, or distance for Euclidean.
         threads: default: OMP_NUM_THREADS, else all cores.
@@ -57,6 +57,7 @@ def join_basis(
         ValueError: as `fit_basis` and `prepare` do.
     """
     threads = threads or default_threads()
+    sample = sample[spread(len(sample), SAMPLE_ROWS)]
     basis = fit_basis(sample, metric, pivots=0)
     block = prepare(sample, metric, basis, threads=threads)
     floor = np.full(len(block), filter_value(metric, goal(metric, threshold)))
