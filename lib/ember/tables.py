@@ -25,7 +25,10 @@ from pyspark.sql.types import (
 )
 
 from ember.errors import InvalidInput
+from ember.paths import check as check_path
+from ember.paths import is_glob, literal
 from ember.settings.embedding import EmbeddingsConfig, InputConfig, TableConfig
+from ember.storage import Storage
 
 __all__ = [
     "Corpus",
@@ -69,18 +72,33 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
     """
     paths = [path] if isinstance(path, str) else list(path)
     named = shown(path)
+    storage = Storage(spark)
+    for each in paths:
+        check_path(each)
     try:
-        table = spark.read.parquet(*paths)
+        # What is there by that very name is meant, even where it could be a glob as well.
+        table = spark.read.parquet(
+            *(literal(each) if is_glob(each) and storage.exists(each) else each for each in paths)
+        )
     except AnalysisException as error:
         if error.getCondition() == "PATH_NOT_FOUND":
             raise InvalidInput(f"there is nothing at {named}") from None
         if error.getCondition() == "UNABLE_TO_INFER_SCHEMA":
             raise InvalidInput(
-                f"{named} holds no Parquet files; for files in nested folders give a glob "
-                "such as PATH/*/*"
+                f"{named} holds no Parquet files; for files in nested folders give a glob such as "
+                "PATH/*/*, and rename files with names that begin with _ or ., which Spark leaves "
+                "out"
             ) from None
         raise InvalidInput(f"cannot read {named}: {_first_line(error)}") from None
     except Exception as error:  # a corrupt footer comes as a Java exception of any kind
+        text = str(error)
+        if "Illegal file pattern" in text:
+            raise InvalidInput(f"there is nothing at {named}, which is no glob either") from None
+        if "Relative path in absolute URI" in text:
+            raise InvalidInput(
+                f"cannot read {named}: a file there has a colon in its name, which Hadoop cannot "
+                "take; rename it"
+            ) from None
         raise InvalidInput(f"cannot read {named} as Parquet: {_first_line(error)}") from error
     return table
 

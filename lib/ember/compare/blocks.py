@@ -29,6 +29,7 @@ from pyspark.sql.types import (
 
 from ember.compare import packed_files, runs
 from ember.compare.runs import Runs
+from ember.paths import literal
 from ember.similarity.arrays import Float32, Int64
 from ember.similarity.node import RunFiles, Shelf, to_ipc
 from ember.similarity.projection import Basis
@@ -94,7 +95,9 @@ class TableVectors:
             (file,) = _here([self.files[number]], local=True)
             matrix: Float32 = np.load(packed_files.matrix_file(file), mmap_mode="r")
             return matrix
-        stored = spark.read.parquet(self.files[number]).select(packed_files.MATRIX).toArrow()
+        stored = (
+            spark.read.parquet(literal(self.files[number])).select(packed_files.MATRIX).toArrow()
+        )
         matrix = stored[packed_files.MATRIX][0].as_buffer()
         return np.frombuffer(matrix, np.float32).reshape(-1, self.dimension)
 

@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from ember.errors import InvalidConfig
+from ember.paths import literal
 from ember.publish import Output
 from ember.settings.comparison import JoinConfig
 
@@ -97,7 +98,7 @@ def _small_star(edges: DataFrame) -> DataFrame:
 def _stored(edges: DataFrame, path: str) -> DataFrame:
     """The table by way of a file: without it each round would do all earlier ones again."""
     edges.write.mode("overwrite").parquet(path)
-    return edges.sparkSession.read.parquet(path)
+    return edges.sparkSession.read.parquet(literal(path))
 
 
 def _same(one: DataFrame, other: DataFrame) -> bool:

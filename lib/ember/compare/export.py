@@ -17,6 +17,7 @@ from pyspark.sql.types import StructField, StructType
 from ember.compare import blocks, runs
 from ember.compare.blocks import Packed, TableVectors
 from ember.errors import InvalidInput
+from ember.paths import literal
 from ember.publish import Output
 from ember.similarity.faiss_file import FlatIndexFile, check_format
 from ember.similarity.node import from_ipc
@@ -116,7 +117,8 @@ def _write(spark: SparkSession, packed: Packed, metric: str, folder: Path) -> No
     with pq.ParquetWriter(f"{folder}/ids.parquet", schema) as writer:
         first = 0
         for file in packed.files():
-            stored = spark.read.parquet(file).orderBy("place").select("ids", "places").toArrow()
+            rows = spark.read.parquet(literal(file)).orderBy("place")
+            stored = rows.select("ids", "places").toArrow()
             for packed_ids, places in zip(stored["ids"], stored["places"], strict=True):
                 ids = from_ipc(packed_ids.as_buffer())
                 mine = np.arange(first, first + len(ids), dtype=np.int64)

@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import DataType, IntegerType, StringType, StructField, StructType
 
+from ember.paths import literal
 from ember.session import is_local
 from ember.storage import Storage
 
@@ -150,7 +151,7 @@ class _Writer:
         writer = table.mapInArrow(run, self.schema).write.mode("overwrite").options(**_BY_SPARK)
         writer.option("maxRecordsPerFile", str(int(self.one_each))).parquet(self.folder)
         # The schema is given, so that no job has to find it.
-        stored = table.sparkSession.read.schema(self.schema).parquet(self.folder)
+        stored = table.sparkSession.read.schema(self.schema).parquet(literal(self.folder))
         rows = stored.select(*self.names, F.input_file_name()).collect()
         # Of the file's URI, which is encoded, only the name, which has nothing to encode.
         return [(*values, file.rpartition("/")[2]) for *values, file in rows]

@@ -32,6 +32,7 @@ from pyspark.sql.types import (
 from ember.compare import packed_files
 from ember.compare.census import common_length
 from ember.errors import InvalidInput
+from ember.paths import literal
 from ember.similarity.arrays import Float32
 from ember.similarity.node import to_ipc
 from ember.similarity.vectors import NULL, read_vectors, wrong_length
@@ -168,7 +169,7 @@ def read(spark: SparkSession, folder: str) -> DataFrame:
     rejected: id, length and reason (null where it is the length), as an Arrow IPC stream.
     """
     # The schema is given, so that no job has to find it.
-    return spark.read.schema(_RUN).option("pathGlobFilter", "*.parquet").parquet(folder)
+    return spark.read.schema(_RUN).option("pathGlobFilter", "*.parquet").parquet(literal(folder))
 
 
 def _packer(metric: str, block_bytes: int) -> packed_files.Pack:

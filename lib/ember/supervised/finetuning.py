@@ -25,6 +25,7 @@ from ember.learn.learner import Tuning
 from ember.learn.tuning_rows import SCHEMA
 from ember.learn.tuning_run import ROWS, Order, tune, tune_together
 from ember.models import ModelFiles
+from ember.paths import literal
 from ember.session import is_local
 from ember.settings.supervised import FinetuneConfig
 from ember.supervised import examples
@@ -94,7 +95,7 @@ class Finetuning:
         staged.mapInArrow(checker, from_arrow_schema(SCHEMA)).write.mode("overwrite").parquet(
             folder
         )
-        written = joined.sparkSession.read.parquet(folder)
+        written = joined.sparkSession.read.parquet(literal(folder))
         counts |= refuse_failures(written, output.failures, config.limits.max_failed_fraction)
         told = {"labels": names, "counts": counts}
         output.keep_rows(told)
