@@ -15,7 +15,7 @@ def classify(run: Run[ClassifyConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
         work = classification.plan(spark, config)
-        output = Output(spark, config.output.path, config.output.mode, work.identity)
+        output = run.output(Output, work.identity)
         output.check()
     if run.dry_run:
         run.say(f"{work.try_out()}; nothing was written")

@@ -14,7 +14,7 @@ def describe(run: Run[DescribeConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
         work = description.plan(spark, config)
-        output = Output(spark, config.output.path, config.output.mode, work.identity)
+        output = run.output(Output, work.identity)
         output.check()
     if run.dry_run:
         run.say(f"{work.try_out()}; nothing was written")

@@ -22,7 +22,7 @@ def embed(run: Run[EmbedConfig]) -> None:
             gpu=gpu.scheduled(spark),
         )
         identity = embedding.identity(corpus, model)
-        output = Output(spark, config.output.path, config.output.mode, identity)
+        output = run.output(Output, identity)
         output.check()
     if run.dry_run:
         device = embedding.try_model(spark, model, corpus.paths)

@@ -17,7 +17,7 @@ def evaluate(run: Run[EvaluateConfig]) -> None:
         if config.report:
             check_page(spark, config.content, config.query_content)
         inputs = read_inputs(spark, config)
-        output = Output(spark, config.output.path, config.output.mode, {"job": "evaluate"})
+        output = run.output(Output, {"job": "evaluate"})
         output.check()
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")
@@ -26,7 +26,7 @@ def evaluate(run: Run[EvaluateConfig]) -> None:
     with output.attempt():
         with run.phase("judge"):
             report = judge(config, inputs)
-            report.refuse_failures(config.limits.max_failed_fraction, output.failures)
+            report.refuse_failures(config.limits.max_failed_fraction, output.keep_failures)
         with run.phase("write"):
             for name, table in report.all_tables(spark).items():
                 output.write(table, name)

@@ -15,7 +15,7 @@ def export_index(run: Run[ExportConfig]) -> None:
     with run.phase("check"):
         rows = tables.read_embeddings(spark, config.corpus)
         export.check_faiss()
-        output = Output(spark, config.output.path, config.output.mode, {"job": "export"})
+        output = run.output(Output, {"job": "export"})
         output.check()
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")

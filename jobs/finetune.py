@@ -14,7 +14,7 @@ def finetune(run: Run[FinetuneConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
         work = finetuning.plan(spark, config)
-        output = ModelOutput(spark, config.output.path, config.output.mode, work.identity)
+        output = run.output(ModelOutput, work.identity)
         output.check()
     if run.dry_run:
         device = work.try_out()

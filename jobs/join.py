@@ -18,9 +18,9 @@ def run_join(run: Run[JoinConfig]) -> None:
         right = tables.read_embeddings(spark, config.right, config.within) if config.right else None
         join.check_threshold(config.threshold, config.metric)
         identity = comparison.identity(config, left, right)
-        output = TaskOutput(spark, config.output.path, config.output.mode, identity)
+        output = run.output(TaskOutput, identity)
         output.check()
-        groups = components.output(spark, config, identity)
+        groups = components.output(spark, config, identity, run.run_id)
         if config.report:
             check_page(spark, config.report.left, config.report.right)
     if run.dry_run:

@@ -52,8 +52,8 @@ def pipeline(run: Run[PipelineConfig]) -> None:
         if config.report:
             check_packages()
         work = plan(config, {name: kind for name, (kind, _) in JOBS.items()})
-        output = own_output(spark, work.output)
-        check_steps(spark, work.steps)
+        output = own_output(spark, work.output, run.run_id)
+        check_steps(spark, work.steps, work.output)
     if run.dry_run:
         try_steps(run, work.steps, bodies)
         run.say("configuration and input are fine as far as they are there; nothing was written")

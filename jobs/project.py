@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from ember import job, tables
+from ember import job, places, tables
 from ember.compare import projection
 from ember.compare.mapping import plan
 from ember.job import Run
@@ -18,11 +18,13 @@ def project(run: Run[ProjectConfig]) -> None:
     embedding, ceiling = config.input.embedding, config.limits.max_failed_fraction
     with run.phase("check"):
         work = plan(spark, config)
-        output = Output(spark, config.output.path, config.output.mode, {"job": "project"})
+        output = run.output(Output, {"job": "project"})
         output.check()
         folder = config.projection or config.save or f"{output.path}.projection"
-        if config.projection is None and config.output.mode == "fail":
-            projection.check_free(spark, folder)
+        saved: Output | None = None
+        if config.projection is None:
+            places.check_config(Storage(spark), config, save=folder)
+            saved = projection.projection_output(spark, folder, config.output.mode, run.run_id)
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")
         return
@@ -37,19 +39,20 @@ def project(run: Run[ProjectConfig]) -> None:
             key = config.input.id
             bad = partial(projection.rejected_rows, work.table, fitted, key, embedding)
             output.refuse_rejected(bad, rejected, count + rejected, ceiling)
-        if config.projection is None:
-            projection.save_projection(spark, fitted, folder, target)
-        output.publish(
-            run.manifest(
-                input_files=sorted({file for each in work.read for file in tables.files(each)}),
-                dimension=fitted.output_dimension,
-                projection={"folder": Storage(spark).qualify(folder), **fitted.summary()},
-                # Of a row's vector, relative to its largest value, between two runs.
-                tolerance=projection.TOLERANCE,
-                counts={"rows": count, "rejected": rejected, **work.counts()},
-                rows_per_second=run.rate(count, "project"),
-            )
+        facts = run.manifest(
+            input_files=sorted({file for each in work.read for file in tables.files(each)}),
+            dimension=fitted.output_dimension,
+            projection={"folder": Storage(spark).qualify(folder), **fitted.summary()},
+            # Of a row's vector, relative to its largest value, between two runs.
+            tolerance=projection.TOLERANCE,
+            counts={"rows": count, "rejected": rejected, **work.counts()},
+            rows_per_second=run.rate(count, "project"),
         )
+        if saved:
+            with saved.attempt():
+                projection.stage_projection(saved, fitted, target)
+                saved.publish(facts)
+        output.publish(facts)
     run.say(f"{count} rows of {fitted.output_dimension} dimensions in {output.path}")
 
 

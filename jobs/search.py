@@ -21,7 +21,7 @@ def run_search(run: Run[SearchConfig]) -> None:
             tables.read_embeddings(spark, config.corpus, config.within) if config.corpus else None
         )
         identity = comparison.identity(config, queries, corpus)
-        output = TaskOutput(spark, config.output.path, config.output.mode, identity)
+        output = run.output(TaskOutput, identity)
         output.check()
         if config.report:
             check_page(spark, config.report.queries, config.report.corpus)

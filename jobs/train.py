@@ -20,7 +20,7 @@ def train(run: Run[TrainConfig]) -> None:
         labels = examples.select_labels(
             labelled, config.labels.id, config.labels.label, config.split
         )
-        output = Output(spark, config.output.path, config.output.mode, {"job": "train"})
+        output = run.output(Output, {"job": "train"})
         output.check()
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")
@@ -34,8 +34,8 @@ def train(run: Run[TrainConfig]) -> None:
             min_rows=config.labels.min_rows,
             max_failed_fraction=config.limits.max_failed_fraction,
         )
-        training.keep_failures(gathered, output, config.limits.max_failed_fraction)
     with output.attempt():
+        training.keep_failures(gathered, output, config.limits.max_failed_fraction)
         with run.phase("train"):
             head = training.fit_examples(gathered, config, config.features)
         with run.phase("predict"):

@@ -18,18 +18,10 @@ def folder(path, word):
     return str(path)
 
 
-def test_a_folder_is_published_where_there_is_none_and_in_the_place_of_one(storage, tmp_path):
-    target = tmp_path / "new" / "target"
-    storage.publish(folder(tmp_path / "a", "first"), str(target))
-    assert (target / "data").read_text() == "first"
-    storage.publish(folder(tmp_path / "b", "second"), str(target))
-    assert (target / "data").read_text() == "second"
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["new"]
-
-
-def test_a_reader_never_finds_the_folder_missing_while_it_is_replaced(storage, tmp_path):
-    target = tmp_path / "target"
-    storage.publish(folder(tmp_path / "start", "x"), str(target))
+def test_two_folders_are_exchanged_and_a_reader_never_finds_one_missing(storage, tmp_path):
+    target, other = tmp_path / "target", tmp_path / "new"
+    folder(target, "x")
+    folder(other, "x")
     stop, missing = threading.Event(), []
 
     def watch():
@@ -39,39 +31,33 @@ def test_a_reader_never_finds_the_folder_missing_while_it_is_replaced(storage, t
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for number in range(20):
-        storage.publish(folder(tmp_path / str(number), "x"), str(target))
+    for _ in range(20):
+        assert storage.exchange(str(target), str(other))
     stop.set()
     watcher.join()
     assert not missing
 
 
-def test_where_folders_cannot_be_exchanged_the_old_one_makes_way(storage, tmp_path, monkeypatch):
-    monkeypatch.setattr("ember.storage._exchange", lambda one, other: False)
-    target = tmp_path / "target"
-    storage.publish(folder(tmp_path / "a", "first"), str(target))
-    storage.publish(folder(tmp_path / "b", "second"), str(target))
-    assert (target / "data").read_text() == "second"
-    assert [each.name for each in tmp_path.iterdir()] == ["target"]
+def test_nothing_is_exchanged_with_what_is_not_there(storage, tmp_path):
+    target = folder(tmp_path / "target", "old")
+    assert not storage.exchange(str(tmp_path / "nowhere"), target)
+    assert (tmp_path / "target" / "data").read_text() == "old"
 
 
-def test_a_failed_replacement_leaves_the_old_folder(storage, tmp_path, monkeypatch):
-    monkeypatch.setattr("ember.storage._exchange", lambda one, other: False)
-    target = tmp_path / "target"
-    storage.publish(folder(tmp_path / "a", "first"), str(target))
-    with pytest.raises(Exception, match=r"not exist|could not rename"):
-        storage.publish(str(tmp_path / "nowhere"), str(target))
-    assert (target / "data").read_text() == "first"
-
-
-@pytest.mark.parametrize("replaced", [False, True])
-def test_a_kill_between_setting_aside_and_replacing_is_mended(storage, tmp_path, replaced):
-    folder(tmp_path / ".target.replaced", "old")
-    if replaced:
-        folder(tmp_path / "target", "new")
-    storage.recover(str(tmp_path / "target"))
-    assert (tmp_path / "target" / "data").read_text() == ("new" if replaced else "old")
-    assert [each.name for each in tmp_path.iterdir()] == ["target"]
+@pytest.mark.parametrize("system_call", [True, False])
+def test_renaming_never_replaces_or_moves_into_what_is_there(
+    storage, tmp_path, monkeypatch, system_call
+):
+    if not system_call:
+        monkeypatch.setattr("ember.storage._renameat2", lambda one, other, flag: False)
+    first, second = folder(tmp_path / "a", "first"), folder(tmp_path / "b", "second")
+    with pytest.raises(FileExistsError):
+        storage.rename(first, second)
+    with pytest.raises(FileNotFoundError):
+        storage.rename(str(tmp_path / "nowhere"), str(tmp_path / "c"))
+    storage.rename(first, str(tmp_path / "c"))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["b", "c"]
+    assert (tmp_path / "c" / "data").read_text() == "first"
 
 
 def test_text_is_written_and_read_back_whatever_the_name(storage, tmp_path):

@@ -9,7 +9,7 @@ import platform
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,9 +19,11 @@ from typing import Any, Generic, TypeVar
 
 from pyspark.sql import SparkSession
 
-from ember import config, errors
+from ember import config, errors, places
 from ember.errors import EmberError, InvalidInput
+from ember.publish import Output
 from ember.session import spark_session
+from ember.storage import Storage
 
 __all__ = ["Run", "explain", "log_as", "main", "versions"]
 
@@ -35,6 +37,7 @@ _PACKAGES = (
     *("transformers", "tokenizers"),
 )
 ConfigT = TypeVar("ConfigT", bound=config.Config)
+OutputT = TypeVar("OutputT", bound=Output)
 
 
 @dataclass
@@ -62,6 +65,11 @@ class Run(Generic[ConfigT]):
         finally:
             spent = self.seconds.get(name, 0.0) + perf_counter() - start
             self.seconds[name] = round(spent, 3)
+
+    def output(self, kind: type[OutputT], identity: Mapping[str, Any]) -> OutputT:
+        """The run's way to what its configuration names as output; see `publish.Output`."""
+        given = getattr(self.config, "output")  # noqa: B009  # all jobs have it
+        return kind(self.spark, given.path, given.mode, identity, job=self.job, run_id=self.run_id)
 
     def rate(self, rows: int, phase: str) -> float:
         """Rows per second of a phase."""
@@ -108,6 +116,7 @@ def main(
     try:
         settings = config.load(kind, given.config, given.set)
         with spark_session(f"ember {job} {run_id}") as spark:
+            places.check_config(Storage(spark), settings)
             body(Run(job, settings, run_id, given.dry_run, spark))
     except KeyboardInterrupt:
         print(f"ember {job}: interrupted", file=sys.stderr)

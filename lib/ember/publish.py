@@ -1,18 +1,4 @@
-"""Publishing: staged beside the output, whole or not at all, and taken up again after a kill.
-
-A run writes into a hidden folder beside its output:
-
-    .NAME.staging/identity.json      what the rows depend on; a resumed run must agree
-    .NAME.staging/1/kept/            rows taken over from earlier runs (complete with _SUCCESS)
-    .NAME.staging/1/new/             rows of this run, a file for each finished task
-    .NAME.staging/2/…                the next attempt, after a kill
-
-A task's file appears in `new` by one rename when the task commits (the file output committer's
-algorithm 2), so what a killed run had finished is found by the next one. The attempt with the
-highest number whose `kept` is complete, together with the `new` of the later ones, holds all that
-was done; older attempts can go. Publishing moves `kept` into `new`, writes the manifest there and
-puts the folder in the place of the output.
-"""
+"""Publishing: rows staged beside the output (see ember.staging), whole or not at all."""
 
 from __future__ import annotations
 
@@ -21,66 +7,87 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from ember.errors import EmberError, InvalidInput, OtherSettings, TooManyFailures
+from ember import places
+from ember.errors import EmberError, InvalidInput, TooManyFailures
+from ember.paths import literal
+from ember.staging import MANIFEST, Staging, read_manifest
 from ember.storage import Storage
 from ember.tables import column
 
 __all__ = ["MANIFEST", "Counts", "Output", "read_manifest"]
 
-MANIFEST = "_manifest.json"
 _log = logging.getLogger(__name__)
 
 Counts = dict[str, Any]
-
-
-def read_manifest(storage: Storage, folder: str) -> dict[str, Any] | None:
-    """What a run left beside the output at `folder`; None where there is nothing of the kind."""
-    file = f"{folder}/{MANIFEST}"
-    if not storage.exists(file):
-        return None
-    try:
-        found = json.loads(storage.read_text(file))
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 class Output:
     """One run's way to one published table.
 
     identity: what the rows depend on (model, columns); compared when a run is resumed.
+    job: the only one whose output may be replaced; None: any of Ember's. run_id: names the run
+    where another one meets it.
     """
 
+    _NEW = "new"
+
     def __init__(
-        self, spark: SparkSession, path: str, mode: str, identity: Mapping[str, Any]
+        self,
+        spark: SparkSession,
+        path: str,
+        mode: str,
+        identity: Mapping[str, Any],
+        *,
+        job: str | None = None,
+        run_id: str | None = None,
     ) -> None:
         self._spark = spark
         self._storage = Storage(spark)
         self._mode = mode
-        self._identity = dict(identity)
-        self.path = self._storage.qualify(path)
-        name = self._storage.name(self.path)
-        self._staging = self._storage.sibling(self.path, f".{name}.staging")
-        self.failures = self._storage.sibling(self.path, f"{name}.failures")
-        self.rejected = self._storage.sibling(self.path, f"{name}.rejected")
-        self._attempt = ""
+        self._job = job
+        self._given = path
+        self._run_id = run_id or str(spark.sparkContext.applicationId)
+        self.path = self._storage.resolve(path)
+        beside = dict(places.beside(self._storage, "output.path", self.path))
+        self.failures = beside["the failed rows of output.path"]
+        self.rejected = beside["the rejected rows of output.path"]
+        self._staging = Staging(
+            self._storage,
+            beside["the staged rows of output.path"],
+            self.path,
+            run_id=self._run_id,
+            mode=mode,
+            identity=identity,
+            new=self._NEW,
+        )
         # Of which tables this run keeps rejected rows; None where it looks for none.
         self._sides: set[str] | None = None
 
     def check(self) -> None:
-        """Raise InvalidInput when the mode does not allow a run here. Writes nothing."""
-        if self._mode == "fail" and self._storage.exists(self.path):
-            raise InvalidInput(
-                f"{self.path} exists; set output.mode to overwrite (replace it) or resume (keep "
-                "the rows that are done), or give another output.path"
-            )
-        if self._mode == "resume":
-            for path, found in self._identities():
-                self._compare(path, found)
+        """Raise InvalidInput when no run in this mode may write here. Writes nothing."""
+        self._check_target()
+        for folder in (self.failures, self.rejected):
+            if self._storage.exists(folder) and not self._is_ours(folder):
+                raise InvalidInput(
+                    f"{folder} exists and was not written by Ember, which keeps the rows that it "
+                    "cannot use there; move it away, or give another output.path"
+                )
+        self._staging.check()
+
+    def _check_target(self) -> None:
+        places.check_target(self._storage, self._given, self._mode, self._job)
+
+    def _is_ours(self, folder: str) -> bool:
+        """Has Ember written this table of bad rows, or folder of one such table for each side?"""
+        sides = self._storage.folders(folder)
+        if sides and not self._storage.files(folder):
+            return all(self._is_ours(side) for side in sides)
+        return places.is_ours(read_manifest(self._storage, folder))
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -88,27 +95,12 @@ class Output:
 
         Work left by a killed run goes unless it is resumed.
         """
-        self._begin()
-        try:
+        with self._staging.run(self.check, self._is_worth_keeping):
             yield
-        except Exception:
-            if not self._has_data(self._new) and not self._has_data(self._kept):
-                self._storage.delete(self._attempt)
-                if not self._attempts():
-                    self._storage.delete(self._staging)
-            raise
 
-    def _begin(self) -> None:
-        self._storage.recover(self.path)
-        self.check()
-        if self._mode != "resume" and self._storage.exists(self._staging):
-            _log.warning("discarding the unpublished rows of an earlier run at %s", self._staging)
-            self._storage.delete(self._staging)
-        numbers = self._attempts()
-        self._attempt = f"{self._staging}/{max(numbers, default=0) + 1}"
-        self._storage.write_text(f"{self._staging}/identity.json", json.dumps(self._identity))
-        if not (self._mode == "resume" and self._sources(numbers)):
-            self._storage.write_text(f"{self._kept}/_SUCCESS", "")
+    def _is_worth_keeping(self) -> bool:
+        """Has an attempt that failed anything to go on with?"""
+        return self._staging.has_rows()
 
     def resume(self, rows: DataFrame, id: str) -> tuple[DataFrame, int]:
         """The rows still to do, and how many were done before and are kept.
@@ -116,10 +108,7 @@ class Output:
         A row counts as done when its status is ok and its id occurs once here and once among the
         rows done: with repeated ids nobody can tell which of them it was.
         """
-        numbers = [
-            number for number in self._attempts() if not self._attempt.endswith(f"/{number}")
-        ]
-        sources = self._sources(numbers)
+        sources = self._staging.sources()
         if self._mode != "resume" or not sources:
             return rows, 0
         done = self._read(sources).filter(F.col("status") == "ok")
@@ -130,9 +119,8 @@ class Output:
         usable = here.join(once, F.col("_id").eqNullSafe(F.col("_done"))).select("_id")
         kept = done.join(usable, column(done, id).eqNullSafe(F.col("_id")), "left_semi")
         kept.write.mode("overwrite").parquet(self._kept)
-        for number in numbers:  # all they hold is in `kept` now
-            self._storage.delete(f"{self._staging}/{number}")
-        stored = self._spark.read.parquet(self._kept)
+        self._staging.forget_sources()
+        stored = self._spark.read.parquet(literal(self._kept))
         ids = stored.select(column(stored, id).alias("_id"))
         todo = rows.join(ids, column(rows, id).eqNullSafe(F.col("_id")), "left_anti")
         return todo, ids.count()
@@ -154,7 +142,7 @@ class Output:
     @property
     def scratch(self) -> str:
         """A folder for what this attempt makes on the way; it goes when the run is published."""
-        return f"{self._attempt}/scratch"
+        return self._staging.scratch
 
     def count(self) -> int:
         """How many rows would be published."""
@@ -194,7 +182,7 @@ class Output:
             return
         table = self.staged().filter(F.col("status") == "error")
         table = table.drop(table.columns[1])  # the result, which is null
-        table.coalesce(1).write.mode("overwrite").parquet(self.failures)
+        self.keep_failures(table.coalesce(1))
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts["reasons"].items())
         raise TooManyFailures(
             f"{failed} of {rows} rows failed ({reasons}), more than limits.max_failed_fraction = "
@@ -224,9 +212,9 @@ class Output:
             return
         self._sides.add(side)
         folder = f"{self.rejected}/{side}" if side else self.rejected
-        bad().write.mode("overwrite").parquet(folder)
+        self.keep(bad(), folder)
         if rejected > max_failed_fraction * total:
-            self._storage.delete(self._staging)
+            self._staging.discard()
             of_side = f" of the {side} table" if side else ""
             raise TooManyFailures(
                 f"{rejected} of {total} rows{of_side} have no usable vector, more than "
@@ -238,78 +226,50 @@ class Output:
         """Stage a file of the driver's machine under a name of its own."""
         self._storage.upload(local, f"{self._new}/{name}")
 
+    def keep_failures(self, table: DataFrame) -> str:
+        """Write rows that failed beside the output; where."""
+        self.keep(table, self.failures)
+        return self.failures
+
+    def keep(self, table: DataFrame, folder: str) -> None:
+        """Write rows that cannot be used to `folder`, `failures` or `rejected` or a side of it."""
+        staged = f"{self.scratch}/{uuid4().hex}"
+        table.write.parquet(staged)
+        note = json.dumps({"job": self._job, "run_id": self._run_id, "of": self.path})
+        self._storage.write_text(f"{staged}/{MANIFEST}", note)
+        self._staging.trash(folder)
+        self._storage.make_folder(self._storage.sibling(folder, ""))
+        self._storage.rename(staged, folder)
+
     def publish(self, manifest: Mapping[str, Any]) -> None:
-        """Put the staged rows and the manifest in the place of the output."""
-        for file in self._storage.files(self._kept):
-            if not self._storage.name(file).startswith(("_", ".")):
-                self._storage.rename(file, f"{self._new}/{self._storage.name(file)}")
-        text = json.dumps({**manifest, "identity": self._identity}, indent=2, ensure_ascii=False)
-        self._storage.write_text(f"{self._new}/{MANIFEST}", text + "\n")
-        if self._mode == "fail" and self._storage.exists(self.path):
-            raise InvalidInput(f"{self.path} was made by another run meanwhile; it is left alone")
-        self._storage.publish(self._new, self.path)
-        self._storage.delete(self._staging)
-        self._storage.delete(self.failures)
-        if self._sides is not None:
+        """Put the staged rows and the manifest in the place of the output.
+
+        Raises InvalidInput when the place is taken meanwhile, by another run or anybody else.
+        """
+        self._staging.publish({"job": self._job, **manifest}, self._check_target)
+        try:
+            self._clean_up()
+        except Exception as error:  # the table is there all the same
+            _log.warning("%s is published; old files beside it remain: %s", self.path, error)
+
+    def _clean_up(self) -> None:
+        """Delete what this run, and an earlier one's bad rows, have left beside the output."""
+        if self._is_ours(self.failures):
+            self._staging.trash(self.failures)
+        if self._sides is not None and self._is_ours(self.rejected):
             for folder in self._storage.folders(self.rejected) if self._sides else [self.rejected]:
                 if self._storage.name(folder) not in self._sides:
-                    self._storage.delete(folder)
+                    self._staging.trash(folder)
+        self._staging.discard()
 
     @property
     def _kept(self) -> str:
-        return f"{self._attempt}/kept"
+        return self._staging.kept
 
     @property
     def _new(self) -> str:
-        return f"{self._attempt}/new"
-
-    def _attempts(self) -> list[int]:
-        names = (self._storage.name(folder) for folder in self._storage.folders(self._staging))
-        return sorted(int(name) for name in names if name.isdigit())
-
-    def _sources(self, numbers: list[int]) -> list[str]:
-        """The folders that hold the rows done before, each row in one of them."""
-        based = [
-            number
-            for number in numbers
-            if self._storage.exists(f"{self._staging}/{number}/kept/_SUCCESS")
-        ]
-        if based:
-            later = [number for number in numbers if number >= based[-1]]
-            folders = [f"{self._staging}/{number}/new" for number in later]
-            folders.append(f"{self._staging}/{based[-1]}/kept")
-        else:
-            folders = [f"{self._staging}/{number}/new" for number in numbers] + [self.path]
-        return [folder for folder in folders if self._has_data(folder)]
-
-    def _has_data(self, folder: str) -> bool:
-        return any(file.endswith(".parquet") for file in self._storage.files(folder))
+        return self._staging.new
 
     def _read(self, folders: list[str]) -> DataFrame:
-        return self._spark.read.parquet(*(each for each in folders if self._has_data(each)))
-
-    def _identities(self) -> list[tuple[str, dict[str, Any]]]:
-        """What earlier work here depended on: the killed run's, the published table's."""
-        found = []
-        staged = f"{self._staging}/identity.json"
-        if self._storage.exists(staged):
-            found.append((self._staging, json.loads(self._storage.read_text(staged))))
-        if self._storage.exists(self.path):
-            manifest = f"{self.path}/{MANIFEST}"
-            if not self._storage.exists(manifest):
-                raise InvalidInput(
-                    f"{self.path} has no {MANIFEST}, so it cannot be resumed; set output.mode to "
-                    "overwrite, or give another output.path"
-                )
-            published = json.loads(self._storage.read_text(manifest))
-            found.append((self.path, published.get("identity", {})))
-        return found
-
-    def _compare(self, path: str, found: Mapping[str, Any]) -> None:
-        differing = [key for key, value in self._identity.items() if found.get(key) != value]
-        if differing:
-            shown = "; ".join(f"{key} was {found.get(key)}" for key in differing)
-            raise OtherSettings(
-                f"the rows at {path} were made with other settings ({shown}); set output.mode to "
-                "overwrite, or give another output.path"
-            )
+        there = [literal(each) for each in folders if self._staging.has_data(each)]
+        return self._spark.read.parquet(*there)

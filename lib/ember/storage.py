@@ -12,15 +12,17 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 __all__ = ["Storage"]
 
 _AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 _HIDDEN = re.compile(r"/[_.][^/=]*(?:/|$)")  # a column of partitions may be named _x=…
 
 
@@ -49,6 +51,40 @@ class Storage:
         """The last part of `path`."""
         return str(self._jvm.org.apache.hadoop.fs.Path(self.qualify(path)).getName())
 
+    def resolve(self, path: str) -> str:
+        """`qualify`, with the links of this machine's own file system followed."""
+        local = self._local(path)
+        return self.qualify(path) if local is None else f"file:{Path(local).resolve()}"
+
+    def is_file(self, path: str) -> bool:
+        system, hadoop_path = self._open(path)
+        return bool(system.exists(hadoop_path) and system.getFileStatus(hadoop_path).isFile())
+
+    def is_home(self, path: str) -> bool:
+        """Is this the user's home folder on its file system?"""
+        system, _ = self._open(path)
+        homes = [str(system.getHomeDirectory().toString())]
+        if self._local(path) is not None:
+            homes.append(str(Path.home()))
+        return self.resolve(path) in map(self.resolve, homes)
+
+    def dangling_link(self, path: str) -> str | None:
+        """Where a link of this machine leads when nothing is there; None for anything else."""
+        local = self._local(path)
+        if local is None or not Path(local).is_symlink() or Path(local).exists():
+            return None
+        return str(Path(local).readlink())
+
+    def file_above(self, path: str) -> str | None:
+        """The file, if there is one, where `path` needs a folder above it."""
+        system, hadoop_path = self._open(path)
+        above = system.makeQualified(hadoop_path).getParent()
+        while above is not None and not system.exists(above):
+            above = above.getParent()
+        if above is None or system.getFileStatus(above).isDirectory():
+            return None
+        return str(above.toString())
+
     def exists(self, path: str) -> bool:
         system, hadoop_path = self._open(path)
         return bool(system.exists(hadoop_path))
@@ -58,14 +94,30 @@ class Storage:
         system, hadoop_path = self._open(path)
         system.delete(hadoop_path, True)
 
+    def delete_empty(self, folder: str) -> None:
+        """Delete a folder in which nothing is; nothing happens where there is anything."""
+        system, hadoop_path = self._open(folder)
+        with suppress(Py4JJavaError):  # how Hadoop says that it is not empty
+            system.delete(hadoop_path, False)
+
     def make_folder(self, path: str) -> None:
         system, hadoop_path = self._open(path)
         system.mkdirs(hadoop_path)
 
     def rename(self, source: str, target: str) -> None:
-        """Rename a file or a folder. Raises OSError when the file system refuses."""
+        """Rename a file or a folder. Raises OSError when that fails or `target` is there.
+
+        Hadoop would move a folder into one that is there, and copies it where this machine's file
+        system cannot rename.
+        """
+        if _renameat2(self._local(source), self._local(target), _RENAME_NOREPLACE):
+            return
         system, hadoop_source = self._open(source)
         _, hadoop_target = self._open(target)
+        if not system.exists(hadoop_source):
+            raise FileNotFoundError(f"there is nothing at {source} to rename")
+        if system.exists(hadoop_target):
+            raise FileExistsError(f"{target} is in the way of {source}")
         if not system.rename(hadoop_source, hadoop_target):
             raise OSError(f"could not rename {source} to {target}")
 
@@ -107,6 +159,19 @@ class Storage:
     def matches(self, path: str) -> bool:
         """Is there anything at `path`, which may be a glob?"""
         return bool(self._found(path))
+
+    def found(self, path: str) -> list[str]:
+        """What is at `path`, which may be a glob."""
+        return [str(each.getPath().toString()) for each in self._found(path)]
+
+    def is_named(self, pattern: str, path: str) -> bool:
+        """Does the glob name `path`, or a folder that it lies in, once that is there?"""
+        patterns, names = self.qualify(pattern).split("/"), self.qualify(path).split("/")
+        glob = self._jvm.org.apache.hadoop.fs.GlobPattern
+        return len(patterns) <= len(names) and all(
+            one == other or glob(one).matches(other)
+            for one, other in zip(patterns, names, strict=False)
+        )
 
     def _found(self, path: str) -> list[Any]:
         system, hadoop_path = self._open(path)
@@ -155,49 +220,20 @@ class Storage:
         except Exception as error:
             raise OSError(f"cannot copy {path}: {str(error).splitlines()[0]}") from error
 
-    def publish(self, staged: str, target: str) -> None:
-        """Put the folder `staged` in the place of `target`, which may exist.
+    def exchange(self, one: str, other: str) -> bool:
+        """Exchange two folders in one step; False, and nothing done, where that cannot be."""
+        return _renameat2(self._local(one), self._local(other), _RENAME_EXCHANGE)
 
-        On a local Linux file system the two are exchanged in one system call. Elsewhere the old
-        folder is set aside, the new one renamed, and the old one put back should that fail: a
-        reader in between finds no table, never half of one. `recover` mends a kill in between.
-        """
-        if not self.exists(target):
-            self.make_folder(self.sibling(target, ""))
-            self.rename(staged, target)
-            return
-        if not _exchange(self.qualify(staged), self.qualify(target)):
-            aside = self._aside(target)
-            self.delete(aside)
-            self.rename(target, aside)
-            try:
-                self.rename(staged, target)
-            except Exception:
-                self.rename(aside, target)
-                raise
-            self.delete(aside)
-        self.delete(staged)  # after an exchange it holds the old table
-
-    def recover(self, target: str) -> None:
-        """Put back a table that a killed run had set aside and not replaced."""
-        aside = self._aside(target)
-        if self.exists(aside):
-            if self.exists(target):
-                self.delete(aside)
-            else:
-                self.rename(aside, target)
-
-    def _aside(self, target: str) -> str:
-        return self.sibling(target, f".{self.name(target)}.replaced")
+    def _local(self, path: str) -> str | None:
+        """The path on this machine of what is on its own file system; None of all else."""
+        uri = self.qualify(path)
+        return f"/{uri.removeprefix('file:').lstrip('/')}" if uri.startswith("file:") else None
 
 
-def _exchange(one: str, other: str) -> bool:
-    """Exchange two local folders atomically; False where the system cannot (see renameat2(2))."""
-    paths = [uri.removeprefix("file:") for uri in (one, other)]
-    if paths[0] == one or paths[1] == other:
-        return False  # not both local
+def _renameat2(one: str | None, other: str | None, flag: int) -> bool:
+    """Rename by the system call of Linux; False where it cannot (see renameat2(2))."""
     libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
-    if not hasattr(libc, "renameat2"):
+    if one is None or other is None or not hasattr(libc, "renameat2"):
         return False
-    old, new = (os.fsencode("/" + path.lstrip("/")) for path in paths)
-    return bool(libc.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, _RENAME_EXCHANGE) == 0)
+    old, new = os.fsencode(one), os.fsencode(other)
+    return bool(libc.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, flag) == 0)

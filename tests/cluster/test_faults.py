@@ -76,7 +76,7 @@ def test_a_killed_driver_is_resumed_also_when_killed_again(
     process = start(["python", "jobs/embed.py", *settings(**job)], tmp_path / "log")
     wait_for(lambda: {f.parent.parent.name for f in committed(out)} - before, process)
     stop(process)
-    attempt = max(out.parent.glob(f".{out.name}.staging/[0-9]*"))
+    (attempt,) = out.parent.glob(f".{out.name}.staging/attempt-*")
     done = sum(
         pq.read_metadata(file).num_rows
         for name in ("kept", "new")

@@ -388,3 +388,25 @@ def test_spark_s_own_nearest_join_finds_the_same_neighbors(spark, tmp_path):
     for row in nearest.select("query_id", "neighbor_id").collect():
         theirs.setdefault(row["query_id"], set()).add(row["neighbor_id"])
     assert {key: {neighbor for neighbor, *_ in found} for key, found in ours.items()} == theirs
+
+
+def test_one_folder_serves_many_searches_and_keeps_what_it_holds(spark, tmp_path):
+    (tmp_path / "left" / "runs").mkdir(parents=True)
+    (tmp_path / "left" / "runs" / "mine").write_text("mine")
+    for near in ("x", "y"):
+        rows = [("a", [1.0, 0.0]), (near, [1.0, 0.1])]
+        table = spark.createDataFrame(rows, "id string, embedding array<float>")
+        found = ember.top_k(
+            table,
+            None,
+            k=1,
+            id="id",
+            embedding="embedding",
+            exclude_self=True,
+            folder=str(tmp_path),
+        )
+        assert {row["query_id"]: row["neighbor_id"] for row in found.collect()} == {
+            "a": near,
+            near: "a",
+        }
+    assert (tmp_path / "left" / "runs" / "mine").read_text() == "mine"

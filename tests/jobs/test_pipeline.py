@@ -203,6 +203,13 @@ def test_a_step_killed_between_two_outputs_replaces_its_own(chain, monkeypatch):
 def test_what_another_has_written_is_left_alone_unless_the_mode_says_overwrite(chain, tmp_path):
     index = {"index": {**STEPS["index"], "corpus": {"path": "$data/e", "id": "id"}}}
     write(tmp_path / "out" / "index" / "a.parquet", precious=[1])
+    for mode in ("fail", "overwrite"):  # no mode replaces what no job of Ember's wrote
+        code, error, done = chain(steps=index, steps__index__output__mode=mode)
+        assert (code, done) == (2, {})
+        assert "steps.index.output.path: " in error
+        assert "exists and was not written by Ember" in error
+        assert pq.read_table(tmp_path / "out" / "index").column_names == ["precious"]
+    (tmp_path / "out" / "index" / "_manifest.json").write_text('{"job": "export"}')
     code, error, done = chain(steps=index)
     assert (code, done) == (2, {})
     assert "steps.index.output.path: " in error

@@ -11,8 +11,8 @@ import yaml
 from ember.config import Config, load, parse
 from ember.errors import InvalidConfig
 from ember.jobs.pipeline import JOBS
-from ember.pipeline.files import local_files, sources, targets, use_of
 from ember.pipeline.planning import plan
+from ember.settings.files import local_files, sources, targets, use_of
 from ember.settings.pipeline import PipelineConfig
 
 ROOT = Path(__file__).parents[2]

@@ -135,7 +135,7 @@ def approximate_top_k(
         raise InvalidInput(f"recall is {recall}; give a share between 0 and 1, or search exactly")
     spark = queries.sparkSession
     left, right = comparison.sides(queries, corpus, metric, id=id, embedding=embedding, within=())
-    where = folder or comparison.scratch_folder()
+    where = comparison.scratch_folder(folder)
     compared = packing.prepare(left, right, metric, where, left_blocks=cores(spark))
     return plan(spark, compared, k, recall, exclude_self).top_k(spark, k, exclude_self)
 

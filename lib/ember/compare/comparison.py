@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 from pyspark import SparkFiles
 from pyspark.sql import DataFrame, SparkSession
@@ -27,12 +28,13 @@ from ember.settings.comparison import JoinConfig, SearchConfig
 from ember.similarity.block import Block
 from ember.similarity.node import Shelf, own_numbers
 from ember.similarity.projection import METRICS
+from ember.staging import read_json
 from ember.storage import Storage
 
 __all__ = ["Comparison", "identity", "refuse_rejected", "scratch_folder", "sides"]
 
 # The number is that of the format: what another version has packed is packed again.
-_FILE = "packed-2.json"
+_FILE = "packed-3.json"
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,17 @@ class Comparison:
             "right": right,
             "metric": self.metric,
             "basis": base64.b64encode(self.basis).decode("ascii"),
+            "folder": storage.qualify(folder),
         }
         storage.write_text(f"{folder}/{_FILE}", json.dumps(facts))
 
     @classmethod
     def load(cls, storage: Storage, folder: str) -> Comparison | None:
-        """What `save` noted; None where nothing was."""
-        if not storage.exists(f"{folder}/{_FILE}"):
+        """What `save` noted; None where nothing was. The folder may have moved since."""
+        facts = read_json(storage, f"{folder}/{_FILE}")
+        if facts is None:
             return None
-        facts = json.loads(storage.read_text(f"{folder}/{_FILE}"))
+        facts = _moved(facts, facts["folder"], storage.qualify(folder))
         left = _restored(facts["left"])
         right = left if facts["right"] is None else _restored(facts["right"])
         basis = base64.b64decode(facts["basis"])
@@ -158,8 +162,13 @@ def refuse_rejected(
         output.refuse_rejected(bad, packed.rejected, total, max_failed_fraction, name)
 
 
-def scratch_folder() -> str:
-    """A folder of this machine, for blocks in local mode, which Spark removes when it stops."""
+def scratch_folder(within: str | None = None) -> str:
+    """A new folder for blocks: in `within`, where all executors reach it.
+
+    None: on this machine, which serves local mode; Spark removes it when it stops.
+    """
+    if within is not None:  # never itself: it may hold blocks of other tables, or anything else
+        return f"{within}/ember-packed-{uuid4().hex}"
     return f"file://{tempfile.mkdtemp(prefix='ember-packed-', dir=SparkFiles.getRootDirectory())}"
 
 
@@ -167,6 +176,15 @@ def _noted(packed: Packed) -> dict[str, Any]:
     facts = {field.name: getattr(packed, field.name) for field in fields(packed)}
     id_type = StructType([StructField("id", packed.id_type)]).jsonValue()
     return {**facts, "vectors": asdict(packed.vectors), "id_type": id_type}
+
+
+def _moved(noted: Any, was: str, now: str) -> Any:
+    """What was noted of a folder, with the paths of its files where it is now."""
+    if isinstance(noted, str):
+        return now + noted.removeprefix(was) if noted.startswith(f"{was}/") else noted
+    if isinstance(noted, dict):
+        return {key: _moved(each, was, now) for key, each in noted.items()}
+    return [_moved(each, was, now) for each in noted] if isinstance(noted, list) else noted
 
 
 def _restored(facts: dict[str, Any]) -> Packed:

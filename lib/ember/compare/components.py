@@ -53,7 +53,9 @@ def near_duplicates(pairs: DataFrame, folder: str) -> DataFrame:
     )
 
 
-def output(spark: SparkSession, config: JoinConfig, identity: dict[str, Any]) -> Output | None:
+def output(
+    spark: SparkSession, config: JoinConfig, identity: dict[str, Any], run_id: str
+) -> Output | None:
     """Where the groups of a join go, checked; None where they are not wanted.
 
     Raises InvalidConfig for a join of two tables, whose ids need not be of one kind.
@@ -63,8 +65,8 @@ def output(spark: SparkSession, config: JoinConfig, identity: dict[str, Any]) ->
     if config.right is not None:
         raise InvalidConfig("groups.path needs a join of one table with itself: set right to null")
     # A resumed join makes its groups again, also where an earlier attempt had come so far.
-    mode = "overwrite" if config.output.mode == "resume" else config.output.mode
-    groups = Output(spark, config.groups.path, mode, identity)
+    mode = config.output.mode
+    groups = Output(spark, config.groups.path, mode, identity, job="join", run_id=run_id)
     groups.check()
     return groups
 

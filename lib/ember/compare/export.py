@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructField, StructType
 
+from ember import places
 from ember.compare import blocks, runs
 from ember.compare.blocks import Packed, TableVectors
 from ember.errors import InvalidInput
@@ -22,7 +23,8 @@ from ember.publish import Output
 from ember.similarity.faiss_file import FlatIndexFile, check_format
 from ember.similarity.node import from_ipc
 from ember.similarity.projection import METRICS
-from ember.tables import select_embeddings
+from ember.storage import Storage
+from ember.tables import files, select_embeddings
 
 __all__ = ["check_faiss", "export_faiss", "stage_index"]
 
@@ -57,7 +59,9 @@ def export_faiss(
         raise InvalidInput(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
     check_faiss()
     rows = select_embeddings(table, id, embedding, "the table")
-    output = Output(table.sparkSession, path, mode, {"job": "export"})
+    spark = table.sparkSession
+    places.check_apart(Storage(spark), {"path": path}, {"the table": files(table)})
+    output = Output(spark, path, mode, {"job": "export"}, job="export")
     output.check()
     with output.attempt():
         facts = stage_index(rows, metric, output, max_failed_fraction)
@@ -117,8 +121,8 @@ def _write(spark: SparkSession, packed: Packed, metric: str, folder: Path) -> No
     with pq.ParquetWriter(f"{folder}/ids.parquet", schema) as writer:
         first = 0
         for file in packed.files():
-            rows = spark.read.parquet(literal(file)).orderBy("place")
-            stored = rows.select("ids", "places").toArrow()
+            table = spark.read.parquet(literal(file)).orderBy("place")
+            stored = table.select("ids", "places").toArrow()
             for packed_ids, places in zip(stored["ids"], stored["places"], strict=True):
                 ids = from_ipc(packed_ids.as_buffer())
                 mine = np.arange(first, first + len(ids), dtype=np.int64)

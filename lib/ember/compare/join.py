@@ -50,7 +50,7 @@ def similarity_join(
     """
     check_threshold(threshold, metric)
     rows, others = comparison.sides(left, right, metric, id=id, embedding=embedding, within=within)
-    where = folder or comparison.scratch_folder()
+    where = comparison.scratch_folder(folder)
     fitter = basis_fitter(metric, threshold)
     compared = packing.prepare(rows, others, metric, where, fitter=fitter)
     return pairs(left.sparkSession, compared, threshold)

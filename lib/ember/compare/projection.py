@@ -21,6 +21,7 @@ from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, Str
 from ember.compare.census import dimension_of
 from ember.errors import InvalidConfig, InvalidInput
 from ember.learn.head import DESCRIPTION
+from ember.publish import Output
 from ember.similarity.linear import Projection, project_column
 from ember.similarity.pca import Moments, fit_pca
 from ember.similarity.vectors import read_vectors
@@ -32,7 +33,6 @@ __all__ = [
     "TARGET",
     "TOLERANCE",
     "check_choice",
-    "check_free",
     "check_length",
     "fit_projection",
     "load_projection",
@@ -40,8 +40,10 @@ __all__ = [
     "output_dimension",
     "project",
     "projected",
+    "projection_output",
     "rejected_rows",
     "save_projection",
+    "stage_projection",
 ]
 
 # Of all partial moments together, which is what the tree moves about.
@@ -197,32 +199,48 @@ def check_length(
         )
 
 
-def check_free(spark: SparkSession, folder: str) -> None:
-    """Raise InvalidInput when there is something at `folder`."""
-    if Storage(spark).exists(folder):
-        raise InvalidInput(
-            f"{folder} exists, and the projection goes there; set output.mode to overwrite, or "
-            "give another folder as save"
-        )
+def projection_output(
+    spark: SparkSession, folder: str, mode: str, run_id: str | None = None
+) -> Output:
+    """Where a projection is saved, checked; see `Output.check` for what is refused."""
+    output = Output(spark, folder, mode, {"job": "project"}, job="project", run_id=run_id)
+    output.check()
+    return output
+
+
+def stage_projection(
+    output: Output, projection: Projection, target: Projection | None = None
+) -> None:
+    """Stage the files of a projection.
+
+    target: of an alignment by cca, the projection of the other table; goes to `TARGET`.
+    """
+    with tempfile.TemporaryDirectory() as local:
+        projection.save(Path(local))
+        if target is not None:
+            target.save(Path(local, TARGET))
+        for each in Path(local).iterdir():
+            output.add(str(each), each.name)
 
 
 def save_projection(
-    spark: SparkSession, projection: Projection, folder: str, target: Projection | None = None
+    spark: SparkSession,
+    projection: Projection,
+    folder: str,
+    target: Projection | None = None,
+    *,
+    mode: str = "overwrite",
 ) -> None:
-    """Write a projection as a folder, wherever Spark can write; replaces one that is there.
+    """Write a projection as a folder, wherever Spark can write, whole or not at all.
 
     target: of an alignment by cca, the projection of the other table; goes to `folder`/target.
+    mode: overwrite replaces a projection that is there, fail refuses it.
+    Raises InvalidInput where `folder` holds anything else.
     """
-    storage = Storage(spark)
-    place = storage.qualify(folder)
-    staged = storage.sibling(place, f".{storage.name(place)}.staging")
-    storage.delete(staged)
-    with tempfile.TemporaryDirectory() as local:
-        projection.save(Path(local, "projection"))
-        if target is not None:
-            target.save(Path(local, "projection", TARGET))
-        storage.upload(f"{local}/projection", staged)
-    storage.publish(staged, place)
+    output = projection_output(spark, folder, mode)
+    with output.attempt():
+        stage_projection(output, projection, target)
+        output.publish(projection.summary())
 
 
 def load_projection(spark: SparkSession, folder: str) -> Projection:

@@ -49,8 +49,8 @@ def top_k(
     exclude_self: leave out the corpus row that has the query's own id.
     within: columns of both tables; only rows that agree on all of them are compared. As in SQL,
         null agrees with nothing.
-    folder: where the packed blocks go, reachable by all executors; by default a temporary folder
-        of this machine, which serves local mode, until Spark stops.
+    folder: where the packed blocks go, in a new folder of their own, reachable by all executors;
+        by default a temporary folder of this machine, which serves local mode, until Spark stops.
 
     Returns `query_id`, `neighbor_id`, `rank` int 1..k, `score` float; fewer than k rows for a
     query when the corpus is smaller. Ties go to the smaller id. Rows whose vector is null, of
@@ -68,7 +68,7 @@ def top_k(
         left,
         right,
         metric,
-        folder or comparison.scratch_folder(),
+        comparison.scratch_folder(folder),
         left_blocks=cores(spark),
     )
     return neighbors(spark, compared, k, exclude_self)

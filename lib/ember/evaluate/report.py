@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,14 +136,14 @@ class Evaluation:
         named = table(spark, issues, reason=str, rows=int, ids=list)
         return {"figures": figures, **self.tables, "issues": named}
 
-    def refuse_failures(self, max_failed_fraction: float, failures: str) -> None:
+    def refuse_failures(self, max_failed_fraction: float, keep: Callable[[DataFrame], str]) -> None:
         """Raise TooManyFailures when more rows than that have no usable prediction.
 
-        What is wrong with which row, (id, reason), is kept at `failures`.
+        keep: keeps what is wrong with which row, (id, reason), and says where.
         """
         if self.failed <= max_failed_fraction * self.total:
             return
-        self.unusable.coalesce(1).write.mode("overwrite").parquet(failures)
+        failures = keep(self.unusable.coalesce(1))
         reasons = "; ".join(
             f"{issue.rows} {issue.reason}"
             + (f" (such as {', '.join(issue.ids)})" * bool(issue.ids))

@@ -10,8 +10,8 @@ from typing import Any
 
 from ember.config import Config, parse, read
 from ember.errors import InvalidConfig
-from ember.pipeline.files import sources, targets
 from ember.pipeline.references import NAME, References, Unchecked
+from ember.settings.files import sources, targets
 from ember.settings.pipeline import PipelineConfig, StepConfig
 
 __all__ = ["Plan", "Step", "plain", "plan"]

@@ -19,7 +19,7 @@ __all__ = ["PAGE", "add_page", "own_output"]
 PAGE = "report.html"
 
 
-def own_output(spark: SparkSession, path: str) -> Output:
+def own_output(spark: SparkSession, path: str, run_id: str) -> Output:
     """Where a pipeline's manifest goes; that of an earlier run of a pipeline is replaced.
 
     Raises InvalidInput where anything else is there.
@@ -31,7 +31,7 @@ def own_output(spark: SparkSession, path: str) -> Output:
         raise InvalidInput(
             f"output.path: {path} exists and was not written by a pipeline; give another path"
         )
-    return Output(spark, path, mode, {"job": "pipeline"})
+    return Output(spark, path, mode, {"job": "pipeline"}, job="pipeline", run_id=run_id)
 
 
 def add_page(

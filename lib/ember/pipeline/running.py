@@ -13,10 +13,11 @@ from typing import Any, Literal
 from ember import job
 from ember.errors import EmberError, OtherSettings
 from ember.job import Run
-from ember.pipeline.files import inputs, targets
+from ember.pipeline.files import inputs
 from ember.pipeline.freshness import Verdict, is_own, judge, note
 from ember.pipeline.planning import Step
 from ember.publish import read_manifest
+from ember.settings.files import targets
 from ember.settings.pipeline import PipelineConfig
 from ember.storage import Storage
 

@@ -1,7 +1,7 @@
 """Report pages: what a run found, in one HTML file that needs nothing else.
 
 `collect`, `collect_search` and `collect_join` take from Spark what a page shows; the rest works on
-plain rows, which `add_page` keeps beside the page. `read_step` and `write_steps` make one page of
+plain rows, which `add_page` keeps beside the page. `read_step` and `render_steps` make one page of
 all steps of a pipeline. matplotlib and Jinja2, the extra `report`, are imported on first use.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ember.report.collecting import collect
-    from ember.report.combined import Step, read_step, render_steps, write_steps
+    from ember.report.combined import Step, read_step, render_steps
     from ember.report.content import Report, Table
     from ember.report.page import render
     from ember.report.publishing import HIDDEN_PAGE, add_page, check_packages, check_page
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HIDDEN_PAGE", "Report", "Step", "Table", "add_page", "check_packages", "check_page"]
 __all__ += ["collect", "collect_join", "collect_search", "read_step", "render", "render_steps"]
-__all__ += ["write_steps"]
 
 _HOMES = {
     "HIDDEN_PAGE": "publishing",
@@ -36,7 +35,6 @@ _HOMES = {
     "read_step": "combined",
     "render": "page",
     "render_steps": "combined",
-    "write_steps": "combined",
 }
 
 

@@ -15,7 +15,12 @@ from ember.publish import MANIFEST
 from ember.report.content import KEPT, Report, from_json
 from ember.storage import Storage
 
-__all__ = ["Outcome", "Step", "read_step", "render_steps", "write_steps"]
+__all__ = [
+    "Outcome",
+    "Step",
+    "read_step",
+    "render_steps",
+]
 
 Outcome = Literal["ran", "up to date", "failed", "not run"]
 
@@ -88,10 +93,3 @@ def render_steps(steps: Sequence[Step], manifest: Mapping[str, Any]) -> str:
     return render_page(
         "Pipeline", manifest, first, [(step.name, step_chapter(step)) for step in steps]
     )
-
-
-def write_steps(
-    spark: SparkSession, path: str, steps: Sequence[Step], manifest: Mapping[str, Any]
-) -> None:
-    """Write the page to the file `path` (any URI that Spark can write), replacing one there."""
-    Storage(spark).write_text(path, render_steps(steps, manifest))

@@ -96,7 +96,7 @@ class Finetuning:
             folder
         )
         written = joined.sparkSession.read.parquet(literal(folder))
-        counts |= refuse_failures(written, output.failures, config.limits.max_failed_fraction)
+        counts |= refuse_failures(written, output.keep_failures, config.limits.max_failed_fraction)
         told = {"labels": names, "counts": counts}
         output.keep_rows(told)
         return told

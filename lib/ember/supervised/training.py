@@ -104,7 +104,7 @@ def train(
 def keep_failures(examples: Examples, output: Output, max_failed_fraction: float) -> None:
     """Write the rows that cannot be used beside the output; raise when they are too many."""
     if examples.failed:
-        examples.failures.coalesce(1).write.mode("overwrite").parquet(output.rejected)
+        output.keep(examples.failures.coalesce(1), output.rejected)
     refuse_failures(examples, max_failed_fraction, f". Look at {output.rejected}")
 
 

@@ -83,15 +83,20 @@ def classes_of(
     return names, counts
 
 
-def refuse_failures(staged: DataFrame, folder: str, limit: float) -> dict[str, Any]:
-    """Count rows that cannot be learnt from; keep them and raise when there are too many."""
+def refuse_failures(
+    staged: DataFrame, keep: Callable[[DataFrame], str], limit: float
+) -> dict[str, Any]:
+    """Count rows that cannot be learnt from; keep them and raise when there are too many.
+
+    keep: keeps the rows and says where.
+    """
     reason = F.substring_index("error", ":", 1).alias("reason")
     found = staged.groupBy(reason).count().orderBy(F.desc("count"), "reason").collect()
     reasons = {row["reason"]: row["count"] for row in found if row["reason"]}
     failed, rows = sum(reasons.values()), sum(row["count"] for row in found)
     if failed > limit * rows:
         bad = staged.filter("error is not null").select(F.col("key").alias("id"), "error")
-        bad.coalesce(1).write.mode("overwrite").parquet(folder)
+        folder = keep(bad.coalesce(1))
         shown = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
         raise TooManyFailures(
             f"{failed} of {rows} labelled rows failed ({shown}), more than "

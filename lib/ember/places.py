@@ -1,0 +1,198 @@
+"""Where a run may write: apart from all that is read, and never over what Ember did not write.
+
+`check_apart` compares places, whatever their spelling: links are followed, `..` and schemes that
+mean one store are resolved, and folders of this machine are also compared by their inodes.
+`check_target` looks at what is at an output already.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from py4j.protocol import Py4JError
+
+from ember import paths
+from ember.config import Config
+from ember.errors import InvalidInput
+from ember.settings.files import local_files, sources, targets
+from ember.staging import MANIFEST, read_manifest
+from ember.storage import Storage
+
+__all__ = ["beside", "check_apart", "check_config", "check_target", "is_ours", "overlap"]
+
+# Schemes under which one store goes by several names.
+_ALIASES = {"s3": "s3a", "s3n": "s3a", "wasb": "abfs", "wasbs": "abfs", "abfss": "abfs"}
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or folder, there or not. lineage: keys of it and of all folders that it lies in."""
+
+    own: frozenset[Key]
+    lineage: frozenset[Key]
+
+    def within(self, other: Place) -> bool:
+        """Is this the other place, or does it lie in it?"""
+        return bool(other.own & self.lineage)
+
+
+def check_config(storage: Storage, config: Config, **more: str) -> None:
+    """`check_apart` for all that a job's configuration names. more: what it writes by default."""
+    reads = {**sources(config), **local_files(config)}
+    check_apart(storage, {**targets(config), **more}, reads)
+
+
+def check_apart(
+    storage: Storage, writes: Mapping[str, str], reads: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise InvalidInput unless every output lies apart from every input and other output.
+
+    writes, reads: paths by the key of the configuration, or the words, that name them. What is kept
+    beside an output (see `beside`) counts as written, too.
+    """
+    for each in (*writes.values(), *chain.from_iterable(reads.values())):
+        paths.check(each)
+    outputs = [
+        (words, path, _place(storage, path))
+        for key, given in writes.items()
+        for words, path in [(key, given), *beside(storage, key, given)]
+    ]
+    for number, (key, path, place) in enumerate(outputs):
+        for other, there, its_place in outputs[:number]:
+            if how := overlap(place, its_place):
+                raise InvalidInput(
+                    f"{key} ({path}) {how} {other} ({there}), and they would replace each other; "
+                    "give them folders side by side"
+                )
+    for key, given_paths in reads.items():
+        for there in given_paths:
+            for words, path, place in outputs:
+                if how := _harms(storage, place, path, there):
+                    raise InvalidInput(
+                        f"{words} ({path}) {how} {key} ({there}); what is read must lie apart from "
+                        "what is written: give another output.path"
+                    )
+
+
+def beside(storage: Storage, key: str, path: str) -> Iterator[tuple[str, str]]:
+    """What is kept beside an output: words that name it, and its path."""
+    if not storage.name(path):
+        raise InvalidInput(f"{key} is {path}, a root; give a folder of its own for the output")
+    for name, words in _BESIDE.items():
+        own = name.format(storage.name(path))
+        yield f"{words} of {key}", storage.sibling(path, own)
+
+
+_BESIDE = {
+    "{}.failures": "the failed rows",
+    "{}.rejected": "the rejected rows",
+    ".{}.staging": "the staged rows",
+}
+
+
+def overlap(one: Place, other: Place) -> str | None:
+    """How two places share files, in words; None where they do not."""
+    if one.within(other):
+        return "is" if other.within(one) else "lies in"
+    return "holds" if other.within(one) else None
+
+
+def _harms(storage: Storage, place: Place, path: str, read: str) -> str | None:
+    """How writing at `path` would change what is read at `read`, a path or a glob."""
+    if storage.exists(read):
+        return overlap(place, _place(storage, read))
+    try:
+        found, named = storage.found(read), storage.is_named(read, path)
+    except Py4JError:  # no glob either, as reading it will say
+        return None
+    hits = (overlap(place, _place(storage, each)) for each in found)
+    return next(filter(None, hits), "would be read by" if named else None)
+
+
+def _place(storage: Storage, path: str) -> Place:
+    uri = storage.resolve(path)
+    store, inner = _store(uri)
+    parts = [part for part in inner.split("/") if part]
+    own: list[Key] = []
+    lineage: list[Key] = []
+    for depth in range(len(parts), -1, -1):
+        at = "/" + "/".join(parts[:depth])
+        keys: list[Key] = [(store, at)]
+        if store == "file:" and (number := _inode(at)):
+            keys.append(number)
+        own = own or keys
+        lineage += keys
+    return Place(frozenset(own), frozenset(lineage))
+
+
+def _store(uri: str) -> tuple[str, str]:
+    """Which store a URI is of, in one spelling, and the path there."""
+    if uri.startswith("file:"):
+        return "file:", "/" + uri.removeprefix("file:").lstrip("/")
+    split = re.match(r"([A-Za-z][\w+.-]*):(?://([^/]*))?(.*)", uri, re.DOTALL)
+    if not split:
+        return "", uri
+    scheme, authority, inner = split[1].lower(), split[2] or "", split[3]
+    scheme = _ALIASES.get(scheme, scheme)
+    if scheme == "s3a":
+        authority = authority.rpartition("@")[2]  # credentials are no part of the place
+    if scheme == "hdfs":
+        authority = authority.removesuffix(":8020")
+    return f"{scheme}://{authority.lower().replace('.blob.', '.dfs.')}", inner
+
+
+def _inode(path: str) -> Key | None:
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino)
+
+
+def check_target(storage: Storage, path: str, mode: str, job: str | None) -> None:
+    """Raise InvalidInput unless a run in this mode may put its output at `path`.
+
+    job: the one that must have written what is there, if anything is; None: any of Ember's.
+    """
+    advice = "give another output.path"
+    if not storage.name(path):
+        raise InvalidInput(f"{path} is a root; {advice}")
+    if storage.is_home(path):
+        raise InvalidInput(f"{path} is your home folder; {advice}")
+    if link := storage.dangling_link(path):
+        raise InvalidInput(f"{path} is a link to {link}, which is not there; {advice}")
+    if above := storage.file_above(path):
+        raise InvalidInput(f"{path} cannot be made, because {above} is a file; {advice}")
+    if not storage.exists(path):
+        return
+    if storage.is_file(path):
+        raise InvalidInput(f"{path} exists and is a file; {advice}")
+    manifest = read_manifest(storage, path)
+    empty = not storage.files(path) and not storage.folders(path)
+    if not is_ours(manifest) and not empty:
+        raise InvalidInput(
+            f"{path} exists and was not written by Ember (it has no {MANIFEST} of a job); {advice},"
+            " or delete it yourself"
+        )
+    if mode == "fail":
+        raise InvalidInput(
+            f"{path} exists; set output.mode to overwrite (replace it) or, where the job knows it, "
+            f"resume (keep the rows that are done), or {advice}"
+        )
+    by = (manifest or {}).get("job")
+    if not empty and job is not None and by != job:
+        raise InvalidInput(
+            f"{path} exists and was written by {by}; {job} replaces only what {job} wrote: {advice}"
+            ", or delete it yourself"
+        )
+
+
+def is_ours(manifest: Mapping[str, Any] | None) -> bool:
+    """Is this the manifest of an Ember run?"""
+    return manifest is not None and isinstance(manifest.get("job"), str)

@@ -1,0 +1,217 @@
+"""What jobs do to files that are there: neither inputs nor what others made is harmed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.processes import start, stop, wait_for
+from corpora import leftovers, manifest, rows, write, write_pictures
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, with their bytes."""
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def vector_table(path: Path, count: int = 20) -> str:
+    matrix = np.random.default_rng(0).normal(size=(count, 4)).astype(np.float32)
+    vectors = pa.array(list(matrix), pa.list_(pa.float32()))
+    labels = pa.array([number % 2 for number in range(count)], pa.int32())
+    ids = [f"i{number}" for number in range(count)]
+    return write(path, id=ids, embedding=vectors, label=labels)
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """A folder of a user's: tables, and files that no job is told of."""
+    write_pictures(tmp_path / "data" / "corpus" / "a.parquet", 3)
+    vector_table(tmp_path / "data" / "vectors" / "a.parquet")
+    (tmp_path / "data" / "precious").write_text("mine")
+    return tmp_path / "data"
+
+
+HARM = {
+    "embed": {"input__id": "image_id", "input__modality": "image"},
+    "classify": {"input__id": "image_id", "input__modality": "image"},
+    "search": {"queries__id": "id", "corpus__id": "id"},
+    "join": {"left__id": "id", "threshold": 0.9},
+    "project": {"input__id": "id", "dimension": 2},
+    "export": {"corpus__id": "id"},
+    "train": {"labels__id": "id"},
+}
+READS = {
+    "embed": "input__path",
+    "classify": "input__path",
+    "search": "corpus__path",
+    "join": "left__path",
+    "project": "input__path",
+    "export": "corpus__path",
+    "train": "labels__path",
+}
+
+
+@pytest.mark.parametrize("job", HARM)
+def test_no_job_writes_over_in_or_above_what_it_reads(run_job, data, resnet, job):
+    """Nor over what nobody of Ember's wrote; in no mode."""
+    read = data / ("corpus" if job in ("embed", "classify") else "vectors")
+    settings = {**HARM[job], READS[job]: read}
+    if job in ("embed", "classify"):
+        settings["model__name"] = resnet
+    if job == "search":
+        settings["queries__path"] = data / "vectors" / "a.parquet"
+    if job == "train":
+        settings["features"] = f"[{{path: {read}, id: id}}]"
+    before = contents(data)
+    for output in (read, read / "out", data, f"{data}/x/../{read.name}", data / "precious"):
+        for mode in ("overwrite", "fail"):
+            code, message = run_job(job, **settings, output__path=output, output__mode=mode)
+            assert (code, "Traceback" in message) == (2, False), message
+    assert contents(data) == before
+    assert leftovers(data) == ["corpus", "precious", "vectors"]
+
+
+def test_groups_and_projections_harm_nothing_either(run_job, data, tmp_path):
+    read, out = data / "vectors", tmp_path / "out"
+    before = contents(data)
+    join = {"left__path": read, "left__id": "id", "threshold": 0.9, "output__mode": "overwrite"}
+    for groups in (read, data, out / "groups", out):
+        code, message = run_job("join", **join, output__path=out, groups__path=groups)
+        assert code == 2, message
+        assert "groups.path" in message
+    project = {"input__path": read, "input__id": "id", "dimension": 2}
+    for save in (read, data / "precious", out, out / "p"):
+        code, message = run_job("project", **project, output__path=out, save=save)
+        assert code == 2, message
+    assert contents(data) == before
+    assert not out.exists()
+
+
+def test_a_user_s_own_failures_and_staging_folders_are_left_alone(run_job, data, tmp_path, resnet):
+    settings = {
+        "input__path": data / "corpus",
+        "input__id": "image_id",
+        "input__modality": "image",
+        "model__name": resnet,
+        "output__path": tmp_path / "out",
+        "output__mode": "overwrite",
+    }
+    for name in ("out.failures", "out.rejected", ".out.staging"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("mine")
+        code, message = run_job("embed", **settings)
+        assert code == 2
+        assert name in message
+        assert (tmp_path / name / "mine").read_text() == "mine"
+        (tmp_path / name / "mine").unlink()
+        (tmp_path / name).rmdir()
+
+
+def test_an_output_behind_a_link_is_replaced_and_the_link_stays(run_job, data, tmp_path, resnet):
+    settings = {
+        "input__path": data / "corpus",
+        "input__id": "image_id",
+        "input__modality": "image",
+        "model__name": resnet,
+        "output__mode": "overwrite",
+    }
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert run_job("embed", **settings, output__path=tmp_path / "link")[0] == 0
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(rows(tmp_path / "real", "image_id")) == sorted(rows(data / "corpus", "image_id"))
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    code, message = run_job("embed", **settings, output__path=tmp_path / "link")
+    assert code == 2
+    assert "is a link to" in message
+
+
+KILLED_AFTER_EXCHANGE = """
+import os, signal, sys
+from ember.storage import Storage
+real = Storage.exchange
+def exchange(self, one, other):
+    done = real(self, one, other)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return done
+Storage.exchange = exchange
+from ember.jobs.embed import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_killed_right_after_the_exchange_an_old_table_s_rows_are_never_taken_for_new(
+    run_job, tmp_path, bert
+):
+    """Seen: old vectors of layer mean under a manifest that says cls."""
+    corpus = write(tmp_path / "in.parquet", id=["a", "b"], content=["some words", "others"])
+    out = tmp_path / "work" / "out"
+    settings = {
+        "input__path": corpus,
+        "input__id": "id",
+        "input__modality": "text",
+        "model__name": bert,
+        "output__path": out,
+    }
+    assert run_job("embed", **settings, model__layer="mean")[0] == 0
+    mean = {key: row["embedding"] for key, row in rows(out, "id").items()}
+    given = {**settings, "model__layer": "cls", "output__mode": "overwrite"}
+    script = tmp_path / "job.py"
+    script.write_text(textwrap.dedent(KILLED_AFTER_EXCHANGE))
+    pairs = [f"--set={key.replace('__', '.')}={value}" for key, value in given.items()]
+    process = start([sys.executable, str(script), *pairs], tmp_path / "log")
+    assert process.wait(600) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    stop(process)
+    assert manifest(out)["model"]["layer"] == "cls"
+    killed = {key: row["embedding"] for key, row in rows(out, "id").items()}
+    assert killed != mean
+    assert run_job("embed", **{**given, "output__mode": "resume"})[0] == 0
+    assert {key: row["embedding"] for key, row in rows(out, "id").items()} == killed
+    assert manifest(out)["counts"]["reused"] == 2
+    assert leftovers(out.parent) == ["out"]
+
+
+def test_a_second_run_on_one_output_is_refused_with_the_name_of_the_first(
+    run_job, tmp_path, resnet
+):
+    out = tmp_path / "work" / "out"
+    settings = {
+        "input__path": write_pictures(tmp_path / "in.parquet", 60),
+        "input__id": "image_id",
+        "input__modality": "image",
+        "model__name": resnet,
+        "output__path": out,
+        "output__mode": "overwrite",
+        "limits__rows_per_task": 5,
+    }
+    pairs = [f"--set={key.replace('__', '.')}={value}" for key, value in settings.items()]
+    command = ["python", "jobs/embed.py", *pairs, "--run-id=first"]
+    process = start(command, tmp_path / "log")
+    try:
+        told = wait_for(lambda: list(out.parent.glob(".out.staging/*/attempt.json")), process)
+        os.kill(process.pid, signal.SIGSTOP)
+        wait_for(lambda: json.loads(told[0].read_text() or "{}"), process)
+        for mode in ("overwrite", "resume", "fail"):
+            code, message = run_job("embed", **{**settings, "output__mode": mode})
+            assert (code, "run first is writing" in message) == (2, True), message
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.wait(600) == 0, (tmp_path / "log").read_text()
+    finally:
+        stop(process)
+    assert manifest(out)["run_id"] == "first"
+    assert len(pq.read_table(out)) == 60
+    assert leftovers(out.parent) == ["out"]
