@@ -5,49 +5,82 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from ember.engine.image_claims import MAX_SIDE, Claim
+from ember.engine.image_headers import FORMATS, read_claim
 from ember.engine.rows import RowError
 
-__all__ = ["decode"]
+__all__ = ["FORMATS", "decode"]
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode(data: bytes | None, max_pixels: int) -> Image.Image:
-    """One encoded image (any format Pillow reads) as an upright RGB image.
+    """One encoded image, of a format among FORMATS, as an upright RGB image.
 
     The EXIF orientation is applied; of an animation the first frame is taken; transparency is
-    dropped; 16-bit grey is scaled to 8 bits.
+    dropped. Grey of 16 or more bits is scaled from 0 … 65,535 to 8 bits, whatever its values are;
+    floating-point grey is taken as 0 … 255.
 
-    Raises RowError: null or empty content, not an image, truncated, corrupt, a single pixel
-    (placeholders and tracking pixels carry no picture), more than `max_pixels` pixels. The size
-    is checked from the header, before anything is decompressed.
+    A pixel of a file that costs more to decode than one of a JPEG (see
+    `image_headers.read_claim`) counts for several against `max_pixels`, so that it bounds the
+    time and the memory of a row as well: 16 bytes a pixel and what `data` takes.
+
+    Raises RowError: null or empty content, not an image, a kind of image that is not read,
+    truncated, corrupt, a single pixel (placeholders and tracking pixels carry no picture), more
+    than `max_pixels` pixels. The size is checked from the header, before anything is decompressed,
+    and that of what comes out again.
     """
     if data is None:
         raise RowError("null content")
     if not data:
         raise RowError("empty content")
+    claim = read_claim(data)
+    _check_size(claim, (claim.width, claim.height), max_pixels)
     try:
-        image = Image.open(io.BytesIO(data))
-    except UnidentifiedImageError:
-        raise RowError("not an image", f"{len(data)} bytes of no known format") from None
+        image = Image.open(io.BytesIO(claim.data), formats=(claim.format,))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RowError("too many pixels", str(error)) from None
+    except UnidentifiedImageError:
+        raise RowError("corrupt image", f"no {claim.format} that can be read") from None
     except Exception as error:  # decoders raise almost anything on hostile bytes
         raise _broken(error) from error
     with image:
-        if image.format == "EPS":  # a program, which Pillow would hand to Ghostscript
-            raise RowError("not an image", "EPS is a page description")
-        width, height = image.size
-        if width * height > max_pixels:
-            raise RowError(
-                "too many pixels", f"{width}x{height} is over the limit of {max_pixels:,} pixels"
-            )
-        if width * height <= 1:
-            raise RowError("single pixel image", f"{width}x{height} {image.format}")
+        _check_size(claim, image.size, max_pixels)
+        if image.width * image.height <= 1:
+            raise RowError("single pixel image", f"{image.width}x{image.height} {image.format}")
         try:
-            return _to_rgb(_upright(image))
+            image.load()
+            upright = _upright(image)
         except Exception as error:  # as above: the pixels are decoded only here
             raise _broken(error) from error
+        _check_size(claim, upright.size, max_pixels)
+        try:
+            return _to_rgb(upright)
+        except Exception as error:
+            raise RowError("unsupported image", f"{image.format} in {image.mode}") from error
+
+
+def _check_size(claim: Claim, size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if max(size) > MAX_SIDE:
+        raise RowError("too many pixels", f"a side of {width}x{height} is over {MAX_SIDE:,}")
+    if width * height * claim.cost > max_pixels:
+        counted = width * height * claim.cost
+        more = f" counts for {counted:,.0f} ({claim.why}), which" if claim.why else ""
+        raise RowError(
+            "too many pixels", f"{width}x{height}{more} is over the limit of {max_pixels:,} pixels"
+        )
 
 
 def _broken(error: Exception) -> RowError:
@@ -56,22 +89,27 @@ def _broken(error: Exception) -> RowError:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # unreadable EXIF beside sound pixels; broken pixels raise again later
+    if image.format == "TIFF":  # Pillow has turned it
         return image
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # unreadable EXIF beside sound pixels
+        return image
+    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # Pillow's own conversion clips 16-bit grey to 255, which leaves a white picture.
+        # Pillow's own conversion clips grey of more than 8 bits to 255: a white picture.
         grey = np.asarray(image)
-        if grey.max(initial=0) > 255:
-            grey = grey >> 8
-        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode != "RGB":
-        # Dropped before the conversion, which warns of a palette with several transparent colours.
-        image.info.pop("transparency", None)
-        return image.convert("RGB")
-    image.load()
-    return image
+        if grey.dtype.itemsize > 2:
+            grey = grey.clip(0, 65_535)
+        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "RGB":
+        return image
+    # Dropped before the conversion, which warns of a palette with several transparent colours.
+    image.info.pop("transparency", None)
+    if image.mode in ("La", "RGBa"):
+        image = image.convert(image.mode.upper())
+    return image.convert("RGB")
