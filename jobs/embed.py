@@ -19,6 +19,7 @@ def embed(run: Run[EmbedConfig]) -> None:
             config.model,
             config.input.modality,
             config.limits.max_pixels,
+            max_bytes=config.limits.max_bytes,
             gpu=gpu.scheduled(spark),
         )
         identity = embedding.identity(corpus, model)

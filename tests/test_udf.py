@@ -51,7 +51,7 @@ def test_a_registered_udf_is_called_from_sql(spark, bert, tmp_path):
 def test_an_image_udf_reads_paths_where_told(spark, resnet, tmp_path):
     (tmp_path / "a.png").write_bytes(picture(0))
     row = spark.createDataFrame([(str(tmp_path / "a.png"), picture(0))], ["path", "content"])
-    by_path = embed_images(resnet, paths=True)("path").alias("by_path")
+    by_path = embed_images(resnet, content_is="paths", root=str(tmp_path))("path").alias("by_path")
     by_bytes = embed_images(resnet)("content").alias("by_bytes")
     first, second = row.select(by_path, by_bytes).collect()[0]
     assert first == second

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -15,11 +15,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType
 
 from ember import embedding, gpu, models, prompts, tables
+from ember.access import ContentIs
 from ember.config import parse
 from ember.embedding import Reports
 from ember.engine import worker
 from ember.engine.garbage import spare_modules
 from ember.engine.generation import Description, ask_slot
+from ember.engine.paths import PathRules
 from ember.engine.spec import Generation, Modality, ModelSpec, Sampling
 from ember.engine.stats import TaskStats
 from ember.errors import InvalidConfig
@@ -48,6 +50,8 @@ def describe(
     modality: Modality = "text",
     prompt: str | None = None,
     columns: Mapping[str, str] | None = None,
+    content_is: ContentIs | None = None,
+    root: str | Sequence[str] | None = None,
     **options: Any,
 ) -> DataFrame:
     """Have a model write a text for every row of `df`.
@@ -58,10 +62,11 @@ def describe(
     model: `hf:<hub id or folder>`: a causal language model for texts; for images a
         VisionEncoderDecoderModel or another that AutoModelForImageTextToText makes.
     content: that column, by default "content".
+    content_is, root: as for `ember.embed`.
     prompt: a template such as "A photo of {label}:" whose names are columns of `df`, or those that
         `columns` gives for them; a column of predictions stands for its best label.
     options: the other keys of the configuration's `model` and `generation` sections (precision,
-        max_new_tokens, sampling={"seed": 1}, …), and `max_pixels`.
+        max_new_tokens, sampling={"seed": 1}, …), `max_pixels` and `max_bytes`.
 
     Returns one row for each row of `df`: the id, `description` string (what the model wrote, the
     prompt left out), `status` ("ok" or "error"), `error`. Lazy, as `ember.embed` is.
@@ -69,19 +74,19 @@ def describe(
     Raises InvalidInput for columns or a model that cannot be used, InvalidConfig for options that
     do not exist or do not go together.
     """
-    limits = {"max_pixels": options.pop("max_pixels")} if "max_pixels" in options else {}
+    limits = embedding.take_limits(options, "describe")
     generation = {key: options.pop(key) for key in GenerationConfig.model_fields if key in options}
     writer = parse(WriterConfig, {"name": model, **options}, "describe")
     how = parse(GenerationConfig, generation, "describe")
-    pixels = parse(LimitsConfig, limits, "describe").max_pixels
     template = None
     if prompt is not None or columns:
         given = {"template": prompt or "", "columns": dict(columns or {})}
         template = parse(PromptConfig, given, "describe")
-    rows, paths = _rows(df, id, content, modality, template)
+    select = partial(tables.select_corpus, content_is=content_is, root=root)
+    rows, paths = _rows(df, id, content, modality, template, select=select)
     spark = df.sparkSession
     gpu.check(spark)
-    spec = _resolve(spark, writer, modality, how, pixels)
+    spec = _resolve(spark, writer, modality, how, limits)
     return Work(rows, paths, spec, template).describe(rows)
 
 
@@ -93,12 +98,19 @@ def plan(spark: SparkSession, config: DescribeConfig) -> Work:
     given = config.input
     content = given.content if "content" in given.model_fields_set else None
     table = tables.read_table(spark, given)
-    rows, paths = _rows(table, given.id, content, given.modality, config.prompt)
+    rows, paths = _rows(
+        table,
+        given.id,
+        content,
+        given.modality,
+        config.prompt,
+        select=tables.corpus_selector(spark, given),
+    )
     if given.unique_ids:
         tables.check_unique(rows, rows.columns[0])
     gpu.check(spark)
     limits = config.limits
-    spec = _resolve(spark, config.model, given.modality, config.generation, limits.max_pixels)
+    spec = _resolve(spark, config.model, given.modality, config.generation, limits)
     return Work(rows, paths, spec, config.prompt, limits.rows_per_task)
 
 
@@ -107,7 +119,7 @@ class Work:
     """Rows (id, content, prompt, problem), see ember.engine.generation.Ask, and the model."""
 
     rows: DataFrame
-    paths: bool
+    paths: PathRules | None
     spec: ModelSpec
     prompt: PromptConfig | None
     rows_per_task: int | Literal["auto"] = "auto"
@@ -159,10 +171,12 @@ def _rows(
     content: str | None,
     modality: Modality,
     prompt: PromptConfig | None,
-) -> tuple[DataFrame, bool]:
-    """Rows (id, content, prompt, problem), and whether the content names files.
+    *,
+    select: Callable[..., tables.Corpus],
+) -> tuple[DataFrame, PathRules | None]:
+    """Rows (id, content, prompt, problem), and where the files may be that the content names.
 
-    Of texts the prompt is the content.
+    Of texts the prompt is the content. select: makes the corpus, as `tables.select_corpus` does.
     """
     if modality == "text" and prompt is not None and content is not None:
         raise InvalidConfig(
@@ -175,8 +189,8 @@ def _rows(
         filled = prompts.fill(table, id, prompt).select("id", "prompt", "content", "problem")
         rows = filled.toDF(*names)
         tables.select_corpus(rows, names[0], names[1], "text", "description")  # checks the id
-        return rows, False
-    corpus = tables.select_corpus(table, id, given, modality, "description")
+        return rows, None
+    corpus = select(table, id, given, modality, "description")
     if prompt is not None:
         return prompts.fill(table, id, prompt, given).toDF(*names), corpus.paths
     nothing = F.lit(None).cast("string")
@@ -189,12 +203,17 @@ def _resolve(
     writer: WriterConfig,
     modality: Modality,
     how: GenerationConfig,
-    max_pixels: int,
+    limits: LimitsConfig,
 ) -> ModelSpec:
     config = ModelConfig(**writer.model_dump())
     generation = _generation(how)
     return models.resolve(
-        config, modality, max_pixels, gpu=gpu.scheduled(spark), generation=generation
+        config,
+        modality,
+        limits.max_pixels,
+        max_bytes=limits.max_bytes,
+        gpu=gpu.scheduled(spark),
+        generation=generation,
     )
 
 
@@ -213,7 +232,7 @@ def _generation(how: GenerationConfig) -> Generation:
 
 
 def _runner(
-    files: ModelFiles, paths: bool, reports: Reports | None
+    files: ModelFiles, paths: PathRules | None, reports: Reports | None
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The function that Spark runs in a worker for each partition."""
 

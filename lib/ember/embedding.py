@@ -5,7 +5,7 @@ How a model is run on rows (`run_model`, `spread`, `try_model`) serves classific
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -22,9 +22,11 @@ from pyspark.sql.types import (
 )
 
 from ember import gpu, models
+from ember.access import ContentIs
 from ember.config import parse
 from ember.engine import worker
 from ember.engine.garbage import spare_modules
+from ember.engine.paths import PathRules
 from ember.engine.results import Embedding, Result
 from ember.engine.spec import Modality, ModelSpec
 from ember.engine.stats import TaskStats
@@ -39,6 +41,7 @@ __all__ = [
     "result_schema",
     "run_model",
     "spread",
+    "take_limits",
     "task_resources",
     "try_model",
 ]
@@ -58,15 +61,19 @@ def embed(
     id: str,
     content: str = "content",
     modality: Modality = "image",
+    content_is: ContentIs | None = None,
+    root: str | Sequence[str] | None = None,
     **options: Any,
 ) -> DataFrame:
     """Embed every row of `df`.
 
     df: an id column of any atomic type, and a content column: encoded image bytes (binary), paths
-        or URIs of images (string), or text (string, or binary in UTF-8).
+        or URIs of images (string, with `content_is`), or text (string, or binary in UTF-8).
+    content_is: "paths" where the content names image files; they are read where they lie under
+        `root`, a folder or URI or several, and are error rows elsewhere.
     model: `keras:<name>` or `hf:<hub id or folder>`.
     options: the other keys of the configuration's `model` section (weights, layer, precision, …),
-        and `max_pixels`.
+        `max_pixels` and `max_bytes`.
 
     Returns one row for each row of `df`: the id, `embedding` array<float>, `status` ("ok" or
     "error"), `error` (null, or a short reason). Lazy: the rows are embedded when the result is
@@ -75,22 +82,31 @@ def embed(
     Raises InvalidInput for columns or a model that cannot be used, InvalidConfig for options that
     do not exist or do not go together.
     """
-    limits = {"max_pixels": options.pop("max_pixels")} if "max_pixels" in options else {}
+    limits = take_limits(options, "embed")
     config = parse(ModelConfig, {"name": model, **options}, "embed")
-    max_pixels = parse(LimitsConfig, limits, "embed").max_pixels
-    corpus = select_corpus(df, id, content, modality)
+    corpus = select_corpus(df, id, content, modality, content_is=content_is, root=root)
     spark = df.sparkSession
     gpu.check(spark)
-    spec = models.resolve(config, modality, max_pixels, gpu=gpu.scheduled(spark))
+    spec = models.resolve(
+        config, modality, limits.max_pixels, max_bytes=limits.max_bytes, gpu=gpu.scheduled(spark)
+    )
     return embed_corpus(corpus.rows, corpus.paths, spec)
 
 
+def take_limits(options: dict[str, Any], source: str) -> LimitsConfig:
+    """Take the limits of a row out of the options of a library function."""
+    known = ("max_pixels", "max_bytes")
+    given = {name: options.pop(name) for name in known if name in options}
+    return parse(LimitsConfig, given, source)
+
+
 def embed_corpus(
-    rows: DataFrame, paths: bool, spec: ModelSpec, reports: Reports | None = None
+    rows: DataFrame, paths: PathRules | None, spec: ModelSpec, reports: Reports | None = None
 ) -> DataFrame:
     """Embed rows (id, content) with a resolved model; see `embed` for the result.
 
-    paths: the content names files. reports: receives the stats of each task.
+    paths: where the files may be that the content names, if it does. reports: receives the stats
+    of each task.
     """
     vectors = ArrayType(FloatType())
     return run_model(rows, paths, spec, Embedding(spec.normalize), vectors, reports=reports)
@@ -98,7 +114,7 @@ def embed_corpus(
 
 def run_model(
     rows: DataFrame,
-    paths: bool,
+    paths: PathRules | None,
     spec: ModelSpec,
     result: Result,
     kind: DataType,
@@ -165,7 +181,7 @@ def spread(
     return rows.repartition(tasks, key, F.length(content)), total
 
 
-def try_model(spark: SparkSession, spec: ModelSpec, paths: bool) -> str:
+def try_model(spark: SparkSession, spec: ModelSpec, paths: PathRules | None) -> str:
     """Load the model in a task and return the device it runs on. Raises what loading raises."""
     files = models.distribute(spark, spec)
 
@@ -183,7 +199,7 @@ def task_resources() -> tuple[str | None, int]:
 
 
 def _runner(
-    files: ModelFiles, result: Result, paths: bool, reports: Reports | None
+    files: ModelFiles, result: Result, paths: PathRules | None, reports: Reports | None
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The function that Spark runs in a worker for each partition."""
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
+from ember.engine.rows import MAX_BYTES
 from ember.engine.spec import (
     CLASSES,
     GENERATED,
@@ -52,6 +53,7 @@ def resolve(
     modality: Modality,
     max_pixels: int,
     *,
+    max_bytes: int = MAX_BYTES,
     gpu: bool = False,
     classes: bool = False,
     generation: Generation | None = None,
@@ -95,6 +97,7 @@ def resolve(
         batch_size=None if config.batch_size == "auto" else config.batch_size,
         normalize=config.normalize,
         max_pixels=max_pixels,
+        max_bytes=max_bytes,
         weights_sha256=weights,
         preprocessing=_preprocessing(family, name, modality, path),
         generation=generation,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from urllib.parse import unquote
 
@@ -24,16 +24,20 @@ from pyspark.sql.types import (
     StructType,
 )
 
+from ember.access import ContentIs, default_roots, path_rules
+from ember.engine.paths import PathRules
 from ember.errors import InvalidInput
 from ember.paths import check as check_path
 from ember.paths import is_glob, literal
 from ember.settings.embedding import EmbeddingsConfig, InputConfig, TableConfig
+from ember.settings.report import ContentConfig
 from ember.storage import Storage
 
 __all__ = [
     "Corpus",
     "check_unique",
     "column",
+    "corpus_selector",
     "dimension",
     "files",
     "read",
@@ -53,12 +57,13 @@ _ACCOUNT_COLUMNS = ("status", "error")
 class Corpus:
     """Rows to be embedded: a DataFrame of exactly two columns, the id and the content.
 
-    `paths`: the content names files rather than holding their bytes.
+    `paths`: where the files may be that the content names; None where it holds their bytes. The
+    output depends on it as on the rows.
     """
 
     rows: DataFrame
     id: str
-    paths: bool
+    paths: PathRules | None
 
     @property
     def id_type(self) -> DataType:
@@ -154,17 +159,36 @@ def read_corpus(spark: SparkSession, config: InputConfig, result: str = "embeddi
     Raises InvalidInput; see `select_corpus` and `check_unique`.
     """
     table = read_table(spark, config)
-    corpus = select_corpus(table, config.id, config.content, config.modality, result)
+    select = corpus_selector(spark, config)
+    corpus = select(table, config.id, config.content, config.modality, result)
     if config.unique_ids:
         check_unique(corpus.rows, corpus.id)
     return corpus
 
 
+def corpus_selector(
+    spark: SparkSession, config: InputConfig | ContentConfig
+) -> Callable[..., Corpus]:
+    """`select_corpus` as the configuration says; rows may read in the table's folder by default."""
+    root = config.root
+    if root is None and config.content_is == "paths":
+        root = default_roots(spark, config.path)
+    return partial(select_corpus, content_is=config.content_is, root=root)
+
+
 def select_corpus(
-    table: DataFrame, id: str, content: str, modality: str, result: str = "embedding"
+    table: DataFrame,
+    id: str,
+    content: str,
+    modality: str,
+    result: str = "embedding",
+    *,
+    content_is: ContentIs | None = None,
+    root: str | Sequence[str] | None = None,
 ) -> Corpus:
     """The id and content columns of `table`; nested fields may be given as `outer.inner`.
 
+    content_is, root: see `access.path_rules`, whose errors this raises too.
     Raises InvalidInput for a missing column, an id that is not atomic or is named like a column
     of the result, and content that is neither string nor binary.
     """
@@ -184,7 +208,7 @@ def select_corpus(
             f"the content column {content} is {content_field.dataType.simpleString()}; give "
             + ("encoded bytes (binary) or paths (string)" if modality == "image" else "text")
         )
-    paths = modality == "image" and isinstance(content_field.dataType, StringType)
+    paths = path_rules(table.sparkSession, content_field, modality, content_is, root)
     return Corpus(rows, id_field.name, paths)
 
 

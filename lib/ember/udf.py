@@ -10,21 +10,24 @@ They give the `embedding` of the job, and null for a row that cannot be processe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
 from pyspark.sql import SparkSession, functions
+from pyspark.sql.types import BinaryType, StringType, StructField
 
 from ember import gpu, models
+from ember.access import ContentIs, path_rules
 from ember.config import parse
-from ember.embedding import task_resources
+from ember.embedding import take_limits, task_resources
 from ember.engine import worker
+from ember.engine.paths import PathRules
 from ember.engine.spec import Modality
 from ember.errors import InvalidInput
 from ember.models import ModelFiles
-from ember.settings.embedding import LimitsConfig, ModelConfig
+from ember.settings.embedding import ModelConfig
 
 __all__ = ["embed_images", "embed_texts"]
 
@@ -34,8 +37,17 @@ _functions: Any = functions
 Kind = Literal["auto", "arrow", "pandas"]
 
 
-def embed_images(model: str, *, paths: bool = False, kind: Kind = "auto", **options: Any) -> Any:
-    """A UDF from encoded image bytes (binary) to array<float>; with `paths`, from paths (string).
+def embed_images(
+    model: str,
+    *,
+    content_is: ContentIs = "bytes",
+    root: str | Sequence[str] | None = None,
+    kind: Kind = "auto",
+    **options: Any,
+) -> Any:
+    """A UDF from encoded image bytes (binary), or paths (string), to array<float>.
+
+    content_is, root: as for `ember.embed`.
 
     model, options: as for `ember.embed`.
     kind: "arrow" (an iterator Arrow UDF, Spark 4.1 or newer; several times faster on the way
@@ -44,21 +56,31 @@ def embed_images(model: str, *, paths: bool = False, kind: Kind = "auto", **opti
     Needs an active session, through which the model's files reach the executors.
     Raises InvalidInput and InvalidConfig as `ember.embed` does.
     """
-    return _make(model, "image", paths, kind, options)
+    return _make(model, "image", (content_is, root), kind, options)
 
 
 def embed_texts(model: str, *, kind: Kind = "auto", **options: Any) -> Any:
     """A UDF from text (string, or binary in UTF-8) to array<float>; see `embed_images`."""
-    return _make(model, "text", False, kind, options)
+    return _make(model, "text", ("bytes", None), kind, options)
 
 
-def _make(model: str, modality: Modality, paths: bool, kind: Kind, options: dict[str, Any]) -> Any:
+def _make(
+    model: str,
+    modality: Modality,
+    content: tuple[ContentIs, str | Sequence[str] | None],
+    kind: Kind,
+    options: dict[str, Any],
+) -> Any:
     session = SparkSession.getActiveSession()
     if session is None:
         raise InvalidInput("there is no active Spark session; start one before making the UDF")
+    limits = take_limits(options, "udf")
     config = parse(ModelConfig, {"name": model, **options}, "udf")
-    max_pixels = LimitsConfig().max_pixels
-    spec = models.resolve(config, modality, max_pixels, gpu=gpu.scheduled(session))
+    column = StructField("content", StringType() if content[0] == "paths" else BinaryType())
+    paths = path_rules(session, column, modality, *content)
+    spec = models.resolve(
+        config, modality, limits.max_pixels, max_bytes=limits.max_bytes, gpu=gpu.scheduled(session)
+    )
     embed = _embed_arrays(models.distribute(session, spec), paths)
     if kind == "pandas" or (kind == "auto" and not hasattr(_functions, "arrow_udf")):
         return _pandas(embed)
@@ -68,7 +90,7 @@ def _make(model: str, modality: Modality, paths: bool, kind: Kind, options: dict
 Embed = Callable[[Iterator[pa.Array]], Iterator[pa.Array]]
 
 
-def _embed_arrays(files: ModelFiles, paths: bool) -> Embed:
+def _embed_arrays(files: ModelFiles, paths: PathRules | None) -> Embed:
     def embed(arrays: Iterator[pa.Array]) -> Iterator[pa.Array]:
         address, threads = task_resources()
         batches = (

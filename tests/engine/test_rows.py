@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
-from urllib.parse import quote
-
-import fsspec
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ember.engine.rows import RowError, raw_values, read_uri, to_text
+from ember.engine.rows import RowError, raw_values, to_text
 
 VALUES = [b"plain", None, "héllo 😀".encode(), b"", b"bad \xff\xfe", None, b"last"]
 TYPES = [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()]
@@ -69,52 +65,8 @@ def test_details_are_kept_short_and_on_one_line() -> None:
     assert len(message) < 220
 
 
-NAMES = ["plain.jpg", "with space.jpg", "per%20cent.jpg", "ünïcode.jpg", "plus+&=.jpg"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_local_paths_are_read(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"content")
-    assert read_uri(str(tmp_path / name).encode()) == b"content"
-
-
-@pytest.mark.parametrize("name", [*NAMES, "hash#1.jpg", "query?.jpg"])
-@pytest.mark.parametrize("prefix", ["file:", "file://"])
-def test_encoded_file_uris_are_read(tmp_path: Path, prefix: str, name: str) -> None:
-    (tmp_path / name).write_bytes(b"content")
-    assert read_uri(f"{prefix}{quote(str(tmp_path / name))}".encode()) == b"content"
-
-
-@pytest.mark.parametrize("name", [*NAMES, "hash#1.jpg", "query?.jpg"])
-def test_unencoded_file_uris_are_read_as_spark_writes_them(tmp_path: Path, name: str) -> None:
-    # The path column of Spark's binaryFile source is Hadoop's Path.toString: nothing is encoded.
-    (tmp_path / name).write_bytes(b"content")
-    assert read_uri(f"file:{tmp_path / name}".encode()) == b"content"
-
-
-def test_remote_uris_are_read_through_fsspec() -> None:
-    with fsspec.open("memory://ember-rows/a.jpg", "wb") as stream:
-        stream.write(b"remote")
-    assert read_uri(b"memory://ember-rows/a.jpg") == b"remote"
-
-
-@pytest.mark.parametrize(
-    "missing", ["{}/missing.jpg", "file:{}/missing.jpg", "memory://ember-rows/missing.jpg"]
-)
-def test_missing_file_is_named(tmp_path: Path, missing: str) -> None:
-    uri = missing.format(tmp_path)
+def test_a_text_over_the_limit_of_bytes_is_not_looked_at() -> None:
+    assert to_text("é".encode() * 50, 100) == "é" * 50
     with pytest.raises(RowError) as caught:
-        read_uri(uri.encode())
-    assert str(caught.value) == f"file not found: {uri}"[: len("file not found: ") + 200]
-
-
-@pytest.mark.parametrize("odd", ["{}", "nosuchscheme://a/b", "a\0b", "file:a\0b"])
-def test_unreadable_file_is_a_row_error(tmp_path: Path, odd: str) -> None:
-    with pytest.raises(RowError, match="unreadable file"):
-        read_uri(odd.format(tmp_path).encode())
-
-
-@pytest.mark.parametrize("raw", [None, b"", b"\xff\xfe/a.jpg"])
-def test_path_that_is_no_text_is_a_row_error(raw: bytes | None) -> None:
-    with pytest.raises(RowError, match=r"null content|empty content|invalid text"):
-        read_uri(raw)
+        to_text(b"\xff" * 101, 100)
+    assert str(caught.value) == "too many bytes: 101 bytes, more than limits.max_bytes = 100"

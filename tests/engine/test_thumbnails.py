@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ember.engine.images import decode
+from ember.engine.paths import PathRules
 from ember.engine.rows import RowError
 from ember.engine.thumbnails import excerpt, show_batches, thumbnail
 from odd_images import bomb, encoded, odd_images, picture
@@ -69,12 +70,12 @@ def test_every_row_comes_back_with_a_picture_or_the_reason(tmp_path):
     assert [row["reason"].split(":")[0] for row in rows[1:5]] == reasons
     assert all(row["image"] is None and row["reason"] for row in rows[1:])
     paths = pa.RecordBatch.from_pydict(
-        {"id": ["a", "b"], "content": [str(file), "/nowhere.png"], "label": ["", ""]}
+        {"id": ["a", "b"], "content": [str(file), str(tmp_path / "nowhere.png")], "label": ["", ""]}
     )
-    (shown,) = show_batches([paths], "image", paths=True)
+    (shown,) = show_batches([paths], "image", paths=PathRules((str(tmp_path),)))
     first, second = shown.to_pylist()
     assert first["image"].startswith(b"\x89PNG")
-    assert second["reason"] == "file not found: /nowhere.png"
+    assert second["reason"] == f"file not found: {tmp_path}/nowhere.png"
 
 
 def test_texts_are_shortened_to_a_line():

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ember.engine import worker
+from ember.engine.paths import PathRules
 from ember.engine.results import vectors_to_arrow
 from ember.engine.stats import TaskStats
 from ember.engine.worker import embed_batches
@@ -194,7 +195,7 @@ def test_image_paths_are_read(resnet_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"no picture")
     paths = [str(tmp_path / name) for name in ("a.png", "b.png", "missing.png")]
     spec = spec_of(resnet_folder)
-    out = table(embed_batches([batch_of(paths)], spec, paths=True))
+    out = table(embed_batches([batch_of(paths)], spec, paths=PathRules((str(tmp_path),))))
     direct = pa.RecordBatch.from_pydict({"id": [1], "content": [data]})
     expected = table(embed_batches([direct], spec))["embedding"].to_pylist()
     assert out["embedding"].to_pylist() == [*expected, None, None]

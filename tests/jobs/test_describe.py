@@ -195,6 +195,7 @@ def test_images_are_described_whatever_their_prompts(run_job, out, tmp_path, cap
         "input__path": source,
         "input__id": "image_id",
         "input__modality": "image",
+        "input__content_is": "paths",
         "model__name": captioner,
         "generation__max_new_tokens": NEW,
         "output__path": out,

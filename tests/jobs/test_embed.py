@@ -149,7 +149,7 @@ def test_images_given_by_path_are_read_and_a_missing_one_is_an_error_row(embed, 
     uri = (folder / "a.png").as_uri()
     content = [str(folder / "a.png"), uri, str(folder / "gone.png"), None, ""]
     path = write(tmp_path / "in.parquet", image_id=list("abcde"), content=content)
-    assert embed(path, limits__max_failed_fraction=0.6)[0] == 0
+    assert embed(path, input__content_is="paths", limits__max_failed_fraction=0.6)[0] == 0
     table = rows(out, "image_id")
     assert table["a"]["embedding"] == table["b"]["embedding"] is not None
     assert table["c"]["error"] == f"file not found: {folder}/gone.png"

@@ -9,7 +9,8 @@ from ember.engine.device import Device
 from ember.engine.generation import Ask
 from ember.engine.generation_runtime import Item, TorchWriter, alike, noise_key, text_of, too_long
 from ember.engine.images import decode
-from ember.engine.rows import RowError, read_uri
+from ember.engine.paths import PathRules, content_of
+from ember.engine.rows import RowError
 from ember.engine.spec import ModelSpec
 from ember.engine.torch_runtime import check_shape
 from ember.errors import InvalidInput
@@ -28,7 +29,9 @@ class TorchImageDescriber(TorchWriter):
     chunk_rows = 8
     truncated = 0
 
-    def __init__(self, spec: ModelSpec, device: Device, threads: int, *, paths: bool) -> None:
+    def __init__(
+        self, spec: ModelSpec, device: Device, threads: int, *, paths: PathRules | None
+    ) -> None:
         super().__init__(spec, device, threads)
         from transformers import AutoImageProcessor, AutoProcessor, ProcessorMixin
 
@@ -64,10 +67,12 @@ class TorchImageDescriber(TorchWriter):
         try:
             if ask.problem is not None:
                 raise RowError(ask.problem)
-            data = read_uri(ask.content) if self.paths else ask.content
+            data = content_of(ask.content, self.paths, self.spec.max_bytes)
             image = decode(data, self.spec.max_pixels)
             check_shape(image, self.spec.max_pixels)
-            prompt = None if ask.prompt is None else text_of(Ask(ask.prompt))
+            prompt = None
+            if ask.prompt is not None:
+                prompt = text_of(Ask(ask.prompt), self.spec.max_bytes)
             tensors = self._processed(image, prompt)
             said = tensors.get("decoder_input_ids", tensors.get("input_ids"))
             length = 1 if said is None else said.shape[1] + int(self.apart)

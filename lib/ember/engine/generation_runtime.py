@@ -133,11 +133,11 @@ def _end_tokens(model: Any) -> frozenset[int]:
     return frozenset([found] if isinstance(found, int) else found)
 
 
-def text_of(ask: Ask) -> str:
-    """The prompt of a row. Raises RowError where there is none."""
+def text_of(ask: Ask, max_bytes: int) -> str:
+    """The prompt of a row. Raises RowError where there is none, and for a longer one."""
     if ask.problem is not None:
         raise RowError(ask.problem)
-    return to_text(ask.content)
+    return to_text(ask.content, max_bytes)
 
 
 def noise_key(generation: Generation, ask: Ask) -> int:

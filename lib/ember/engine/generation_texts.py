@@ -51,7 +51,7 @@ class TorchTextGenerator(TorchWriter):
         outcomes: list[Any] = []
         for ask in raws:
             try:
-                outcomes.append(text_of(ask))
+                outcomes.append(text_of(ask, self.spec.max_bytes))
             except RowError as error:
                 outcomes.append(error)
         texts = [outcome for outcome in outcomes if isinstance(outcome, str)]

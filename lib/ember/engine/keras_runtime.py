@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ember.engine.device import Device, require_cuda
 from ember.engine.keras_models import application_module, build_features
+from ember.engine.paths import PathRules
 from ember.engine.pixels import PixelEncoder, Pixels
 from ember.engine.spec import ModelSpec
 
@@ -24,7 +25,9 @@ _POLICY = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed
 class KerasImageEncoder(PixelEncoder):
     """Image rows to vectors with a model of keras.applications. See `batching.Encoder`."""
 
-    def __init__(self, spec: ModelSpec, device: Device, threads: int, *, paths: bool) -> None:
+    def __init__(
+        self, spec: ModelSpec, device: Device, threads: int, *, paths: PathRules | None
+    ) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
         with _quiet(device == "cpu"):

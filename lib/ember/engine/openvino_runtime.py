@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ember.engine.device import Device
+from ember.engine.paths import PathRules
 from ember.engine.pixels import PixelEncoder, Pixels
 from ember.engine.spec import ModelSpec
 from ember.errors import InvalidInput
@@ -27,7 +28,9 @@ class OpenvinoImageEncoder(PixelEncoder):
 
     device = "cpu"
 
-    def __init__(self, spec: ModelSpec, device: Device, threads: int, *, paths: bool) -> None:
+    def __init__(
+        self, spec: ModelSpec, device: Device, threads: int, *, paths: PathRules | None
+    ) -> None:
         import openvino
 
         if device == "cuda":

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from ember.engine.images import decode
-from ember.engine.rows import RowError, read_uri
+from ember.engine.paths import PathRules, content_of
+from ember.engine.rows import RowError
 from ember.engine.spec import KERAS_INPUT_SIZE, ModelSpec
 
 __all__ = ["PixelEncoder", "Pixels", "to_pixels"]
@@ -30,13 +31,13 @@ def to_pixels(image: Image.Image, size: int) -> Pixels:
 class PixelEncoder:
     """What the runtimes of Keras models share: how a row becomes pixels. See `batching.Encoder`.
 
-    paths: rows name files rather than holding their bytes.
+    paths: where rows may name files; None where they hold their bytes.
     """
 
     chunk_rows = 8
     truncated = 0
 
-    def __init__(self, spec: ModelSpec, batch_size: int, *, paths: bool) -> None:
+    def __init__(self, spec: ModelSpec, batch_size: int, *, paths: PathRules | None) -> None:
         self.spec = spec
         self.paths = paths
         self.size = KERAS_INPUT_SIZE[spec.architecture]
@@ -49,7 +50,7 @@ class PixelEncoder:
 
     def _prepare(self, raw: bytes | None) -> tuple[Pixels, int] | RowError:
         try:
-            data = read_uri(raw) if self.paths else raw
+            data = content_of(raw, self.paths, self.spec.max_bytes)
             return to_pixels(decode(data, self.spec.max_pixels), self.size), 1
         except RowError as error:
             return error

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
-
 import pyarrow as pa
 
-__all__ = ["RowError", "raw_values", "read_uri", "to_text"]
+__all__ = ["MAX_BYTES", "RowError", "raw_values", "to_text", "too_many_bytes"]
+
+# Of a row's content, unless the configuration says otherwise.
+MAX_BYTES = 64 << 20
 
 
 class RowError(Exception):
@@ -37,10 +36,15 @@ def raw_values(array: pa.Array) -> list[bytes | None]:
     return values
 
 
-def to_text(raw: bytes | None) -> str:
-    """The text of one row. Raises RowError for null, blank or badly encoded content."""
+def to_text(raw: bytes | None, max_bytes: int | None = None) -> str:
+    """The text of one row.
+
+    Raises RowError for null, blank or badly encoded content, and for more than `max_bytes`.
+    """
     if raw is None:
         raise RowError("null content")
+    if max_bytes is not None and len(raw) > max_bytes:
+        raise too_many_bytes(len(raw), max_bytes)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -50,27 +54,7 @@ def to_text(raw: bytes | None) -> str:
     return text
 
 
-def read_uri(raw: bytes | None) -> bytes:
-    """The bytes of the file that a row names, by local path, file: URI or any URI fsspec serves.
-
-    Raises RowError where there is no such file or it cannot be read.
-    """
-    uri = to_text(raw)
-    try:
-        scheme = urlsplit(uri).scheme
-        if len(scheme) <= 1:  # no scheme, or a drive letter
-            return Path(uri).read_bytes()
-        if scheme == "file":
-            # Spark's own path columns come unencoded, Java's and Python's URIs encoded.
-            literal = Path(re.sub(r"^file:(//[^/]*)?", "", uri))
-            decoded = Path(unquote(urlsplit(uri).path))
-            return (literal if literal.exists() else decoded).read_bytes()
-        import fsspec  # only corpora of remote paths need it
-
-        with fsspec.open(uri, "rb") as stream:
-            content: bytes = stream.read()
-        return content
-    except FileNotFoundError:
-        raise RowError("file not found", uri) from None
-    except Exception as error:  # every file system has errors of its own
-        raise RowError("unreadable file", f"{uri}: {error}") from error
+def too_many_bytes(size: int | None, max_bytes: int) -> RowError:
+    """The error of a content of `size` bytes; None for more than were read."""
+    given = "more" if size is None else f"{size:,} bytes, more"
+    return RowError("too many bytes", f"{given} than limits.max_bytes = {max_bytes:,}")

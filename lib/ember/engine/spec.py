@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ember.engine.rows import MAX_BYTES
+
 __all__ = [
     "CLASSES",
     "GENERATED",
@@ -105,9 +107,9 @@ class ModelSpec:
 
     `path` is a weights file (Keras) or a folder (transformers, OpenVINO) on the machine that
     loads it. `batch_size` is in rows; None lets the worker choose. `max_pixels` bounds the area
-    of a decoded image; a larger one is an error row. With the layer CLASSES the model gives the
-    probabilities of its own classes, with GENERATED it writes texts as `generation` says, with any
-    other one it gives an embedding.
+    of a decoded image and `max_bytes` a row's content; larger ones are error rows. With the layer
+    CLASSES the model gives the probabilities of its own classes, with GENERATED it writes texts as
+    `generation` says, with any other one it gives an embedding.
     """
 
     name: str
@@ -123,6 +125,7 @@ class ModelSpec:
     weights_sha256: str
     preprocessing: str
     generation: Generation | None = None
+    max_bytes: int = MAX_BYTES
 
     @property
     def architecture(self) -> str:

@@ -11,7 +11,8 @@ import pyarrow as pa
 from PIL import Image
 
 from ember.engine.images import decode
-from ember.engine.rows import RowError, raw_values, read_uri, to_text
+from ember.engine.paths import PathRules, content_of
+from ember.engine.rows import MAX_BYTES, RowError, raw_values, to_text
 from ember.engine.spec import Modality
 
 __all__ = ["SCHEMA", "Thumbnail", "excerpt", "show_batches", "thumbnail"]
@@ -60,12 +61,12 @@ def excerpt(raw: bytes | None, longest: int = _LONGEST) -> str:
 
 
 def show_batches(
-    batches: Iterable[pa.RecordBatch], modality: Modality, *, paths: bool
+    batches: Iterable[pa.RecordBatch], modality: Modality, *, paths: PathRules | None
 ) -> Iterator[pa.RecordBatch]:
     """Batches (id string, content, label string) as batches of SCHEMA, row by row.
 
-    paths: the content of images names files. Every row comes back: one that cannot be shown with
-    the reason.
+    paths: where images may be that rows name; None where the content is theirs. Every row comes
+    back: one that cannot be shown with the reason.
     """
     for batch in batches:
         ids, labels = batch.column(0), batch.column(2)
@@ -86,11 +87,11 @@ def show_batches(
 
 
 def _show(
-    raw: bytes | None, modality: Modality, paths: bool
+    raw: bytes | None, modality: Modality, paths: PathRules | None
 ) -> tuple[str | None, Thumbnail | None, str | None]:
     try:
         if modality == "text":
             return excerpt(raw), None, None
-        return None, thumbnail(read_uri(raw) if paths else raw), None
+        return None, thumbnail(content_of(raw, paths, MAX_BYTES)), None
     except RowError as error:
         return None, None, str(error)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from ember.engine.device import Device, require_cuda
 from ember.engine.images import decode
-from ember.engine.rows import RowError, read_uri, to_text
+from ember.engine.paths import PathRules, content_of
+from ember.engine.rows import RowError, to_text
 from ember.engine.spec import CLASSES, GENERATED, ModelSpec
 from ember.errors import InvalidInput
 
@@ -198,7 +199,9 @@ class TorchImageEncoder(TorchModel):
     chunk_rows = 8
     truncated = 0
 
-    def __init__(self, spec: ModelSpec, device: Device, threads: int, *, paths: bool) -> None:
+    def __init__(
+        self, spec: ModelSpec, device: Device, threads: int, *, paths: PathRules | None
+    ) -> None:
         super().__init__(spec, device, threads)
         from transformers import AutoImageProcessor
 
@@ -215,7 +218,7 @@ class TorchImageEncoder(TorchModel):
 
     def _prepare(self, raw: bytes | None) -> tuple[Any, int] | RowError:
         try:
-            data = read_uri(raw) if self.paths else raw
+            data = content_of(raw, self.paths, self.spec.max_bytes)
             image = decode(data, self.spec.max_pixels)
             check_shape(image, self.spec.max_pixels)
         except RowError as error:
@@ -271,7 +274,7 @@ class TorchTextEncoder(TorchModel):
         outcomes: list[Any] = []
         for raw in raws:
             try:
-                outcomes.append(to_text(raw))
+                outcomes.append(to_text(raw, self.spec.max_bytes))
             except RowError as error:
                 outcomes.append(error)
         texts = [outcome for outcome in outcomes if isinstance(outcome, str)]

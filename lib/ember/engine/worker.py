@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ember.engine.batching import Encoder, Slot, encode
 from ember.engine.device import claim
+from ember.engine.paths import PathRules
 from ember.engine.results import Embedding, Result, to_batch
 from ember.engine.rows import raw_values
 from ember.engine.spec import GENERATED, ModelSpec
@@ -24,27 +25,27 @@ _SLOT_ROWS = 512
 
 # Models of this process by fingerprint. Never evicted: a worker serves one job, so it holds one
 # model, or a few where a notebook embeds with several; the process ends with its executor.
-_Key = tuple[str, int | None, bool]
+_Key = tuple[str, int | None, PathRules | None]
 _loaded: dict[_Key, Encoder] = {}
 _records: dict[_Key, WorkerRecord] = {}
 
 
-def record(spec: ModelSpec, *, paths: bool) -> WorkerRecord:
+def record(spec: ModelSpec, *, paths: PathRules | None) -> WorkerRecord:
     """How often this process loaded this model, how long that took, on which device it runs."""
     nothing = WorkerRecord(loads=0, load_seconds=0.0, device="")
     return _records.get(_key(spec, paths), nothing)
 
 
-def _key(spec: ModelSpec, paths: bool) -> _Key:
+def _key(spec: ModelSpec, paths: PathRules | None) -> _Key:
     return spec.fingerprint, spec.batch_size, paths
 
 
-def load(spec: ModelSpec, *, address: str | None, threads: int, paths: bool) -> Encoder:
+def load(spec: ModelSpec, *, address: str | None, threads: int, paths: PathRules | None) -> Encoder:
     """The model of `spec`, loaded on the first call of this process and kept.
 
     address: the GPU that Spark assigned, None for the CPU; bound on the first call.
     threads: for the model's own computation on a CPU.
-    paths: the content is the path of a file rather than its bytes.
+    paths: where files may be that rows name; None where the content is the bytes.
 
     Raises InvalidInput when the files do not make the model that the spec describes, and
     DeviceMissing when the GPU is not usable.
@@ -63,7 +64,7 @@ def load(spec: ModelSpec, *, address: str | None, threads: int, paths: bool) -> 
     return _loaded[key]
 
 
-def _build(spec: ModelSpec, address: str | None, threads: int, paths: bool) -> Encoder:
+def _build(spec: ModelSpec, address: str | None, threads: int, paths: PathRules | None) -> Encoder:
     device = claim(address)
     # Read by the tokenisers' thread pool when it starts.
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
@@ -103,7 +104,7 @@ def embed_batches(
     *,
     address: str | None = None,
     threads: int = 1,
-    paths: bool = False,
+    paths: PathRules | None = None,
     stats: TaskStats | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Embed every row of a stream of batches; with `spec.normalize`, to unit length.
@@ -128,7 +129,7 @@ def run_batches(
     *,
     address: str | None = None,
     threads: int = 1,
-    paths: bool = False,
+    paths: PathRules | None = None,
     stats: TaskStats | None = None,
     slot_of: Callable[[pa.RecordBatch], Slot] = _content_slot,
 ) -> Iterator[pa.RecordBatch]:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from ember.engine.images import decode
-from ember.engine.rows import RowError, raw_values, read_uri, to_text
+from ember.engine.paths import PathRules, content_of
+from ember.engine.rows import RowError, raw_values, to_text
 from ember.engine.spec import Modality
 from ember.learn.workspace import Workspace
 
@@ -39,25 +40,26 @@ def check_rows(
     targets: Mapping[str, int],
     modality: Modality,
     max_pixels: int,
+    max_bytes: int,
     *,
-    paths: bool,
+    paths: PathRules | None,
 ) -> Iterator[pa.RecordBatch]:
     """Batches (key, draw, part, label string, content) as SCHEMA has them.
 
     targets: the position of each label. An image is decoded once, and a text looked at, so that
     `error` says why a row cannot be learnt from; the content is then null. With `paths`, the
-    content becomes that of the file.
+    content becomes that of the file. Larger ones than `max_bytes` are not looked at.
     """
     for batch in batches:
         contents: list[bytes | None] = []
         errors: list[str | None] = []
         for raw in raw_values(batch.column(4)):
             try:
-                content = read_uri(raw) if paths else raw
+                content = content_of(raw, paths, max_bytes)
                 if modality == "image":
                     decode(content, max_pixels)
                 else:
-                    to_text(content)
+                    to_text(content, max_bytes)
             except RowError as error:
                 contents.append(None)
                 errors.append(str(error))

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, DataType, NumericType, StructType
 
 from ember import tables
+from ember.engine.paths import PathRules
 from ember.engine.spec import Modality
 from ember.report.content import Item
 from ember.settings.report import ContentConfig
@@ -97,9 +98,10 @@ def fetch_items(
     return found
 
 
-def _select(table: DataFrame, config: ContentConfig) -> tuple[DataFrame, bool]:
-    """The rows as (id text, content, label text), and whether the content names files."""
-    corpus = tables.select_corpus(table, config.id, config.content, config.modality)
+def _select(table: DataFrame, config: ContentConfig) -> tuple[DataFrame, PathRules | None]:
+    """The rows as (id text, content, label text), and where they may name files."""
+    select = tables.corpus_selector(table.sparkSession, config)
+    corpus = select(table, config.id, config.content, config.modality)
     key = as_text(tables.column(table, config.id), corpus.id_type)
     label = F.lit(None) if config.label is None else tables.column(table, config.label)
     return (
@@ -113,7 +115,7 @@ def _select(table: DataFrame, config: ContentConfig) -> tuple[DataFrame, bool]:
 
 
 def _show(
-    modality: Modality, paths: bool, batches: Iterable[pa.RecordBatch]
+    modality: Modality, paths: PathRules | None, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
     from ember.engine.thumbnails import show_batches
 

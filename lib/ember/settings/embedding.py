@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.config import Config
+from ember.engine.rows import MAX_BYTES
 
 __all__ = [
     "EmbedConfig",
@@ -22,6 +23,7 @@ __all__ = [
     "OutputConfig",
     "Paths",
     "RejectsConfig",
+    "Roots",
     "Source",
     "TableConfig",
     "Target",
@@ -41,6 +43,7 @@ class Use(Enum):
 Name = Annotated[str, Field(min_length=1)]
 Paths = Annotated[Name | Annotated[list[str], Field(min_length=1)], Use.READ]
 Source = Annotated[Name, Use.READ]
+Roots = Name | Annotated[list[Name], Field(min_length=1)]
 LocalFile = Annotated[Name, Use.READ_LOCAL]
 ModelName = Annotated[Name, Use.MODEL]
 Target = Annotated[Name, Use.WRITE]
@@ -54,11 +57,17 @@ class TableConfig(Config):
 
 
 class InputConfig(TableConfig):
-    """A corpus. `unique_ids: true` has the run refuse an input with a repeated id."""
+    """A corpus. `unique_ids: true` has the run refuse an input with a repeated id.
+
+    `content_is: paths`: the content names image files, which are read where they lie under `root`
+    (a folder or a URI, or several); null: the folder that holds the table.
+    """
 
     id: Name
     content: Name = "content"
     modality: Literal["image", "text"]
+    content_is: Literal["bytes", "paths"] | None = None
+    root: Roots | None = None
     unique_ids: bool = False
 
 
@@ -94,10 +103,15 @@ class NewOutputConfig(Config):
 
 
 class LimitsConfig(Config):
-    """`rows_per_task` bounds the work that a killed task loses; auto: 1,000 images, 2,000 texts."""
+    """`rows_per_task` bounds the work that a killed task loses; auto: 1,000 images, 2,000 texts.
+
+    `max_bytes` bounds a row's text, image, or file; `max_pixels` a decoded image, and with it the
+    time and the memory that decoding it takes.
+    """
 
     max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
     max_pixels: Annotated[int, Field(ge=1)] = 89_478_485
+    max_bytes: Annotated[int, Field(ge=1)] = MAX_BYTES
     rows_per_task: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.config import Config
-from ember.settings.embedding import Name, TableConfig
+from ember.settings.embedding import Name, Roots, TableConfig
 
 __all__ = ["ContentConfig", "Examples", "JoinReportConfig", "SearchReportConfig"]
 
@@ -15,11 +15,16 @@ Examples = Annotated[int, Field(ge=1, le=100)]
 
 
 class ContentConfig(TableConfig):
-    """The corpus behind ids, as `embed` reads it. `label`: a column with a word on each row."""
+    """The corpus behind ids, as `embed` reads it. `label`: a column with a word on each row.
+
+    `content_is` and `root` are those of `embed`'s input.
+    """
 
     id: Name
     content: Name = "content"
     modality: Literal["image", "text"]
+    content_is: Literal["bytes", "paths"] | None = None
+    root: Roots | None = None
     label: Name | None = None
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from pyspark.sql import DataFrame, SparkSession
 
 from ember import embedding, gpu, models, tables
+from ember.access import ContentIs
 from ember.config import parse
 from ember.embedding import Reports
 from ember.engine.results import Predictions
@@ -37,12 +39,14 @@ def classify(
     top_k: int = 3,
     threshold: Threshold = None,
     labels: str | None = None,
+    content_is: ContentIs | None = None,
+    root: str | Sequence[str] | None = None,
     **options: Any,
 ) -> DataFrame:
     """The most likely labels of every row of `df`.
 
-    df, id, content, modality, model, options: as for `ember.embed`; without `head`, `layer` and
-        `normalize` have no place.
+    df, id, content, modality, model, content_is, root, options: as for `ember.embed`; without
+        `head`, `layer` and `normalize` have no place.
     head: a folder that `train` wrote, applied to the model's embedding; None: the classes that
         the model itself was trained for.
     top_k: so many labels for each row, best first; all of them where there are fewer.
@@ -59,16 +63,17 @@ def classify(
     Raises InvalidInput for columns, a model, a head or labels that cannot be used, InvalidConfig
     for options that do not exist or do not go together.
     """
-    limits = {"max_pixels": options.pop("max_pixels")} if "max_pixels" in options else {}
+    limits = embedding.take_limits(options, "classify")
     config = parse(ModelConfig, {"name": model, **options}, "classify")
-    pixels = parse(LimitsConfig, limits, "classify").max_pixels
-    corpus = select_corpus(df, id, content, modality, "predictions")
+    corpus = select_corpus(
+        df, id, content, modality, "predictions", content_is=content_is, root=root
+    )
     gpu.check(df.sparkSession)
     spec, chosen = _resolve(
         df.sparkSession,
         config,
         modality,
-        pixels,
+        limits,
         head=head,
         names=labels,
         top_k=top_k,
@@ -126,7 +131,7 @@ def plan(spark: SparkSession, config: ClassifyConfig) -> Classifier:
         spark,
         wanted,
         given.modality,
-        config.limits.max_pixels,
+        config.limits,
         head=config.head,
         names=config.labels,
         top_k=config.top_k,
@@ -197,7 +202,7 @@ def _resolve(
     spark: SparkSession,
     config: ModelConfig,
     modality: Modality,
-    max_pixels: int,
+    limits: LimitsConfig,
     *,
     head: str | None,
     names: str | None,
@@ -217,7 +222,12 @@ def _resolve(
             "these under `features` in place of input and model"
         )
     spec = models.resolve(
-        config, modality, max_pixels, gpu=gpu.scheduled(spark), classes=loaded is None
+        config,
+        modality,
+        limits.max_pixels,
+        max_bytes=limits.max_bytes,
+        gpu=gpu.scheduled(spark),
+        classes=loaded is None,
     )
     if loaded:
         return spec, predictions(loaded, names, top_k, threshold, normalize=config.normalize)

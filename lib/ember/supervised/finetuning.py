@@ -88,7 +88,11 @@ class Finetuning:
         names, counts = classes_of(joined, self.labels, config.labels.min_rows)
         counts["unlabelled"] = count_unlabelled(self.corpus, self.labels)
         checker = row_checker(
-            names, self.spec.modality, config.limits.max_pixels, self.corpus.paths
+            names,
+            self.spec.modality,
+            config.limits.max_pixels,
+            config.limits.max_bytes,
+            self.corpus.paths,
         )
         staged = joined.filter(F.col("label").isin(names))
         folder = f"{output.work}/{ROWS}"
@@ -147,8 +151,14 @@ def plan(spark: SparkSession, config: FinetuneConfig) -> Finetuning:
     chosen = config.model
     if chosen.name.startswith("keras:"):
         chosen = chosen.model_copy(update={"runtime": "tensorflow"})
-    pixels = config.limits.max_pixels
-    spec = models.resolve(chosen, config.input.modality, pixels, gpu=gpu.scheduled(spark))
+    limits = config.limits
+    spec = models.resolve(
+        chosen,
+        config.input.modality,
+        limits.max_pixels,
+        max_bytes=limits.max_bytes,
+        gpu=gpu.scheduled(spark),
+    )
     return Finetuning(corpus, labels, spec, config)
 
 

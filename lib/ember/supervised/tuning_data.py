@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import NumericType
 
+from ember.engine.paths import PathRules
 from ember.engine.spec import Modality
 from ember.errors import InvalidInput, TooManyFailures
 from ember.learn.tuning_rows import PARTS, check_rows
@@ -107,12 +108,16 @@ def refuse_failures(
 
 
 def row_checker(
-    names: Sequence[str], modality: Modality, max_pixels: int, paths: bool
+    names: Sequence[str],
+    modality: Modality,
+    max_pixels: int,
+    max_bytes: int,
+    paths: PathRules | None,
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """`check_rows` as mapInArrow takes it; a label's position in `names` is its target."""
     targets = {name: index for index, name in enumerate(names)}
 
     def check(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        yield from check_rows(batches, targets, modality, max_pixels, paths=paths)
+        yield from check_rows(batches, targets, modality, max_pixels, max_bytes, paths=paths)
 
     return check
