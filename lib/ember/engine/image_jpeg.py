@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from ember.engine.image_claims import Claim, corrupt
 from ember.engine.rows import RowError
 
-__all__ = ["USUAL_SCANS", "claim"]
+__all__ = ["claim"]
 
-# A progressive JPEG of ordinary encoders has ten scans; each one costs a pass over the picture.
-USUAL_SCANS = 10
+# Passes over each color that the scans of a progressive JPEG make, from ordinary encoders.
+_USUAL_PASSES = 6
 _MOST_SEGMENTS = 20_000
 # Bytes between segments that belong to none: Pillow skips them one by one.
 _MOST_JUNK = 65_536
@@ -25,7 +25,7 @@ _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 
 
 def claim(data: bytes) -> Claim:
-    """See `image_headers.read_claim`. A pixel costs more with more scans than ten."""
+    """See `image_headers.read_claim`. A pixel costs more with more scans than usual."""
     size, layers, kind = (0, 0), 0, 0
     exifs = 0
     kept: list[bytes] = []  # what is decoded, where a part of the file is left out
@@ -43,12 +43,13 @@ def claim(data: bytes) -> Claim:
             break
     if not layers:
         raise corrupt("the JPEG has no frame header")
-    scans = 1
+    passes = layers
     if kind in _PROGRESSIVE or data[start + 4] != layers:
-        scans = _scans(data, end)
-    cost = max(1.0, scans * (4 if kind > _ARITHMETIC else 1) / USUAL_SCANS)
+        passes = _passes(data, start)
+    cost = max(1.0, passes * (4 if kind > _ARITHMETIC else 1) / (_USUAL_PASSES * layers))
     decoded = b"".join([*kept, data[copied:]]) if kept else data
-    return Claim("JPEG", *size, cost, decoded, f"{scans} scans" if cost > 1 else "")
+    why = f"{passes} passes over {layers} colors" if cost > 1 else ""
+    return Claim("JPEG", *size, cost, decoded, why)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -68,17 +69,18 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     raise corrupt(f"the JPEG has more than {_MOST_SEGMENTS:,} segments before its pixels")
 
 
-def _scans(data: bytes, position: int) -> int:
-    """How many scans follow, the one before `position` included, up to the end of the image."""
-    scans = 1
+def _passes(data: bytes, position: int) -> int:
+    """Over how many colors the scans go, from the one at `position` to the end of the image."""
+    passes = 0
     for _ in range(_MOST_SEGMENTS):
         found = _MARKER.search(data, position)
         if found is None or found[1][0] == _END:
-            return scans
+            return passes
         position = found.end()
         if found[1][0] not in _ALONE:
+            if found[1][0] == _SCAN:
+                passes += data[position + 2]
             position += _word(data, position)
-            scans += found[1][0] == _SCAN
     raise corrupt(f"the JPEG has more than {_MOST_SEGMENTS:,} segments among its pixels")
 
 

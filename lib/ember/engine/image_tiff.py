@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 
 from ember.engine.image_claims import Claim, corrupt, unsupported
-from ember.engine.image_jpeg import USUAL_SCANS
 
 __all__ = ["PREFIXES", "claim"]
 
@@ -21,6 +20,7 @@ _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32946, 32773}
 _JPEG = 7
 # A strip or tile takes as long as so many pixels, however small it is.
 _LEAST_PART = 1024
+_USUAL_SCANS = 10
 
 _WIDTH, _HEIGHT, _COMPRESSION, _SAMPLES, _PLANES = 256, 257, 259, 277, 284
 _STRIPS, _ROWS, _STRIP_BYTES = 273, 278, 279
@@ -54,9 +54,9 @@ def claim(data: bytes) -> Claim:
     scans = 1
     if compression == _JPEG:
         scans = _scans(data, tags.numbers(offsets), tags.numbers(sizes))
-        cost *= max(1.0, scans / USUAL_SCANS)
+        cost *= max(1.0, scans / _USUAL_SCANS)
     why = f"{parts} strips or tiles of {w}x{h}" if cost > 1 else ""
-    if scans > USUAL_SCANS:
+    if scans > _USUAL_SCANS:
         why = f"{scans} scans"
     return Claim("TIFF", width, height, cost, data, why)
 

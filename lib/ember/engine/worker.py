@@ -37,7 +37,7 @@ def record(spec: ModelSpec, *, paths: PathRules | None) -> WorkerRecord:
 
 
 def _key(spec: ModelSpec, paths: PathRules | None) -> _Key:
-    return spec.fingerprint, spec.batch_size, paths
+    return spec.fingerprint, spec.batch_size, paths or None
 
 
 def load(spec: ModelSpec, *, address: str | None, threads: int, paths: PathRules | None) -> Encoder:
