@@ -9,10 +9,12 @@
     ├── DeviceMissing          4  a GPU was asked for and is not there
     └── RequirementNotMet      5  a figure named under `require` was not reached
 
-The module imports nothing, so that both the driver side and the executor side can use it.
+The module imports next to nothing, so that both the driver side and the executor side can use it.
 """
 
 from __future__ import annotations
+
+from ember.redaction import redact
 
 __all__ = [
     "DeviceMissing",
@@ -28,9 +30,15 @@ __all__ = [
 
 
 class EmberError(Exception):
-    """A failure that Ember can explain: the message says what, where, and what to change."""
+    """A failure that Ember can explain: the message says what, where, and what to change.
+
+    Passwords and signatures of URIs in the message are hidden.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(message))
 
 
 class InvalidInput(EmberError):

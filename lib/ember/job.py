@@ -22,6 +22,7 @@ from pyspark.sql import SparkSession
 from ember import config, errors, places
 from ember.errors import EmberError, InvalidInput
 from ember.publish import Output
+from ember.redaction import redact, redact_all
 from ember.session import spark_session
 from ember.storage import Storage
 
@@ -77,12 +78,12 @@ class Run(Generic[ConfigT]):
 
     def say(self, message: str) -> None:
         """The run's last word, on stdout."""
-        print(f"ember {self.job}: {message} (run {self.run_id})")
+        print(redact(f"ember {self.job}: {message} (run {self.run_id})"))
 
     def manifest(self, **facts: Any) -> dict[str, Any]:
         """What every manifest says, and the facts of this job."""
         finished = datetime.now(UTC)
-        return {
+        told = {
             "run_id": self.run_id,
             "job": self.job,
             "started": self.started.isoformat(timespec="seconds"),
@@ -97,6 +98,7 @@ class Run(Generic[ConfigT]):
             },
             "versions": versions(),
         }
+        return dict(redact_all(told))
 
 
 def main(
@@ -150,11 +152,18 @@ def _parser(job: str, kind: type[ConfigT]) -> argparse.ArgumentParser:
     return parser
 
 
+class _Redacting(logging.Formatter):
+    """Messages and tracebacks without the secrets of URIs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 def log_as(run_id: str) -> None:
     """Have what Ember logs go to stderr under this run id."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        logging.Formatter(f"%(asctime)s %(levelname)s [{run_id}] %(message)s", "%H:%M:%S")
+        _Redacting(f"%(asctime)s %(levelname)s [{run_id}] %(message)s", "%H:%M:%S")
     )
     logger = logging.getLogger("ember")
     logger.handlers = [handler]

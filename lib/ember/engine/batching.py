@@ -75,6 +75,10 @@ class Slot:
         self.waiting -= 1
 
     def fill(self, row: int, vector: Any) -> None:
+        """Take what the model made of a row, or the RowError why it made nothing."""
+        if isinstance(vector, RowError):
+            self.fail(row, str(vector))
+            return
         if self.vectors is None:
             self.vectors = np.zeros((len(self.raws), len(vector)), np.float32)
         if np.isfinite(vector).all():

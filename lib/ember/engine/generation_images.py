@@ -12,7 +12,7 @@ from ember.engine.images import decode
 from ember.engine.paths import PathRules, content_of
 from ember.engine.rows import RowError
 from ember.engine.spec import ModelSpec
-from ember.engine.torch_runtime import check_shape
+from ember.engine.torch_images import check_shape
 from ember.errors import InvalidInput
 
 __all__ = ["TorchImageDescriber"]
@@ -88,7 +88,10 @@ class TorchImageDescriber(TorchWriter):
 
     def _processed(self, image: Any, prompt: str | None) -> dict[str, Any]:
         if self.apart:
-            tensors = dict(self.processor(image, return_tensors="pt"))
+            try:
+                tensors = dict(self.processor(image, return_tensors="pt"))
+            except Exception as error:  # of one picture: an odd shape, say
+                raise RowError("unusable image", f"the processor says: {error}") from error
             if prompt is not None:
                 said = self.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
                 tensors["decoder_input_ids"] = said["input_ids"]

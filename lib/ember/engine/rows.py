@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from ember.redaction import redact
+
 __all__ = ["MAX_BYTES", "RowError", "raw_values", "to_text", "too_many_bytes"]
 
 # Of a row's content, unless the configuration says otherwise.
@@ -18,7 +20,7 @@ class RowError(Exception):
 
     def __init__(self, reason: str, detail: str = "") -> None:
         # Details quote what a file claims about itself: keep them short and on one line.
-        detail = " ".join(detail.split())[:200]
+        detail = " ".join(redact(detail).split())[:200]
         super().__init__(f"{reason}: {detail}" if detail else reason)
 
 

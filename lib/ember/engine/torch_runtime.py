@@ -1,4 +1,4 @@
-"""Transformers models in torch: image models through their own processor, text encoders."""
+"""Transformers models in torch, and its text encoders."""
 
 from __future__ import annotations
 
@@ -10,39 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from ember.engine.device import Device, require_cuda
-from ember.engine.images import decode
-from ember.engine.paths import PathRules, content_of
 from ember.engine.rows import RowError, to_text
 from ember.engine.spec import CLASSES, GENERATED, ModelSpec
 from ember.errors import InvalidInput
 
 __all__ = [
-    "TorchImageEncoder",
     "TorchModel",
     "TorchTextEncoder",
-    "check_shape",
     "max_tokens",
-    "pool_image",
     "pool_text",
     "probabilities",
 ]
 
 Matrix = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
-
-
-def pool_image(output: Any, layer: str) -> Any:
-    """Image features of a transformers output: (n, d).
-
-    `avg_pool`: the mean over the last feature map (n, d, h, w), or over the tokens (n, t, d).
-    `cls`: the first token; None where there are no tokens. `pooler`: the model's own pooler.
-    """
-    hidden = output.last_hidden_state
-    if layer == "pooler":
-        return output.pooler_output.flatten(1)
-    if layer == "cls":
-        return hidden[:, 0] if hidden.ndim == 3 else None
-    return hidden.mean(dim=(2, 3)) if hidden.ndim == 4 else hidden.mean(dim=1)
 
 
 def pool_text(output: Any, mask: Any, layer: str) -> Any:
@@ -87,14 +68,6 @@ def max_tokens(tokenizer: Any, config: Any) -> int:
         reserved = (config.pad_token_id or 0) + 1 if shifted else 0
         limits.append(positions - reserved)
     return min(limits, default=512)
-
-
-def check_shape(image: Any, max_pixels: int) -> None:
-    """Raise RowError for a strip: 1 × 9,000 pixels, scaled by the short side, take gigabytes."""
-    width, height = image.size
-    scaled = 512 * 512 * max(width, height) // min(width, height)
-    if scaled > max_pixels:
-        raise RowError("too many pixels", f"{width}x{height} is too long a strip to scale")
 
 
 class TorchModel:
@@ -191,52 +164,6 @@ class TorchModel:
 
     def is_out_of_memory(self, error: Exception) -> bool:
         return isinstance(error, self._torch.OutOfMemoryError | MemoryError)
-
-
-class TorchImageEncoder(TorchModel):
-    """Image rows to vectors through AutoImageProcessor and AutoModel. See `batching.Encoder`."""
-
-    chunk_rows = 8
-    truncated = 0
-
-    def __init__(
-        self, spec: ModelSpec, device: Device, threads: int, *, paths: PathRules | None
-    ) -> None:
-        super().__init__(spec, device, threads)
-        from transformers import AutoImageProcessor
-
-        self.paths = paths
-        self.processor = self._auto(AutoImageProcessor)
-        self.batch_size = spec.batch_size or (128 if device == "cuda" else 16)
-        self.batch_cost = self.window_rows = self.batch_size
-        # Convolutions run up to a third faster on it; for other models it changes nothing.
-        self.model = self.model.to(memory_format=self._torch.channels_last)
-
-    def prepare(self, raws: Sequence[bytes | None]) -> list[tuple[Any, int] | RowError]:
-        """The processor's pixel values (3, h, w) float32 of each row."""
-        return [self._prepare(raw) for raw in raws]
-
-    def _prepare(self, raw: bytes | None) -> tuple[Any, int] | RowError:
-        try:
-            data = content_of(raw, self.paths, self.spec.max_bytes)
-            image = decode(data, self.spec.max_pixels)
-            check_shape(image, self.spec.max_pixels)
-        except RowError as error:
-            return error
-        return self.processor(image, return_tensors="np")["pixel_values"][0], 1
-
-    def run(self, items: Sequence[Any]) -> Matrix:
-        """Vectors (n, d) float32 of pixel values n × (3, h, w)."""
-        torch = self._torch
-        pixels = torch.from_numpy(np.stack(items)).to(
-            self.torch_device, self.model.dtype, memory_format=torch.channels_last
-        )
-        with torch.inference_mode():
-            if self._dual:
-                output = self.model.get_image_features(pixel_values=pixels)
-                return self._features(output, lambda: output.pooler_output)
-            output = self.model(pixel_values=pixels)
-            return self._features(output, lambda: pool_image(output, self.spec.layer))
 
 
 class TorchTextEncoder(TorchModel):

@@ -86,10 +86,12 @@ def _build(spec: ModelSpec, address: str | None, threads: int, paths: PathRules 
 
         return TorchImageDescriber(spec, device, threads, paths=paths)
     if spec.runtime == "torch":
-        from ember.engine.torch_runtime import TorchImageEncoder, TorchTextEncoder
-
         if spec.modality == "text":
+            from ember.engine.torch_runtime import TorchTextEncoder
+
             return TorchTextEncoder(spec, device, threads)
+        from ember.engine.torch_images import TorchImageEncoder
+
         return TorchImageEncoder(spec, device, threads, paths=paths)
     raise InvalidInput(f"runtime {spec.runtime} cannot run {spec.name}")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ember.pipeline.planning import Step
+from ember.redaction import redact_all
 
 __all__ = ["Verdict", "is_own", "judge", "note"]
 
@@ -58,7 +59,8 @@ def judge(
     if manifest is None or not is_own(step, manifest):
         return Verdict("foreign", f"what is at {step.output} was not written by this step")
     changes = [
-        *_settings(manifest.get("config", {}), step.config.model_dump(mode="json")),
+        # A manifest hides the secrets of URIs; a signature made anew is no other setting.
+        *_settings(manifest.get("config", {}), redact_all(step.config.model_dump(mode="json"))),
         *_inputs(manifest[_NOTE]["inputs"], inputs),
         *_versions(manifest.get("versions", {}), versions),
     ]
