@@ -40,7 +40,7 @@ def read_claim(data: bytes) -> Claim:
         if matches(data):
             try:
                 return reader(data)
-            except (struct.error, IndexError):
+            except (struct.error, IndexError, OverflowError):  # places beyond the end
                 raise RowError("truncated image", "the file ends in its header") from None
     for pattern, name in _REFUSED:
         if pattern.match(data):

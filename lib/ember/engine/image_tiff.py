@@ -109,6 +109,6 @@ class _Tags:
 
     def numbers(self, tag: int) -> tuple[int, ...]:
         form, count, place = self._entries.get(tag, (0, 0, 0))
-        if form not in _NUMBERS:
+        if form not in _NUMBERS or form in _PLAIN:
             return ()
         return struct.unpack_from(f"{self._order}{count}{_NUMBERS[form]}", self._data, place)
