@@ -195,7 +195,7 @@ _REFUSED = tuple(
         (rb"SIMPLE  =", "FITS"),
         (rb"....ftyp(hei|hev|mif)", "HEIF"),
         (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL"),
-        (rb"\x1c\x01", "IPTC"),
+        (rb"\x1c[\1-\x09]", "IPTC"),
         (rb"qoif", "QOI"),
     )
 )

@@ -103,7 +103,7 @@ def content_of(raw: bytes | None, paths: PathRules | None, max_bytes: int) -> by
 
     Raises RowError "too many bytes" for more than `max_bytes`, and as PathRules.read does.
     """
-    if paths is not None:
+    if paths:
         return paths.read(raw, max_bytes)
     if raw is not None and len(raw) > max_bytes:
         raise too_many_bytes(len(raw), max_bytes)
