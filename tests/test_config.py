@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 import yaml
 from hypothesis import given
@@ -7,7 +10,11 @@ from hypothesis import strategies as st
 
 from ember.config import load, parse
 from ember.errors import InvalidConfig
+from ember.settings.comparison import JoinConfig
+from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig
+from ember.settings.evaluation import EvaluateConfig
+from ember.yaml_text import NULLS
 
 MINIMAL = ["input.path=a", "input.id=i", "input.modality=image", "model.name=keras:ResNet50"]
 MINIMAL += ["output.path=out"]
@@ -84,6 +91,131 @@ def test_a_missing_file_is_named():
 @pytest.mark.parametrize("override", ["model", "=x", "model..name=x", "model.name.x=1"])
 def test_an_override_that_is_no_assignment_is_shown(override):
     assert override in problem(override)
+
+
+# What a shell can pass on: any text but NUL, and what YAML would make something else of.
+ODD = ["out/run #3", "a: b", "010", "1_000", "3e38", "yes", "null", "~", "2024-01-01", "'a'", '"a"']
+ODD += [
+    "{a}",
+    "*x",
+    "&x",
+    "!x",
+    "%x",
+    "@x",
+    "- a",
+    " a ",
+    "a\n#b",
+    "[",
+    "$x",
+    "=",
+    "a=b",
+    "é",
+    "<<",
+]
+TEXTS = st.sampled_from(ODD) | st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1
+)
+
+
+@given(TEXTS)
+def test_a_text_given_by_set_is_that_text(text):
+    sets = [f"output.path={text}", f"input.id={text}", f"model.name={text}", *MINIMAL[0:3:2]]
+    config = load(EmbedConfig, None, sets)
+    assert (config.output.path, config.input.id, config.model.name) == (text, text, text)
+    described = ["prompt.template=x", f"prompt.separator={text}", f"prompt.columns.a={text}"]
+    prompt = load(DescribeConfig, None, [*MINIMAL, *described]).prompt
+    assert (prompt.separator, prompt.columns) == (text, {"a": text})
+
+
+@given(TEXTS)
+def test_a_text_in_a_file_is_that_text_however_it_is_quoted(tmp_path_factory, text):
+    file = tmp_path_factory.mktemp("yaml") / "c.yaml"
+    for width in (20, 2000):
+        written = yaml.safe_dump({"output": {"path": text}}, width=width)
+        file.write_bytes(written.encode())
+        assert load(EmbedConfig, str(file), MINIMAL[:-1]).output.path == text
+
+
+@given(TEXTS.filter(lambda text: text not in NULLS and not text.startswith("[")))
+def test_a_path_or_a_list_of_them_is_told_by_its_brackets(text):
+    assert load(EmbedConfig, None, [*MINIMAL, f"input.path={text}"]).input.path == text
+    quoted = json.dumps(["010", text])
+    assert load(EmbedConfig, None, [*MINIMAL, f"input.path={quoted}"]).input.path == ["010", text]
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("threshold", "3e38", 3e38),
+        ("threshold", "1e-3", 0.001),
+        ("threshold", "2", 2.0),
+        ("left.where", "null", None),
+        ("left.where", "", None),
+        ("left.where", "a = 'null' #", "a = 'null' #"),
+        ("left.path", "[a, 010, 2024-01-01]", ["a", "010", "2024-01-01"]),
+        ("left.path", "[a]b", "[a]b"),
+        ("left.path", "part-[0-9]*", "part-[0-9]*"),
+        ("left.path", "[a, b", "[a, b"),
+        ("right", "null", None),
+        ("right", "{path: 010, id: no}", {"path": "010", "id": "no"}),
+        ("within", "[day, 010]", ["day", "010"]),
+        ("within", "[]", []),
+        ("limits.rows_per_block", "auto", "auto"),
+        ("limits.rows_per_block", "0x10", 16),
+        ("limits", "{max_pairs: 3}", {"max_pairs": 3}),
+    ],
+)
+def test_what_a_value_of_set_is_depends_on_its_key(key, text, value):
+    sets = ["left.path=a", "left.id=i", "threshold=0.5", "output.path=o", f"{key}={text}"]
+    found = load(JoinConfig, None, sets).model_dump(exclude_unset=True)
+    for part in key.split("."):
+        found = found[part]
+    assert (type(found), found) == (type(value), value)
+
+
+@pytest.mark.parametrize("text", ["yes", "on", "true", "True", "off", "no", "false"])
+def test_a_key_that_is_true_or_false_takes_the_words_for_it(text, tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(f"model: {{normalize: {text}}}")
+    for given_file, sets in ((str(file), []), (None, [f"model.normalize={text}"])):
+        config = load(EmbedConfig, given_file, [*MINIMAL, *sets])
+        assert config.model.normalize is (text.lower() in ("yes", "on", "true"))
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("[0, 1, 2]", [0, 1, 2]),
+        ("[cat, 010, yes]", ["cat", "010", "yes"]),
+        ('["0", "1"]', ["0", "1"]),
+    ],
+)
+def test_class_names_are_numbers_where_all_of_them_are(tmp_path, written, read):
+    file = tmp_path / "c.yaml"
+    file.write_text(f"kind: classification\noutput: {{path: o}}\nclasses: {written}")
+    assert load(EvaluateConfig, str(file), []).classes == read
+    assert load(EvaluateConfig, str(file), [f"classes={written}"]).classes == read
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.batch_size=1_000", "'auto' or a valid integer|valid integer, not '1_000'"),
+        ("limits.max_failed_fraction=2024-01-01", "valid number, not '2024-01-01'"),
+        ("limits.max_pixels=" + "9" * 5000, r"not '9{199}… \(5002 characters\)"),
+        ("limits.max_failed_fraction=[1", r"valid number, not '\[1'"),
+        ("model.normalize=maybe", "valid boolean, not 'maybe'"),
+    ],
+)
+def test_what_is_no_value_of_its_key_is_shown_as_it_was_written(override, words):
+    assert re.search(words, problem(override))
+
+
+def test_an_override_changes_one_place_of_what_two_aliases_name(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("left: &t {path: a, id: i}\nright: *t\nthreshold: 3e38\noutput: {path: o}")
+    config = load(JoinConfig, str(file), ["right.path=b"])
+    assert (config.left.path, config.right.path, config.threshold) == ("a", "b", 3e38)
 
 
 @given(st.text(min_size=1).filter(str.strip), st.floats(0, 1), st.integers(1, 65536))

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ember.errors import InvalidConfig
+from ember.typed import branches, typed
+from ember.yaml_text import Plain, YamlProblem, read_yaml
 
 __all__ = ["Config", "load", "parse", "read"]
 
 ConfigT = TypeVar("ConfigT", bound="Config")
+_SHOWN = 200
 
 
 class Config(BaseModel):
@@ -39,43 +39,32 @@ def load(kind: type[ConfigT], file: str | None, overrides: Sequence[str]) -> Con
 def parse(kind: type[ConfigT], values: dict[str, Any], source: str, at: str = "") -> ConfigT:
     """Check `values` against `kind`. `source` says in an error where they came from.
 
+    Each `Plain` becomes what its key is: a value of --set for a text is that very text.
     at: what stands before each key in an error, where `values` are a part of a configuration.
     Raises InvalidConfig with every problem found, one a line.
     """
     try:
-        return kind.model_validate(values)
+        return kind.model_validate(typed(kind, values))
     except ValidationError as error:
         problems = dict.fromkeys(_explain(kind, problem, at) for problem in error.errors())
         raise InvalidConfig(f"{source}: " + "\n".join(problems)) from None
 
 
 def read(file: str) -> dict[str, Any]:
-    """The keys and values of a YAML file. Raises InvalidConfig, also for a key given twice."""
+    """The keys and values of a YAML file, unquoted scalars as `Plain`. Raises InvalidConfig."""
     try:
-        values = yaml.load(Path(file).read_text("utf-8"), _Loader)
+        values = read_yaml(file)
     except FileNotFoundError:
         raise InvalidConfig(f"there is no configuration file {file}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"cannot read the configuration file {file}: {error}") from None
-    except yaml.YAMLError as error:
-        raise InvalidConfig(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    except (OSError, ValueError) as error:
+        problem = "is not YAML" if isinstance(error, YamlProblem) else "cannot be read"
+        raise InvalidConfig(f"the configuration file {file} {problem}: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise InvalidConfig(f"{file} must hold keys and values, not a {type(values).__name__}")
+        found = "list" if isinstance(values, list) else "text"
+        raise InvalidConfig(f"{file} must hold keys and values, not a {found}")
     return values
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """YAML without keys that hide one another."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        given = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in given:
-            if given.count(key) > 1 and key != "<<":
-                raise yaml.YAMLError(f"{key} is given twice in one place,{node.start_mark}")
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
 
 
 def _override(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -83,10 +72,6 @@ def _override(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any
         key, equals, text = override.partition("=")
         if not equals or not all(key.split(".")):
             raise InvalidConfig(f"--set {override}: write it as dotted.key=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
         *parents, last = key.split(".")
         place = values
         for parent in parents:
@@ -96,7 +81,7 @@ def _override(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any
             if not isinstance(inner, dict):
                 raise InvalidConfig(f"--set {override}: {parent} is a value, not a section")
             place = inner
-        place[last] = value
+        place[last] = Plain(text)
     return values
 
 
@@ -114,7 +99,13 @@ def _explain(kind: type[Config], problem: Any, at: str) -> str:
     if problem["type"] == "missing":
         return f"{key} is missing; give it in the file or with --set {key}=..."
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{key}: {message}, not {problem['input']!r}"
+    return f"{key}: {message}, not {_shown(problem['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """A value as an error shows it, however long it is."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 
 def _depth(kind: type[Config], loc: Sequence[Any]) -> int:
@@ -142,8 +133,7 @@ def _fields_at(kind: type[BaseModel], loc: Sequence[Any]) -> list[str]:
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    candidates = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    for candidate in candidates:
+    for candidate in branches(annotation):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None

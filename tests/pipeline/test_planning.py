@@ -94,6 +94,21 @@ def test_every_problem_of_every_step_is_told_and_what_follows_from_it_is_not():
     assert len(lines) == 5
 
 
+def test_a_variable_is_of_the_type_of_the_key_that_it_stands_for():
+    values = ["vars.n=010", "vars.data=in #1: a", "steps.shrink.input.where=a = 1e3 # x"]
+    step = {**SHRINK, "dimension": "$n", "input": {"path": "$data/$n", "id": "$n"}}
+    config = planned(values, shrink=step).steps[0].config
+    assert (config.dimension, config.input.id) == (10, "010")
+    assert (config.input.path, config.input.where) == ("in #1: a/010", "a = 1e3 # x")
+    Path("file.yaml").write_text(
+        "vars: {n: 010, x: .9}\noutput: {path: o}\nsteps: {a: {job: join, threshold: $x, "
+        "left: {path: 2024-01-01, id: $n}, output: {path: p$x}}}"
+    )
+    config = plan(load(PipelineConfig, "file.yaml", []), KINDS).steps[0].config
+    assert (config.threshold, config.left.path, config.left.id) == (0.9, "2024-01-01", "010")
+    assert config.output.path == "p.9"
+
+
 def test_names_and_variables_are_checked():
     text = problem("vars.find=3", "vars.a-b=1", "vars.none=null", shrink=SHRINK, find=FIND)
     assert "vars.find: a step has this name as well" in text

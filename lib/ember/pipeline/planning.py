@@ -13,6 +13,7 @@ from ember.errors import InvalidConfig
 from ember.pipeline.references import NAME, References, Unchecked
 from ember.settings.files import sources, targets
 from ember.settings.pipeline import PipelineConfig, StepConfig
+from ember.yaml_text import NULLS, Plain
 
 __all__ = ["Plan", "Step", "plain", "plan"]
 
@@ -78,10 +79,15 @@ def _bad_names(config: PipelineConfig) -> Iterator[str]:
             if not NAME.fullmatch(name):
                 yield f"{section}.{name}: a name has letters, digits and underscores only"
     for name, value in config.vars.items():
-        if not isinstance(value, str | int | float):
-            yield f"vars.{name}: give a text, a number or a boolean, not {value!r}"
+        if not isinstance(value, str | int | float) or _is_null(value):
+            shown = None if _is_null(value) else value
+            yield f"vars.{name}: give a text, a number or a boolean, not {shown!r}"
         if name in config.steps:
             yield f"vars.{name}: a step has this name as well; give one of them another"
+
+
+def _is_null(value: Any) -> bool:
+    return isinstance(value, Plain) and value in NULLS
 
 
 def _step(

@@ -10,6 +10,7 @@ from typing import Any
 
 from ember.config import Config
 from ember.errors import InvalidConfig
+from ember.yaml_text import Plain
 
 __all__ = ["NAME", "References", "Unchecked"]
 
@@ -49,7 +50,8 @@ class References:
             return value
         if (whole := _REFERENCE.fullmatch(value)) and not whole[1]:
             return self._find(whole, key)
-        return _REFERENCE.sub(lambda found: str(self._find(found, key)), value)
+        resolved = _REFERENCE.sub(lambda found: str(self._find(found, key)), value)
+        return Plain(resolved) if isinstance(value, Plain) else resolved
 
     def _find(self, found: re.Match[str], key: str) -> Any:
         dollar, plain, braced, inner = found.groups()[:4]
