@@ -185,6 +185,7 @@ def _rows(
         )
     given = content or "content"
     names = (table.select(tables.column(table, id)).columns[0], "_content", "_prompt", "_problem")
+    tables.check_result_name(table, *names)
     if modality == "text" and prompt is not None:
         filled = prompts.fill(table, id, prompt).select("id", "prompt", "content", "problem")
         rows = filled.toDF(*names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -35,6 +35,7 @@ from ember.storage import Storage
 
 __all__ = [
     "Corpus",
+    "check_result_name",
     "check_unique",
     "column",
     "corpus_selector",
@@ -44,6 +45,7 @@ __all__ = [
     "read_corpus",
     "read_embeddings",
     "read_table",
+    "same_column",
     "select_corpus",
     "select_embeddings",
     "shown",
@@ -199,17 +201,38 @@ def select_corpus(
             f"the id column {id} is {id_field.dataType.simpleString()}; an id is one value, such "
             "as a string or a number"
         )
-    if id_field.name in (result, *_ACCOUNT_COLUMNS):
-        raise InvalidInput(
-            f"the id column is named {id_field.name}, like a column of the result; rename it"
-        )
+    check_result_name(table, id_field.name, result, *_ACCOUNT_COLUMNS)
     if not isinstance(content_field.dataType, StringType | BinaryType):
         raise InvalidInput(
             f"the content column {content} is {content_field.dataType.simpleString()}; give "
             + ("encoded bytes (binary) or paths (string)" if modality == "image" else "text")
         )
     paths = path_rules(table.sparkSession, content_field, modality, content_is, root)
+    if same_column(table.sparkSession, id_field.name, [content_field.name]):
+        # One column as both, or the fields of two structs.
+        rows = rows.toDF(id_field.name, f"{id_field.name}_content")
     return Corpus(rows, id_field.name, paths)
+
+
+def check_result_name(table: DataFrame, id: str, *others: str) -> None:
+    """Raise InvalidInput where an id column's name is that of another column of the result."""
+    if same := same_column(table.sparkSession, id, others):
+        raise InvalidInput(
+            f"the id column is named {id}, like the column {same} of the result; rename it"
+            if same == id
+            else f"the id column is named {id}, and the result has a column {same}, from which "
+            "Spark does not tell it; rename it, or set spark.sql.caseSensitive"
+        )
+
+
+def same_column(spark: SparkSession, name: str, others: Iterable[str]) -> str | None:
+    """The first of `others` that Spark takes for the column `name`, if any.
+
+    Without spark.sql.caseSensitive, names that differ only by case are one.
+    """
+    if spark.conf.get("spark.sql.caseSensitive") == "true":
+        return next((each for each in others if each == name), None)
+    return next((each for each in others if each.lower() == name.lower()), None)
 
 
 def read_embeddings(
@@ -272,9 +295,10 @@ def shown(path: str | Sequence[str]) -> str:
 def column(table: DataFrame, name: str) -> Column:
     """The column `name` of `table`, or the field that `outer.inner` leads to, by its last name.
 
-    Raises InvalidInput that lists the columns there are.
+    Raises InvalidInput that lists the columns there are, and for one that has a double.
     """
     if name in table.columns:
+        _check_alone(table, name, table.columns)
         return F.col(_quoted(name))
     fields: DataType = table.schema
     parts = name.split(".")
@@ -282,9 +306,21 @@ def column(table: DataFrame, name: str) -> Column:
         if not isinstance(fields, StructType) or part not in fields.names:
             known = ", ".join(table.columns)
             raise InvalidInput(f"there is no column {name}; the table has {known}")
+        _check_alone(table, part, fields.names)
         if depth < len(parts):
             fields = fields[part].dataType
     return F.col(".".join(_quoted(part) for part in parts)).alias(parts[-1])
+
+
+def _check_alone(table: DataFrame, name: str, names: Sequence[str]) -> None:
+    """Raise InvalidInput where Spark cannot tell one of `names` from another."""
+    others = list(names)
+    others.remove(name)
+    if same := same_column(table.sparkSession, name, others):
+        raise InvalidInput(
+            f"the columns {name} and {same} cannot be told from one another; rename one"
+            + ("" if same == name else ", or set spark.sql.caseSensitive")
+        )
 
 
 def check_unique(rows: DataFrame, id: str) -> None:

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from ember import tables
-from ember.errors import InvalidConfig
+from ember.errors import InvalidConfig, InvalidInput
 from ember.evaluate.joining import issues_of
 from ember.evaluate.report import Evaluation, check_requirements
 from ember.settings.embedding import TableConfig
@@ -178,6 +178,12 @@ def _renamed(frame: DataFrame, section: Any, slices: Sequence[str]) -> DataFrame
         named.pop("score")
     columns = [tables.column(frame, name).alias(key) for key, name in named.items()]
     also = [name for name in slices if name in frame.columns and name not in named]
+    for name in slices:
+        same = tables.same_column(frame.sparkSession, name, named)
+        if same and name in frame.columns and named[same] != name:
+            raise InvalidInput(
+                f"slices: the column {name} has the name of what {same} becomes; rename it"
+            )
     return frame.select(*columns, *(tables.column(frame, name) for name in also))
 
 

@@ -83,8 +83,7 @@ class TableClassifier:
             )
         first = tables.read_table(spark, features[0])
         name = first.select(tables.column(first, features[0].id)).columns[0]
-        if name in ("predictions", "status", "error"):
-            raise InvalidInput(f"the id column is named {name}, like a column of the result")
+        tables.check_result_name(first, name, "predictions", "status", "error")
         rows = _joined(read) if len(read) > 1 else read[0]
         named = rows.toDF(name, *(f"_features_{number}" for number in range(len(read))))
         return cls(named, name, head.parts, predictions)

@@ -34,7 +34,7 @@ from ember.settings.embedding import EmbeddingsConfig
 from ember.settings.supervised import TrainOptions
 from ember.supervised.cluster_fit import fit_on_cluster
 from ember.supervised.examples import Examples, check_split, gather, select_labels
-from ember.tables import select_embeddings
+from ember.tables import same_column, select_embeddings
 
 __all__ = [
     "check_options",
@@ -180,7 +180,8 @@ def held_out_predictions(head: Head, examples: Examples, id: str) -> DataFrame:
             )
 
     predicted = rows.select("id", "part", *vectors).mapInArrow(run, schema)
-    return predicted if id in schema.names else predicted.toDF(id, *schema.names[1:])
+    taken = same_column(rows.sparkSession, id, schema.names[1:])
+    return predicted if taken else predicted.toDF(id, *schema.names[1:])
 
 
 def summary(head: Head) -> str:
