@@ -9,10 +9,14 @@
     ├── DeviceMissing          4  a GPU was asked for and is not there
     └── RequirementNotMet      5  a figure named under `require` was not reached
 
-The module imports next to nothing, so that both the driver side and the executor side can use it.
+The module needs Python alone, so that both the driver side and the executor side can use it.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import takewhile
 
 from ember.redaction import redact
 
@@ -27,6 +31,12 @@ __all__ = [
     "TooManyPairs",
     "find_in_text",
 ]
+
+
+# What stands below the message of an exception in a traceback, or in Spark's text around it.
+_ENDS_MESSAGE = re.compile(
+    r"\s|$|Traceback \(|During handling of|The above exception|Caused by: |Driver stacktrace:"
+)
 
 
 class EmberError(Exception):
@@ -83,14 +93,24 @@ def find_in_text(text: str) -> EmberError | None:
     """Recover the error that a Python worker raised from Spark's text of the failure.
 
     Spark hands an exception of a worker to the driver as the text of its traceback. The last line
-    that starts with the qualified name of a class of this module is that exception.
+    that starts with the qualified name of an error of Ember is that exception; its message goes on
+    to the next line that is indented, blank, or Spark's.
 
-    Returns None when the text names none of them.
+    Returns None when the text names none.
     """
-    tree = (DeviceMissing, InvalidConfig, InvalidInput, TooManyFailures, RequirementNotMet)
-    by_name = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in tree}
-    for line in reversed(text.splitlines()):
-        name, colon, message = line.strip().partition(": ")
-        if colon and name in by_name:
-            return by_name[name](message)
+    by_name = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in _tree(EmberError)}
+    lines = text.splitlines()
+    for number in range(len(lines) - 1, -1, -1):
+        name, _, message = lines[number].strip().partition(": ")
+        if kind := by_name.get(name.removesuffix(":")):
+            more = takewhile(lambda line: not _ENDS_MESSAGE.match(line), lines[number + 1 :])
+            # Not by its own __init__, which may want more than a message.
+            return kind.__new__(kind, "\n".join([message, *more]))
     return None
+
+
+def _tree(kind: type[EmberError]) -> Iterator[type[EmberError]]:
+    """A class and all that inherit from it, wherever they are defined."""
+    yield kind
+    for each in kind.__subclasses__():
+        yield from _tree(each)

@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import platform
-import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,20 +18,16 @@ from typing import Any, Generic, TypeVar
 
 from pyspark.sql import SparkSession
 
-from ember import config, errors, places
-from ember.errors import EmberError, InvalidInput
+from ember import config, places
+from ember.explain import explain
 from ember.publish import Output
 from ember.redaction import redact, redact_all
 from ember.session import spark_session
 from ember.storage import Storage
 
-__all__ = ["Run", "explain", "log_as", "main", "versions"]
+__all__ = ["Run", "log_as", "main", "versions"]
 
 _log = logging.getLogger("ember.job")
-# How Spark says, in one of many exceptions, that a Parquet file is damaged.
-_UNREADABLE = re.compile(
-    r".*(FAILED_READ_FILE|CANNOT_READ_FILE_FOOTER|is not a Parquet file|Could not read footer).*"
-)
 _PACKAGES = (
     *("ember-spark", "pyspark", "pyarrow", "numpy", "pillow", "tensorflow", "keras", "torch"),
     *("transformers", "tokenizers"),
@@ -170,33 +165,6 @@ def log_as(run_id: str) -> None:
     logger.propagate = False
     level = os.environ.get("EMBER_LOG_LEVEL", "INFO").upper()
     logger.setLevel(level if level in logging.getLevelNamesMapping() else "INFO")
-
-
-def explain(error: Exception) -> EmberError:
-    """The error of the tree that `error` is, or that Spark carried from a worker."""
-    if isinstance(error, EmberError):
-        return error
-    text = str(error)
-    if carried := errors.find_in_text(text):
-        return carried
-    if unreadable := _UNREADABLE.search(text):
-        return InvalidInput(f"an input file cannot be read: {unreadable[0].strip()[:500]}")
-    return EmberError(
-        f"failed unexpectedly: {type(error).__name__}: {_cause(text)} (set EMBER_LOG_LEVEL=DEBUG "
-        "for the traceback)"
-    )
-
-
-def _cause(text: str) -> str:
-    """The line that says what went wrong: the last one of a worker's traceback, else the first."""
-    lines = text.strip().splitlines() or ["no message"]
-    traceback = next((n for n, line in enumerate(lines) if line.startswith("Traceback")), None)
-    if traceback is not None:
-        raised = [
-            line for line in lines[traceback + 1 :] if re.match(r"[A-Za-z_][\w.]*(: |$)", line)
-        ]
-        lines = raised[:1] or lines
-    return lines[0][:500]
 
 
 def versions() -> dict[str, str]:

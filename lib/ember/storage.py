@@ -11,13 +11,15 @@ import ctypes.util
 import hashlib
 import os
 import re
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
+
+from ember.explain import cause
 
 __all__ = ["Storage"]
 
@@ -197,19 +199,24 @@ class Storage:
             stream.close()
 
     def write_text(self, path: str, text: str) -> None:
-        """Write a file in one go, replacing one that is there."""
+        """Write a file in one go, replacing one that is there. Raises OSError."""
         system, hadoop_path = self._open(path)
-        stream = system.create(hadoop_path, True)
-        try:
-            stream.write(bytearray(text.encode("utf-8")))
-        finally:
-            stream.close()
+        with _named(path):
+            stream = system.create(hadoop_path, True)
+            try:
+                stream.write(bytearray(text.encode("utf-8")))
+            finally:
+                stream.close()
 
     def upload(self, local: str, path: str) -> None:
-        """Copy a file or folder of this machine to `path`, replacing a file that is there."""
+        """Copy a file or folder of this machine to `path`, replacing a file that is there.
+
+        Raises OSError.
+        """
         system, hadoop_path = self._open(path)
         source = self._jvm.org.apache.hadoop.fs.Path(f"file://{Path(local).absolute()}")
-        system.copyFromLocalFile(False, True, source, hadoop_path)
+        with _named(path):
+            system.copyFromLocalFile(False, True, source, hadoop_path)
 
     def download(self, path: str, local: str) -> None:
         """Copy a file or folder to this machine. Raises OSError when it cannot be read."""
@@ -228,6 +235,15 @@ class Storage:
         """The path on this machine of what is on its own file system; None of all else."""
         uri = self.qualify(path)
         return f"/{uri.removeprefix('file:').lstrip('/')}" if uri.startswith("file:") else None
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Turn an exception of Java, which seldom says what file it is about, into one that does."""
+    try:
+        yield
+    except Py4JJavaError as error:
+        raise OSError(None, cause(error), path) from error
 
 
 def _renameat2(one: str | None, other: str | None, flag: int) -> bool:

@@ -27,6 +27,7 @@ from pyspark.sql.types import (
 from ember.access import ContentIs, default_roots, path_rules
 from ember.engine.paths import PathRules
 from ember.errors import InvalidInput
+from ember.explain import cause
 from ember.paths import check as check_path
 from ember.paths import is_glob, literal
 from ember.settings.embedding import EmbeddingsConfig, InputConfig, TableConfig
@@ -106,7 +107,7 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
                 f"cannot read {named}: a file there has a colon in its name, which Hadoop cannot "
                 "take; rename it"
             ) from None
-        raise InvalidInput(f"cannot read {named} as Parquet: {_first_line(error)}") from error
+        raise InvalidInput(f"cannot read {named} as Parquet: {cause(error)}") from error
     return table
 
 

@@ -132,11 +132,14 @@ class _Writer:
     def store(self, rows: Sequence[Mapping[str, Any]], name: str) -> pa.Table:
         """In a task that sees the folder: write a file of some rows, and their matrix beside it."""
         path = f"{self.folder.removeprefix('file:')}/{name}"
-        for row in rows:
-            if parts := row.get(MATRIX):
-                _write_matrix(parts, matrix_file(path))
         stored = pa.Table.from_batches([self.batch({**row, MATRIX: None}) for row in rows])
-        pq.write_table(stored, path, **_BY_ARROW)
+        try:
+            for row in rows:
+                if parts := row.get(MATRIX):
+                    _write_matrix(parts, matrix_file(path))
+            pq.write_table(stored, path, **_BY_ARROW)
+        except OSError as error:  # of a write, which does not say to what file
+            raise OSError(error.errno, error.strerror or str(error), path) from error
         return stored
 
     def by_spark(self, table: DataFrame) -> list[tuple[Any, ...]]:

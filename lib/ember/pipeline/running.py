@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ember import job
 from ember.errors import EmberError, OtherSettings
+from ember.explain import explain
 from ember.job import Run
 from ember.pipeline.files import inputs
 from ember.pipeline.freshness import Verdict, is_own, judge, note
@@ -200,7 +201,7 @@ class _Look:
 
 def _named(step: Step, failure: Exception) -> EmberError:
     """The failure as the job itself would explain it, with the name of the step."""
-    explained = job.explain(failure)
+    explained = explain(failure)
     named = type(explained)(f"step {step.name} ({step.job}): {explained}")
     named.__cause__ = failure
     return named
