@@ -12,8 +12,10 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job that the first argument names; its exit code."""
-    from ember import jobs
+    from ember import console, jobs
 
+    if arguments is None:
+        console.insist_on_unicode()
     given = list(sys.argv[1:] if arguments is None else arguments)
     known = sorted(module.name for module in pkgutil.iter_modules(jobs.__path__))
     if given and given[0] in known:

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import platform
+import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from pyspark.sql import SparkSession
 
-from ember import config, places
+from ember import config, console, places
 from ember.explain import explain
 from ember.publish import Output
 from ember.redaction import redact, redact_all
@@ -32,6 +33,7 @@ _PACKAGES = (
     *("ember-spark", "pyspark", "pyarrow", "numpy", "pillow", "tensorflow", "keras", "torch"),
     *("transformers", "tokenizers"),
 )
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+@=-]{0,127}")
 ConfigT = TypeVar("ConfigT", bound=config.Config)
 OutputT = TypeVar("OutputT", bound=Output)
 
@@ -73,7 +75,7 @@ class Run(Generic[ConfigT]):
 
     def say(self, message: str) -> None:
         """The run's last word, on stdout."""
-        print(redact(f"ember {self.job}: {message} (run {self.run_id})"))
+        console.say(redact(f"ember {self.job}: {message} (run {self.run_id})"))
 
     def manifest(self, **facts: Any) -> dict[str, Any]:
         """What every manifest says, and the facts of this job."""
@@ -107,6 +109,8 @@ def main(
     Whatever fails becomes one message on stderr; the traceback is logged at debug level, which
     the environment variable EMBER_LOG_LEVEL=DEBUG shows.
     """
+    if arguments is None:
+        console.insist_on_unicode()
     given = _parser(job, kind).parse_args(arguments)
     run_id = given.run_id or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     log_as(run_id)
@@ -138,7 +142,9 @@ def _parser(job: str, kind: type[ConfigT]) -> argparse.ArgumentParser:
         default=[],
         help="override one dotted key of the configuration; may be repeated",
     )
-    parser.add_argument("--run-id", metavar="ID", help="names the run in logs and manifest")
+    parser.add_argument(
+        *("--run-id",), metavar="ID", type=_run_id, help="names the run in logs and manifest"
+    )
     parser.add_argument(
         *("--dry-run",),
         action="store_true",
@@ -152,6 +158,16 @@ class _Redacting(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
+
+
+def _run_id(text: str) -> str:
+    """A run id as schedulers give them; it stands in logs, manifests and names of files."""
+    if not _RUN_ID.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text[:200]!r} is no run id; give up to 128 letters, digits and . _ : + @ = - that "
+            "begin with a letter or digit"
+        )
+    return text
 
 
 def log_as(run_id: str) -> None:

@@ -23,7 +23,7 @@ def shown(total: int, done: Callable[[], int], unit: str = "row") -> Iterator[No
 
     done: units finished so far; asked a few times a second.
     """
-    show = _bar if sys.stderr.isatty() else _lines
+    show = _bar if sys.stderr is not None and sys.stderr.isatty() else _lines
     with _meanwhile(lambda finished: show(total, done, unit, finished)):
         yield
 

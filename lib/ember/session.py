@@ -11,6 +11,8 @@ from pathlib import Path
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
+from ember import console
+
 __all__ = ["is_local", "local_settings", "spark_session"]
 
 # Spark hands rows to Python value by value; without Arrow's check of each place, packing a table of
@@ -30,6 +32,8 @@ def spark_session(name: str) -> Iterator[SparkSession]:
         yield active
         return
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # set for processes that spark-submit starts
+    if not submitted:
+        console.let_java_have_unicode()
     settings = {} if submitted else local_settings(_user_defaults())
     if _master(submitted, settings).startswith("local"):
         # Workers must run in the interpreter that has ember, not in whichever python3 comes first.
@@ -76,8 +80,16 @@ def local_settings(defaults: dict[str, str]) -> dict[str, str]:
         # With few cores the default of 200 shuffle partitions is mostly overhead.
         "spark.sql.shuffle.partitions": str(4 * (os.cpu_count() or 1)),
         "spark.driver.extraJavaOptions": _UNCHECKED_ARROW,
+        # Hadoop has a mask of its own for the files that Spark writes, 022 in any umask.
+        "spark.hadoop.fs.permissions.umask-mode": f"{_umask():03o}",
     }
     return {key: value for key, value in settings.items() if key not in defaults}
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _user_defaults() -> dict[str, str]:

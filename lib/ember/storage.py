@@ -19,7 +19,9 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
+from ember.errors import InvalidInput
 from ember.explain import cause
+from ember.paths import check as check_path
 
 __all__ = ["Storage"]
 
@@ -36,8 +38,23 @@ class Storage:
         self._conf: Any = spark._jsc.hadoopConfiguration()
 
     def _open(self, path: str) -> tuple[Any, Any]:
+        check_path(path)
         hadoop_path = self._jvm.org.apache.hadoop.fs.Path(path)
-        return hadoop_path.getFileSystem(self._conf), hadoop_path
+        system = hadoop_path.getFileSystem(self._conf)
+        if not path.isascii() and system.getScheme() == "file":
+            self._check_letters(path)
+        return system, hadoop_path
+
+    def _check_letters(self, path: str) -> None:
+        """Raise InvalidInput where Java, in the locale it was started in, has no such letters."""
+        encoding = self._jvm.java.lang.System.getProperty("sun.jnu.encoding") or "UTF-8"
+        try:
+            path.encode(encoding)
+        except UnicodeEncodeError:
+            raise InvalidInput(
+                f"Java names files in {encoding} here and cannot name {path}; start Spark with "
+                "LC_ALL=C.UTF-8 in its environment"
+            ) from None
 
     def qualify(self, path: str) -> str:
         """The absolute URI of `path`, with its scheme."""
