@@ -16,6 +16,7 @@ def run_join(run: Run[JoinConfig]) -> None:
     with run.phase("check"):
         left = tables.read_embeddings(spark, config.left, config.within)
         right = tables.read_embeddings(spark, config.right, config.within) if config.right else None
+        comparison.check_within(left, right)
         join.check_threshold(config.threshold, config.metric)
         identity = comparison.identity(config, left, right)
         output = run.output(TaskOutput, identity)

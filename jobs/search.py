@@ -20,6 +20,9 @@ def run_search(run: Run[SearchConfig]) -> None:
         corpus = (
             tables.read_embeddings(spark, config.corpus, config.within) if config.corpus else None
         )
+        comparison.check_within(queries, corpus)
+        if config.exclude_self:
+            comparison.check_own(queries, corpus)
         identity = comparison.identity(config, queries, corpus)
         output = run.output(TaskOutput, identity)
         output.check()
@@ -40,6 +43,7 @@ def run_search(run: Run[SearchConfig]) -> None:
                 config.metric,
                 output.shared,
                 left_blocks=cores(spark),
+                k=config.k,
                 limits=config.limits,
             )
             comparison.refuse_rejected(spark, compared, output, config.limits.max_failed_fraction)

@@ -19,9 +19,15 @@ from pyspark.sql.types import (
     AtomicType,
     BinaryType,
     DataType,
-    FractionalType,
+    DoubleType,
+    FloatType,
+    IntegralType,
+    SpatialType,
     StringType,
+    StructField,
     StructType,
+    TimestampType,
+    VariantType,
 )
 
 from ember.access import ContentIs, default_roots, path_rules
@@ -42,6 +48,8 @@ __all__ = [
     "corpus_selector",
     "dimension",
     "files",
+    "group_types",
+    "is_binary_string",
     "read",
     "read_corpus",
     "read_embeddings",
@@ -54,6 +62,8 @@ __all__ = [
 ]
 
 _ACCOUNT_COLUMNS = ("status", "error")
+# Metadata of the column `group`.
+_NAMES, _TYPES = "ember.names", "ember.types"
 
 
 @dataclass(frozen=True)
@@ -252,18 +262,20 @@ def select_embeddings(
 ) -> DataFrame:
     """`table` as (id, embedding array<float or double>), and with `within` also (…, group).
 
-    within: columns that make up a row's group. `group` is their values as JSON, null where one of
-        them is null.
+    within: columns that make up a row's group. `group` is a text that is equal for groups that
+        SQL's `=` finds equal in all of them, null where one of them is null; see `group_types`.
 
     Raises InvalidInput, naming the table `shown`, when it has no such columns.
     """
     rows = table.select(
         column(table, id).alias("id"),
         column(table, embedding).alias("embedding"),
-        *([_group(table, within).alias("group")] if within else []),
+        *([_group(table, within)] if within else []),
     )
     key, vector = (rows.schema[name].dataType for name in ("id", "embedding"))
-    if not (isinstance(vector, ArrayType) and isinstance(vector.elementType, FractionalType)):
+    if not (
+        isinstance(vector, ArrayType) and isinstance(vector.elementType, FloatType | DoubleType)
+    ):
         raise InvalidInput(
             f"{shown}: column {embedding} is {vector.simpleString()}; embeddings are array<float>"
         )
@@ -274,18 +286,58 @@ def select_embeddings(
     return rows
 
 
+def group_types(rows: DataFrame) -> list[tuple[str, str]]:
+    """Names and types of the columns that the groups of `select_embeddings` are made of.
+
+    Groups of two tables can be compared where their types are the same.
+    """
+    told = rows.schema["group"].metadata
+    return list(zip(told[_NAMES], told[_TYPES], strict=True))
+
+
+def is_binary_string(kind: StringType) -> bool:
+    """Are such strings equal only where their bytes are?"""
+    return kind.collation == "UTF8_BINARY"
+
+
 def _group(table: DataFrame, within: Sequence[str]) -> Column:
     columns = [column(table, name) for name in within]
-    for field in table.select(*columns).schema:
-        if not isinstance(field.dataType, AtomicType):
-            raise InvalidInput(
-                f"the within column {field.name} is {field.dataType.simpleString()}; rows agree on "
-                "single values, such as strings or numbers"
-            )
-    # In one type for all tables: 7 agrees with 7 whether it is an int or a bigint.
-    texts = [each.cast("string") for each in columns]
-    missing = reduce(or_, (text.isNull() for text in texts))
-    return F.when(~missing, F.to_json(F.array(*texts)))
+    fields = table.select(*columns).schema.fields
+    texts = [_key(each, field) for each, field in zip(columns, fields, strict=True)]
+    missing = reduce(or_, (each.isNull() for each in columns))
+    kinds = [field.dataType for field in fields]
+    # 7 agrees with 7 whether it is an int or a bigint.
+    types = ["integer" if isinstance(k, IntegralType) else k.simpleString() for k in kinds]
+    # No text of a key has a comma.
+    group = F.when(~missing, F.concat_ws(",", *texts))
+    return group.alias("group", metadata={_NAMES: list(within), _TYPES: types})
+
+
+def _key(value: Column, field: StructField) -> Column:
+    """A text that two values of a type share exactly where SQL's `=` finds them equal.
+
+    Raises InvalidInput for a type whose values it cannot compare.
+    """
+    kind = field.dataType
+    if not isinstance(kind, AtomicType) or isinstance(kind, VariantType | SpatialType):
+        raise InvalidInput(
+            f"the within column {field.name} is {kind.simpleString()}; rows agree on "
+            "single values, such as strings or numbers"
+        )
+    if isinstance(kind, FloatType | DoubleType):
+        # There are two zeros, and they are equal; NaN is equal to itself.
+        return F.when(value == 0, F.lit("0")).otherwise(value.cast("string"))
+    if isinstance(kind, TimestampType):
+        # Not as it is written, which is the same an hour later when a clock is set back.
+        return F.unix_micros(value).cast("string")
+    if isinstance(kind, StringType) and not is_binary_string(kind):
+        raise InvalidInput(
+            f"the within column {field.name} is {kind.simpleString()}; rows agree on strings byte "
+            "by byte: cast it to string"
+        )
+    if isinstance(kind, StringType | BinaryType):
+        return F.hex(value.cast("binary"))
+    return value.cast("string")
 
 
 def shown(path: str | Sequence[str]) -> str:

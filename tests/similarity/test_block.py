@@ -96,7 +96,7 @@ def test_what_cannot_be_packed_is_said():
     with pytest.raises(ValueError, match="unknown metric 'dot'; choose one of cosine"):
         prepare(rows, "dot")
     with pytest.raises(ValueError, match="float32 matrix"):
-        prepare(rows.astype(np.float64), "cosine")
+        prepare(rows.astype(np.float16), "cosine")
     with pytest.raises(ValueError, match="wrong length: 3 instead of 4"):
         prepare(rows[:, :3], "cosine", fit_basis(rows, "cosine"))
     with pytest.raises(ValueError, match="the basis is for cosine"):

@@ -32,6 +32,7 @@ def shelf(folder, matrix, metric, size):
         "ids": [to_ipc(pa.table({"id": each})) for each in ids],
         "groups": pa.nulls(len(firsts), pa.binary()),
         "places": [places[first : first + size].tobytes() for first in firsts],
+        "again": [0] * len(firsts),
     }
     file = stored(folder / "blocks.parquet", packed)
     starts = [0, count // 3, count // 2]

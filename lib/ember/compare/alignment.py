@@ -103,9 +103,7 @@ def pair(left: DataFrame, right: DataFrame, max_failed_fraction: float = 0.01) -
     if not all(sizes):
         raise InvalidInput("a table has no vectors; an alignment is learned from pairs of them")
     usable = [
-        table.select("id", F.col("embedding").cast("array<float>").alias("embedding")).filter(
-            F.size("embedding") == size
-        )
+        table.select("id", "embedding").filter(F.size("embedding") == size)
         for table, size in zip((left, right), sizes, strict=True)
     ]
     return Pairs(usable[0], usable[1], (sizes[0], sizes[1]))

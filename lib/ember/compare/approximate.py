@@ -76,6 +76,7 @@ class Approximate:
         if self.division is None or self.recall is None or self.pairs is None:
             return None
         sent = spark.sparkContext.broadcast(self.division)
+        k = search.places(self.compared, k)
         how: dict[str, Any] = {"k": k, "exclude_self": exclude_self, "pairs": self.pairs}
         return _searcher(self.compared, sent, self.recall.probes, **how)
 
@@ -136,7 +137,9 @@ def approximate_top_k(
     spark = queries.sparkSession
     left, right = comparison.sides(queries, corpus, metric, id=id, embedding=embedding, within=())
     where = comparison.scratch_folder(folder)
-    compared = packing.prepare(left, right, metric, where, left_blocks=cores(spark))
+    if exclude_self:
+        comparison.check_own(left, right)
+    compared = packing.prepare(left, right, metric, where, left_blocks=cores(spark), k=k)
     return plan(spark, compared, k, recall, exclude_self).top_k(spark, k, exclude_self)
 
 
@@ -158,6 +161,8 @@ def plan(
         return exact(
             f"the corpus has {sizes.rows} rows; below {MIN_ROWS} the exact search is as fast"
         )
+    if k * sizes.lists > sizes.rows:
+        return exact(f"{k} neighbors are more rows than one of {sizes.lists} lists has")
     if sizes.overhead > WORTHWHILE:
         return exact(
             f"for {sizes.queries} queries, dividing the corpus and measuring the recall would "

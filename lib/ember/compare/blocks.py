@@ -30,15 +30,14 @@ from pyspark.sql.types import (
 from ember.compare import packed_files, runs
 from ember.compare.runs import Runs
 from ember.paths import literal
-from ember.similarity.arrays import Float32, Int64
-from ember.similarity.node import RunFiles, Shelf, to_ipc
-from ember.similarity.projection import Basis
+from ember.similarity.arrays import Int64, Stored
+from ember.similarity.node import RunFiles, Shelf, joined, own_keys, to_ipc
+from ember.similarity.projection import Basis, sample_size
 
 __all__ = ["Fitter", "Packed", "TableVectors", "fit", "pack", "sampled"]
 
 # Makes a basis of a sample, (n, d), of the vectors.
-Fitter = Callable[[Float32], Basis]
-_SAMPLE_ROWS = 8192
+Fitter = Callable[[Stored], Basis]
 # Of ids to sort: with fewer, a task takes longer to start than to run.
 _ROWS_PER_TASK = 1 << 18
 # A node reads the ids of all of them for each.
@@ -50,6 +49,7 @@ _BLOCK = packed_files.schema(
     ids=BinaryType(),
     groups=BinaryType(),
     places=BinaryType(),
+    again=LongType(),
 )
 
 
@@ -59,7 +59,7 @@ class TableVectors:
 
     folder: of all the table's runs. files: URIs of those that its vectors are in, or lie beside.
     firsts: the place of the first vector of each. local: every task sees the files under these
-    paths; else Spark sends a copy to each node.
+    paths; else Spark sends a copy to each node. kind: of values, float32 or float64.
     """
 
     folder: str
@@ -68,6 +68,7 @@ class TableVectors:
     rows: int
     dimension: int
     local: bool
+    kind: str
 
     @classmethod
     def of(cls, spark: SparkSession, made: Runs, dimension: int) -> TableVectors:
@@ -76,7 +77,8 @@ class TableVectors:
         chosen = [run for run in made.runs if run.rows and run.length == dimension]
         counts = [run.rows for run in chosen]
         files = tuple(run.file for run in chosen)
-        return cls(made.folder, files, _starts(counts), sum(counts), dimension, local)
+        starts = _starts(counts)
+        return cls(made.folder, files, starts, sum(counts), dimension, local, made.kind)
 
     def send(self, spark: SparkSession) -> None:
         """Have every node get the runs, where they cannot be read in place."""
@@ -87,19 +89,19 @@ class TableVectors:
         files = _here(self.files, self.local)
         if self.local:
             files = [packed_files.matrix_file(file) for file in files]
-        return RunFiles(files, self.firsts, self.rows, self.dimension)
+        return RunFiles(files, self.firsts, self.rows, self.dimension, self.kind)
 
-    def run(self, spark: SparkSession, number: int) -> Float32:
+    def run(self, spark: SparkSession, number: int) -> Stored:
         """On the driver: (n, dimension) vectors of a run, without a copy for every node."""
         if self.local:
             (file,) = _here([self.files[number]], local=True)
-            matrix: Float32 = np.load(packed_files.matrix_file(file), mmap_mode="r")
+            matrix: Stored = np.load(packed_files.matrix_file(file), mmap_mode="r")
             return matrix
         stored = (
             spark.read.parquet(literal(self.files[number])).select(packed_files.MATRIX).toArrow()
         )
         matrix = stored[packed_files.MATRIX][0].as_buffer()
-        return np.frombuffer(matrix, np.float32).reshape(-1, self.dimension)
+        return np.frombuffer(matrix, self.kind).reshape(-1, self.dimension)
 
 
 @dataclass(frozen=True)
@@ -216,24 +218,35 @@ def _ordered(spark: SparkSession, made: Runs, starts: Mapping[str, int], parts: 
 def _packer(size: int) -> packed_files.Pack:
     """Each partition becomes blocks."""
 
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[Mapping[str, Any]]:
+    def tables(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         kept: list[pa.RecordBatch] = []
         for batch in batches:
             kept.append(batch)
             rows = pa.Table.from_batches(kept)
             while len(rows) > 2 * size:
-                yield _block(rows.slice(0, size))
+                yield rows.slice(0, size)
                 rows = rows.slice(size)
                 kept = rows.to_batches()
         if left := sum(map(len, kept)):
             rows, blocks = pa.Table.from_batches(kept), max(1, round(left / size))
             for some in np.array_split(np.arange(left), blocks):
-                yield _block(rows.slice(some[0], len(some)))
+                yield rows.slice(some[0], len(some))
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[Mapping[str, Any]]:
+        # Rows of one id are all in this partition: how many of them are before a block?
+        last, begin, first = None, 0, 0
+        for rows in tables(batches):
+            ids = joined(rows["id"])
+            keys = own_keys(ids if last is None else pa.concat_arrays([last, ids]), 0, 0)
+            again = first - begin if last is not None and keys[1] == keys[0] else 0
+            begin = int(own_keys(ids, first, again)[-1])
+            last, first = ids[-1:], first + len(ids)
+            yield _block(rows, again)
 
     return run
 
 
-def _block(rows: pa.Table) -> Mapping[str, Any]:
+def _block(rows: pa.Table, again: int) -> Mapping[str, Any]:
     groups = rows["group"] if "group" in rows.column_names else None
     return {
         "rows": len(rows),
@@ -242,12 +255,13 @@ def _block(rows: pa.Table) -> Mapping[str, Any]:
         "ids": to_ipc(rows.select(["id"])),
         "groups": to_ipc(rows.select(["group"])) if groups else None,
         "places": rows["place"].to_numpy().astype(np.int64).tobytes(),
+        "again": again,
     }
 
 
 def fit(spark: SparkSession, vectors: TableVectors, fitter: Fitter) -> bytes:
     """The basis that all blocks of a comparison share, fitted in a task; as `Basis.to_bytes`."""
-    places = sampled(vectors.rows, min(vectors.rows, _SAMPLE_ROWS))
+    places = sampled(vectors.rows, min(vectors.rows, sample_size(vectors.dimension)))
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for _ in batches:

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from pyspark import SparkFiles
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import StructField, StructType
+from pyspark.sql.types import IntegralType, StringType, StructField, StructType
 
 from ember import tables
 from ember.compare.blocks import Packed, TableVectors
@@ -31,7 +31,15 @@ from ember.similarity.projection import METRICS
 from ember.staging import read_json
 from ember.storage import Storage
 
-__all__ = ["Comparison", "identity", "refuse_rejected", "scratch_folder", "sides"]
+__all__ = [
+    "Comparison",
+    "check_own",
+    "check_within",
+    "identity",
+    "refuse_rejected",
+    "scratch_folder",
+    "sides",
+]
 
 # The number is that of the format: what another version has packed is packed again.
 _FILE = "packed-3.json"
@@ -81,10 +89,13 @@ class Comparison:
         return left, left if self.itself else self.right.shelf(self.basis, threads)
 
     def queries(self, number: int, left: Shelf, right: Shelf, *, exclude_self: bool) -> Block:
-        """On a worker: a left block; to leave out a query's own row, under that row's number."""
+        """On a worker: a left block; to leave out rows of a query's own id, with their keys.
+
+        Within groups, keys are those of a pair of blocks: see `search`.
+        """
         block = left.block(number)
-        if exclude_self and not self.itself:
-            return replace(block, ids=own_numbers(left.ids(number), right))
+        if exclude_self and not self.itself and not self.grouped:
+            return replace(block, own=own_numbers(left.ids(number), right))
         return block
 
     def partners(self, number: int) -> list[int]:
@@ -137,7 +148,38 @@ def sides(
     rows = tables.select_embeddings(left, id, embedding, "the left table", within)
     if right is None:
         return rows, None
-    return rows, tables.select_embeddings(right, id, embedding, "the right table", within)
+    others = tables.select_embeddings(right, id, embedding, "the right table", within)
+    check_within(rows, others)
+    return rows, others
+
+
+def check_within(left: DataFrame, right: DataFrame | None) -> None:
+    """Raise InvalidInput unless the columns of `within` are of one type in both tables."""
+    if right is None or "group" not in left.columns:
+        return
+    kinds, others = (tables.group_types(table) for table in (left, right))
+    for (name, kind), (_, other) in zip(kinds, others, strict=True):
+        if kind != other:
+            raise InvalidInput(
+                f"the within column {name} is {kind} in the left table and {other} in the right "
+                "one; write both as one type, so that rows agree where they are equal"
+            )
+
+
+def check_own(left: DataFrame, right: DataFrame | None) -> None:
+    """Raise InvalidInput where it cannot be told whose id is a query's own."""
+    kinds = [table.schema["id"].dataType for table in (left, right or left)]
+    for kind in kinds:
+        if isinstance(kind, StringType) and not tables.is_binary_string(kind):
+            raise InvalidInput(
+                f"the ids are {kind.simpleString()}; exclude_self takes ids that are equal letter "
+                "by letter: cast them to string"
+            )
+    if kinds[0] != kinds[1] and not all(isinstance(kind, IntegralType) for kind in kinds):
+        raise InvalidInput(
+            f"the ids are {kinds[0].simpleString()} in the left table and "
+            f"{kinds[1].simpleString()} in the right one; exclude_self needs ids of one type"
+        )
 
 
 def identity(

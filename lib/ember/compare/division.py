@@ -132,11 +132,11 @@ def measure(
         )
         if exclude_self:
             own = (
-                chunks[number]
+                shelf.own_at(chunks[number])
                 if compared.itself
                 else own_numbers(mine.ids_at(chunks[number]), shelf)
             )
-            queries = replace(queries, ids=own)
+            queries = replace(queries, own=own)
         found = Neighbours.empty(len(queries), k)
         shelf.ready(range(len(shelf.packed)))
         blocks = shelf.blocks(range(len(shelf.packed)))

@@ -89,7 +89,8 @@ def stage_index(
     Raises TooManyFailures when more than `max_failed_fraction` of the rows have no usable vector.
     """
     spark = rows.sparkSession
-    made = runs.write(rows, metric, f"{output.scratch}/runs")
+    # faiss takes float32.
+    made = runs.write(rows, metric, f"{output.scratch}/runs", exact=False)
     dimension = made.dimension("the table", max_failed_fraction)
     if not dimension:
         raise InvalidInput("the table has no vectors to make an index of")

@@ -19,7 +19,7 @@ from ember.compare.comparison import Comparison
 from ember.compare.resumable import TaskOutput
 from ember.embedding import task_resources
 from ember.errors import InvalidInput, TooManyPairs
-from ember.similarity.arrays import Float32
+from ember.similarity.arrays import Stored
 from ember.similarity.projection import Basis
 
 __all__ = ["basis_fitter", "check_threshold", "pairs", "similarity_join", "write_pairs"]
@@ -59,7 +59,7 @@ def similarity_join(
 def basis_fitter(metric: str, threshold: float) -> Fitter:
     """For `packing.prepare`: a basis that suits joins at a threshold."""
 
-    def fit(sample: Float32) -> Basis:
+    def fit(sample: Stored) -> Basis:
         from ember.similarity.threshold import join_basis
 
         _, threads = task_resources()

@@ -24,6 +24,8 @@ __all__ = ["prepare"]
 # Smaller blocks cost more to send than to compare.
 _LEAST_ROWS = 256
 _LIMITS = ComparisonLimits()
+# Of the neighbors of one block of queries in a worker, and what each of them takes meanwhile.
+_NEIGHBOR_BYTES, _BYTES_EACH = 1 << 30, 96
 
 
 def prepare(
@@ -33,16 +35,19 @@ def prepare(
     folder: str,
     *,
     left_blocks: int = 1,
+    k: int | None = None,
     fitter: Fitter | None = None,
     limits: ComparisonLimits = _LIMITS,
 ) -> Comparison:
     """Pack tables (id, embedding), or (id, embedding, group), into blocks under `folder`.
 
     What an earlier attempt packed there is taken up. right: None compares the left table with
-    itself. left_blocks: pack the left table into at least so many blocks. fitter: makes the basis
+    itself. left_blocks: pack the left table into at least so many blocks. k: neighbors of each
+    left row, of which a worker holds those of a block. fitter: makes the basis
     on a worker; by default `fit_basis`.
 
-    Raises InvalidInput when the vectors of the two have different lengths.
+    Raises InvalidInput when the vectors of the two have different lengths, and where the neighbors
+    of one row take too much memory.
     """
     spark = left.sparkSession
     storage = Storage(spark)
@@ -50,7 +55,7 @@ def prepare(
     if compared is None:
         fitter = fitter or partial(fit_basis, metric=metric)
         compared = _pack(
-            left, right, metric, folder, left_blocks=left_blocks, fitter=fitter, limits=limits
+            left, right, metric, folder, left_blocks=left_blocks, k=k, fitter=fitter, limits=limits
         )
         compared.save(storage, folder)
     else:
@@ -67,6 +72,7 @@ def _pack(
     folder: str,
     *,
     left_blocks: int,
+    k: int | None,
     fitter: Fitter,
     limits: ComparisonLimits,
 ) -> Comparison:
@@ -82,10 +88,15 @@ def _pack(
     vectors = {name: TableVectors.of(spark, each, dimension) for name, each in made.items()}
     for each in vectors.values():
         each.send(spark)
-    most = runs.block_rows(dimension) if limits.rows_per_block == "auto" else limits.rows_per_block
+    sizes = {
+        name: runs.block_rows(dimension, each.kind)
+        if limits.rows_per_block == "auto"
+        else limits.rows_per_block
+        for name, each in made.items()
+    }
     # Blocks of the left table become tasks of their own.
-    least = min(most, max(_LEAST_ROWS, -(-vectors["left"].rows // left_blocks)))
-    sizes = {"right": most, "left": least}
+    fewest = max(_LEAST_ROWS, -(-vectors["left"].rows // left_blocks))
+    sizes["left"] = min(sizes["left"], fewest, _affordable(k, vectors[last].rows))
     sorting = {
         name: partial(
             blocks.pack, spark, made[name], vectors[name], f"{folder}/{name}/blocks", sizes[name]
@@ -97,6 +108,18 @@ def _pack(
     for name in given:
         packed[name].send(spark)
     return Comparison(packed["left"], packed[last], metric, packed["basis"])
+
+
+def _affordable(k: int | None, rows: int) -> int:
+    """Of how many queries a worker can hold k neighbors each, among so many rows."""
+    each = min(k or 1, max(1, rows)) * _BYTES_EACH
+    if each > _NEIGHBOR_BYTES:
+        raise InvalidInput(
+            f"k is {k}, and the neighbors of one query among {rows} rows take more than "
+            f"{_NEIGHBOR_BYTES >> 20} MiB; ask for at most {_NEIGHBOR_BYTES // _BYTES_EACH}, or "
+            "join with a threshold"
+        )
+    return _NEIGHBOR_BYTES // each
 
 
 def _dimension(made: Mapping[str, Runs], max_failed_fraction: float) -> int:

@@ -1,8 +1,9 @@
 """Projecting a table of embeddings to fewer dimensions: fitted on the cluster, or loaded.
 
 Fitting reads the table once; each task reduces its rows to their moments (ember.similarity.pca),
-which merge in a tree. A task holds a few matrices of d x d float64 and so does the driver, where
-the last ones merge: 32 MiB each at 2048 dimensions, 128 MiB at 4096.
+which merge in a tree. A task holds a few matrices of d x d float64 (of n x d, while its rows are
+fewer) and so does the driver, where the last ones merge: 32 MiB each at 2048 dimensions, 128 MiB at
+4096, and no more than `ember.similarity.pca.MOST_BYTES`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,9 +21,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
 
 from ember.compare.census import dimension_of
-from ember.errors import InvalidConfig, InvalidInput
+from ember.errors import InvalidConfig, InvalidInput, find_in_text
 from ember.learn.head import DESCRIPTION
 from ember.publish import Output
+from ember.similarity.arrays import Stored
 from ember.similarity.linear import Projection, project_column
 from ember.similarity.pca import Moments, fit_pca
 from ember.similarity.vectors import read_vectors
@@ -279,23 +282,41 @@ def moments_of(vectors: DataFrame, dimension: int) -> Moments:
     unpacked = partials.rdd.map(lambda row: Moments.unpack(bytes(row[0]), dimension))
     depth = max(2, math.ceil(math.log2(max(2, min(bound, cores))) / 2))
     # None, because the first value is sent with every task.
-    merged = unpacked.treeAggregate(None, _merge, _merge, depth=depth)
+    try:
+        merged = unpacked.treeAggregate(None, _merge, _merge, depth=depth)
+    except Exception as error:  # of Spark, with what a worker said in its text
+        raise find_in_text(str(error)) or error from None
     return Moments.empty(dimension) if merged is None else merged
 
 
 def _merge(one: Moments | None, other: Moments | None) -> Moments | None:
     if one is None or other is None:
         return other if one is None else one
-    return one.merge(other)
+    with _said():
+        return one.merge(other)
+
+
+def _moments(rows: Stored) -> Moments:
+    with _said():
+        return Moments.of(rows)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Too many rows and dimensions are the input's fault, also on a worker."""
+    try:
+        yield
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
 
 
 def _reducer(dimension: int) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        moments = Moments.empty(dimension)
+        moments: Moments | None = None
         for batch in batches:
-            rows = read_vectors(batch.column(0), "inner_product", dimension).matrix
-            moments = moments.merge(Moments.of(rows))
-        if moments.count:
+            rows = read_vectors(batch.column(0), None, dimension, exact=True).matrix
+            moments = _merge(moments, _moments(rows))
+        if moments and moments.count:
             packed = pa.array([moments.pack()], pa.binary())
             yield pa.RecordBatch.from_arrays([packed], names=["moments"])
 

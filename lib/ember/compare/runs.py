@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
+    ArrayType,
     BinaryType,
     DataType,
+    DoubleType,
     IntegerType,
     LongType,
     StringType,
@@ -33,7 +36,7 @@ from ember.compare import packed_files
 from ember.compare.census import common_length
 from ember.errors import InvalidInput
 from ember.paths import literal
-from ember.similarity.arrays import Float32
+from ember.similarity.arrays import Stored
 from ember.similarity.node import to_ipc
 from ember.similarity.vectors import NULL, read_vectors, wrong_length
 
@@ -90,6 +93,7 @@ class Runs:
     folder: str
     id_type: DataType
     grouped: bool
+    kind: str  # of values: float32 | float64
     runs: tuple[Run, ...]
 
     def dimension(self, shown: str, max_failed_fraction: float) -> int:
@@ -119,22 +123,30 @@ class Runs:
         return sum(run.rejected + (run.rows if run.length != dimension else 0) for run in self.runs)
 
 
-def block_rows(dimension: int, block_bytes: int | None = None) -> int:
-    """How many vectors of this length fill a block; block_bytes: by default BLOCK_BYTES."""
-    return max(1, (block_bytes or BLOCK_BYTES) // (4 * max(1, dimension)))
+def block_rows(dimension: int, kind: str = "float32") -> int:
+    """How many vectors of this length, of values of this kind, fill a block."""
+    return _fill(BLOCK_BYTES, np.dtype(kind).itemsize, dimension)
 
 
-def write(rows: DataFrame, metric: str, folder: str) -> Runs:
+def write(rows: DataFrame, metric: str, folder: str, *, exact: bool = True) -> Runs:
     """Write (id, embedding), or (id, embedding, group), as runs; rows of no group are left out.
 
     Rows that cannot be compared, whatever their length (see ember.similarity.vectors), are set
-    aside in the same files.
+    aside in the same files. exact: doubles stay doubles, else they are rounded to float32.
     """
     names = ("length", "rows", "rejected_rows", "ungrouped", "lengths")
-    pack = _packer(metric, BLOCK_BYTES)
+    vector = rows.schema["embedding"].dataType
+    doubles = isinstance(vector, ArrayType) and isinstance(vector.elementType, DoubleType)
+    kind = "float64" if doubles and exact else "float32"
+    # The size as it is now: workers have this module, too.
+    pack = _packer(metric, kind, partial(_fill, BLOCK_BYTES, np.dtype(kind).itemsize))
     found = packed_files.write(rows, pack, _RUN, folder, names, one_each=True)
     runs = tuple(Run(file, *values) for file, _, _, *values in found)
-    return Runs(folder, rows.schema["id"].dataType, "group" in rows.columns, runs)
+    return Runs(folder, rows.schema["id"].dataType, "group" in rows.columns, kind, runs)
+
+
+def _fill(block_bytes: int, value_bytes: int, dimension: int) -> int:
+    return max(1, block_bytes // (value_bytes * max(1, dimension)))
 
 
 def rejected_rows(spark: SparkSession, folder: str, id_type: DataType, dimension: int) -> DataFrame:
@@ -165,22 +177,22 @@ def read(spark: SparkSession, folder: str) -> DataFrame:
     """Runs as a table: part, place, length, ids, matrix, rejected and what else `Run` has.
 
     ids: id, group where there are groups, and a hash of the vector, as an Arrow IPC stream.
-    matrix: float32 row by row; null where it is beside the file (see `packed_files.write`).
+    matrix: row by row; null where it is beside the file (see `packed_files.write`).
     rejected: id, length and reason (null where it is the length), as an Arrow IPC stream.
     """
     # The schema is given, so that no job has to find it.
     return spark.read.schema(_RUN).option("pathGlobFilter", "*.parquet").parquet(literal(folder))
 
 
-def _packer(metric: str, block_bytes: int) -> packed_files.Pack:
+def _packer(metric: str, kind: str, rows_of: Callable[[int], int]) -> packed_files.Pack:
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[Mapping[str, Any]]:
         filling: dict[int, _Filling] = {}
         rare = _Filling(_SEVERAL)
         for batch in batches:
             for length, rows in _by_length(batch):
                 filled = filling.setdefault(length, _Filling(length))
-                filled.add(rows, metric)
-                size = block_rows(length, block_bytes)
+                filled.add(rows, metric, exact=kind == "float64")
+                size = rows_of(length)
                 while filled.rows >= size:
                     yield filled.take(size)
             if len(filling) > _LENGTHS:
@@ -210,18 +222,19 @@ class _Filling:
     ungrouped: int = 0
     lengths: Counter[int] = field(default_factory=Counter)
     kept: list[pa.RecordBatch] = field(default_factory=list)
-    matrices: deque[Float32] = field(default_factory=deque)
+    matrices: deque[Stored] = field(default_factory=deque)
     rejected: list[pa.RecordBatch] = field(default_factory=list)
 
-    def add(self, batch: pa.RecordBatch, metric: str) -> None:
+    def add(self, batch: pa.RecordBatch, metric: str | None, *, exact: bool) -> None:
         if self.length != _NONE:
             self.lengths[self.length] += len(batch)
         if "group" in batch.schema.names and batch.column("group").null_count:
             self.ungrouped += batch.column("group").null_count
             batch = batch.filter(batch.column("group").is_valid())
         # Without values there is no norm: what is wrong with such a row is its length.
-        metric = metric if self.length else "inner_product"
-        vectors = read_vectors(batch.column("embedding"), metric, max(0, self.length))
+        metric = metric if self.length else None
+        column = batch.column("embedding")
+        vectors = read_vectors(column, metric, max(0, self.length), exact=exact)
         columns = batch.drop_columns(["embedding"])
         if vectors.reasons:
             bad = columns["id"].take(pa.array(list(vectors.reasons), pa.int64()))
@@ -264,8 +277,8 @@ class _Filling:
         self.rows, self.ungrouped, self.lengths = self.rows - size, 0, Counter()
         return packed
 
-    def _take_matrix(self, size: int) -> list[Float32]:
-        parts: list[Float32] = []
+    def _take_matrix(self, size: int) -> list[Stored]:
+        parts: list[Stored] = []
         while size:
             matrix = self.matrices.popleft()
             if len(matrix) > size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,10 @@ from ember.errors import InvalidInput
 from ember.similarity import topk
 from ember.similarity.block import Block
 from ember.similarity.neighbours import Neighbours
-from ember.similarity.node import Shelf
+from ember.similarity.node import Shelf, shared_keys
 from ember.similarity.within import meetings, search_within
 
-__all__ = ["neighbors", "plain", "rows", "schema", "top_k", "write_neighbors"]
+__all__ = ["neighbors", "places", "plain", "rows", "schema", "top_k", "write_neighbors"]
 
 # A block of queries, and the blocks of the corpus that it is compared with.
 _Task = tuple[int, Sequence[int]]
@@ -46,23 +47,28 @@ def top_k(
     queries, corpus: an id column of any atomic type and a column array<float>, under the same
         names in both; corpus None searches the queries in themselves.
     metric: cosine, inner_product, or euclidean (whose score is the distance, smallest first).
-    exclude_self: leave out the corpus row that has the query's own id.
+    exclude_self: leave out the corpus rows that have the query's own id.
     within: columns of both tables; only rows that agree on all of them are compared. As in SQL,
         null agrees with nothing.
     folder: where the packed blocks go, in a new folder of their own, reachable by all executors;
         by default a temporary folder of this machine, which serves local mode, until Spark stops.
 
     Returns `query_id`, `neighbor_id`, `rank` int 1..k, `score` float; fewer than k rows for a
-    query when the corpus is smaller. Ties go to the smaller id. Rows whose vector is null, of
-    another length, not finite, or (for cosine) zero are left out.
+    query when the corpus is smaller. Scores are those of the numbers as they are stored, float or
+    double. Ties go to the smaller id. Rows whose vector is null, of
+    another length, not finite, (for cosine) zero, or so long that a score could exceed float32 are
+    left out.
 
-    Raises InvalidInput for tables that are not embeddings, lengths that differ, and a k below 1.
+    Raises InvalidInput for tables that are not embeddings, lengths and types of keys that differ,
+    a k below 1, and one of which the neighbors of a single query fill a worker's memory.
     """
     if k < 1:
         raise InvalidInput(f"k is {k}; ask for at least one neighbor")
     left, right = comparison.sides(
         queries, corpus, metric, id=id, embedding=embedding, within=within
     )
+    if exclude_self:
+        comparison.check_own(left, right)
     spark = queries.sparkSession
     compared = packing.prepare(
         left,
@@ -70,12 +76,14 @@ def top_k(
         metric,
         comparison.scratch_folder(folder),
         left_blocks=cores(spark),
+        k=k,
     )
     return neighbors(spark, compared, k, exclude_self)
 
 
 def neighbors(spark: SparkSession, compared: Comparison, k: int, exclude_self: bool) -> DataFrame:
     """The result of `top_k` for tables that are packed."""
+    k = places(compared, k)
     tasks, body = _tasks(compared, cores(spark)), _searcher(compared, k, exclude_self)
     found = blockwise.frame(spark, list(enumerate(tasks)), body, schema(compared))
     return _merged(found, compared.metric, k) if _is_split(tasks) else plain(found)
@@ -96,8 +104,13 @@ def write_neighbors(
     if _is_split(tasks):
         output.write(neighbors(spark, compared, k, exclude_self))
         return Written(len(tasks), 0, complete=True)
-    body = _searcher(compared, k, exclude_self)
+    body = _searcher(compared, places(compared, k), exclude_self)
     return blockwise.write(spark, output, tasks, body, schema(compared), select=plain)
+
+
+def places(compared: Comparison, k: int) -> int:
+    """How many neighbors a query can have: there are no more than rows."""
+    return max(1, min(k, compared.right.rows))
 
 
 def _tasks(compared: Comparison, wanted: int) -> list[_Task]:
@@ -159,7 +172,11 @@ def _searcher(
             found = topk.search(queries, right.blocks(others), found, **how)
         for other in others if compared.grouped else ():
             shared = meetings(left.groups(number), right.groups(other))
-            found = search_within(queries, right.block(other), shared, found, **how)
+            asked, block = queries, right.block(other)
+            if exclude_self and not compared.itself:
+                own, theirs = shared_keys(left.ids(number), right.ids(other))
+                asked, block = replace(queries, own=own), replace(block, own=theirs)
+            found = search_within(asked, block, shared, found, **how)
         yield from rows(found, queries, left, number, right)
 
     return run

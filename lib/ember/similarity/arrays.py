@@ -7,5 +7,7 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Stored = Float32 | Float64
+"""Vectors as a table stores them."""
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]

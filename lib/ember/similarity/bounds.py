@@ -77,7 +77,28 @@ Underflow
     rows that are not much longer than that it is not small beside eta |v|, and is paid for by
     ``SHORT``, which is added to s: SHORT s_b >= SHORT sqrt(delta) |v_b|. In integers the 0.01 in
     eps pays for it, also in s, or the scores of all rows are below ``TINY``. Products that
-    underflow add less than ``TINY`` as long as no norm exceeds ``MAX_NORM``.
+    underflow add less than ``TINY``.
+
+Scale
+    Rows are stored in any range of float32 or float64. What float32 products are made of is scaled
+    so that nothing overflows and little underflows:
+
+    - cosine: v is computed in float64, whatever the range. Rows whose norm is not within MIN_NORM
+      and 1 / MIN_NORM are multiplied by a power of two of their own for other products.
+    - inner product: as they are. Norms end at MAX_NORM (vectors.py), so no score overflows.
+    - Euclidean: v = (a - c) 2^-e with one e for all rows, the basis's. F is in this scale, and so
+      are the floors made of scores. A score is off by 2^-149, besides relatively, where it is next
+      to zero; e >= -60 keeps that below TINY in F, or below the 16 u that `tie_floor` allows. Where
+      c is far away, or e is not 0, other products are made of v, too.
+
+    Scaling is exact in float64 and rounded once more, relatively by u, and by 2^-150 where the
+    result is no normal number. The first is in ``dot_slack``, the second is below 8 u of a row that
+    is no shorter than SHORTEST sqrt(d). Shorter ones are said to be so long: it makes their errors
+    larger, and F smaller by less than TINY.
+
+    Rows beyond MAX_NORM in this scale, which are outliers that the sample lacked, are packed as
+    zeros, with an infinite slack coordinate: their filter value is infinite, so that each of their
+    pairs passes, and their size is said to be infinite, so that each gets its exact score.
 """
 
 from __future__ import annotations
@@ -94,10 +115,13 @@ TINY = 1e-37
 """Absolute allowance for underflow in float32."""
 SHORT = 1e-34
 """Allowance in the slack coordinate for prefixes that are no normal float32 numbers."""
-MAX_NORM = 1e15
-"""Norms above this could overflow a float32 product."""
+MAX_NORM = 1e19
+"""Norms above this could overflow a float32 product: for Euclidean distance, F's terms add up to
+twice its square."""
 MIN_NORM = 1e-15
 """Products of rows could be lost to underflow when one of them has a smaller norm."""
+SHORTEST = 2.0**-127
+"""Times sqrt(d): rows that are shorter lose more to underflow than to rounding."""
 
 
 def gamma(terms: int) -> float:

@@ -17,7 +17,7 @@ from typing import Self
 
 import numpy as np
 
-from ember.similarity.arrays import Float32, Int64
+from ember.similarity.arrays import Int64, Stored
 from ember.similarity.projection import check_metric
 
 _DUMMY = 1 << 20
@@ -43,7 +43,7 @@ class FlatIndexFile:
     def __enter__(self) -> Self:
         return self
 
-    def put(self, positions: Int64, rows: Float32) -> None:
+    def put(self, positions: Int64, rows: Stored) -> None:
         """Write (n, d) rows to some positions, (n,), each of them once."""
         if self.metric == "cosine":
             exact = rows.astype(np.float64)

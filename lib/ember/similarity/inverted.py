@@ -24,11 +24,13 @@ from ember.similarity.lists import Lists
 from ember.similarity.neighbours import NOBODY, Neighbours, best_of
 from ember.similarity.node import Shelf, made_once
 from ember.similarity.projection import Basis
+from ember.similarity.scaling import scaled
 from ember.similarity.scores import filter_value, float32_below, similarities, tie_floor
 from ember.similarity.threads import run_tiles
 
 TILE_ROWS, TILE_COLUMNS = 1024, 2048
 """Queries and rows of a list that are compared at once, at most."""
+Bools = NDArray[np.bool_]
 FLUSH_TILES = 32
 """Tiles between two rises of the floors."""
 
@@ -38,16 +40,20 @@ class InvertedFile:
     """Rows in the order of their lists, in a file of which a tile at a time is read.
 
     Attributes:
-        path: of the rows, (n, d) float32 and nothing else.
+        path: of the rows, (n, d) of dtype and nothing else.
         basis: of the table's blocks.
+        dtype: float32 or float64.
         numbers: (n,) int64, memory-mapped; the rows' numbers in the table.
+        own: (n,) int64, memory-mapped; see `Block`.
         norms: (n,) float64, memory-mapped.
         starts: (lists + 1,) where each list begins.
     """
 
     path: Path
     basis: Basis
+    dtype: np.dtype[np.floating]
     numbers: Int64
+    own: Int64
     norms: Float64
     starts: Int64
 
@@ -60,11 +66,12 @@ class InvertedFile:
         key = crc32(owners.tobytes())
         folder = Path(shelf.cache, f"lists-{shelf.basis.key}-{key}-{lists}")
         made_once(folder, lambda partial: _write(shelf, owners, lists, partial))
-        numbers, norms = (
-            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("numbers", "norms")
+        numbers, own, norms = (
+            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("numbers", "own", "norms")
         )
         starts = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=lists))])
-        return cls(folder / "rows", shelf.basis, numbers, norms, starts)
+        dtype = shelf.vectors.dtype
+        return cls(folder / "rows", shelf.basis, dtype, numbers, own, norms, starts)
 
     def read(self, run: slice) -> Block:
         """Some rows as a block without prefixes; its ids are their numbers.
@@ -72,13 +79,15 @@ class InvertedFile:
         Read, not mapped: a worker's address space may be limited to less than the table's size.
         """
         d = self.basis.dimension
-        count, offset = (run.stop - run.start) * d, 4 * d * run.start
-        rows = np.fromfile(self.path, np.float32, count, offset=offset).reshape(-1, d)
-        none = np.empty((0, 0), np.float32)
+        count, offset = (run.stop - run.start) * d, self.dtype.itemsize * d * run.start
+        rows = np.fromfile(self.path, self.dtype, count, offset=offset).reshape(-1, d)
+        none, norms = np.empty((0, 0), np.float32), np.asarray(self.norms[run])
+        products, sizes = scaled(rows, norms, self.basis)
         return Block(
-            *(self.basis, np.asarray(self.numbers[run]), rows, np.asarray(self.norms[run])),
-            *(none, none, np.empty(0), np.empty(0, np.int32)),
-        )
+            self.basis, np.asarray(self.numbers[run]), rows, norms,
+            prefix=none, tails=none, lengths=np.empty(0), pivot=np.empty(0, np.int32),
+            scaled=products, sizes=sizes, own=np.asarray(self.own[run]),
+        )  # fmt: skip
 
     def search_nearest(
         self,
@@ -117,8 +126,8 @@ class InvertedFile:
     ) -> tuple[Neighbours, int]:
         """The k best rows in some lists for each query, and how many pairs were looked at.
 
-        probes: (q, p) lists of each query, nearest first. exclude_self: leave out the row whose
-            number is the query's id. The pairs of the nearest list count twice: they are looked at
+        probes: (q, p) lists of each query, nearest first. exclude_self: leave out rows with the
+            query's `own` key. The pairs of the nearest list count twice: they are looked at
             once more, before, for a first bound.
         """
         search = _Search(self, queries, probes, k, exclude_self)
@@ -128,7 +137,8 @@ class InvertedFile:
 
 def _write(shelf: Shelf, owners: NDArray[np.int32], lists: int, folder: Path) -> None:
     """One block at a time, its rows of each list in one piece."""
-    numbers, norms = np.empty(len(owners), np.int64), np.empty(len(owners))
+    numbers, own = np.empty((2, len(owners)), np.int64)
+    norms = np.empty(len(owners))
     free = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=lists))])[:-1]
     with (folder / "rows").open("wb") as stream:
         for number, first in enumerate(shelf.firsts):
@@ -139,12 +149,14 @@ def _write(shelf: Shelf, owners: NDArray[np.int32], lists: int, folder: Path) ->
             ends = np.cumsum(np.bincount(mine, minlength=lists))
             for place, part in zip(free, np.split(order, ends[:-1]), strict=True):
                 if len(part):
-                    stream.seek(4 * shelf.basis.dimension * int(place))
+                    stream.seek(block.rows.itemsize * shelf.basis.dimension * int(place))
                     stream.write(np.ascontiguousarray(block.rows[part]).data)
                     numbers[place : place + len(part)] = first + part
+                    own[place : place + len(part)] = block.own[part]
                     norms[place : place + len(part)] = block.norms[part]
             free = free + np.bincount(mine, minlength=lists)
     np.save(folder / "numbers.npy", numbers)
+    np.save(folder / "own.npy", own)
     np.save(folder / "norms.npy", norms)
 
 
@@ -169,7 +181,8 @@ class _Search:
         while batch := list(islice(tiles, FLUSH_TILES)):
             parts = zip(*run_tiles(self._scan, batch, threads), strict=True)
             self.found.add(*(np.concatenate(part) for part in parts))
-            reached = filter_value(self.metric, self.found.similarity[:, -1])
+            found = self.found.similarity[:, -1]
+            reached = filter_value(self.metric, found, self.queries.basis.exponent)
             self.floor = np.maximum(self.floor, reached)
 
     def _tiles(self, probes: Int64) -> Iterator[tuple[Int64, slice]]:
@@ -189,25 +202,29 @@ class _Search:
                         slice(column, min(column + TILE_COLUMNS, stop)),
                     )
 
-    def _values(self, query: Int64, rows: Block) -> tuple[Float32, Float64, Float64]:
+    def _values(self, query: Int64, rows: Block) -> tuple[Float32, Float64, Float64, Bools]:
         """(a, b) values, -inf for a query's own row; norms and error bounds of the queries.
 
-        A value is F but for what depends on the query alone: see `_to_floor`.
+        A value is F but for what depends on the query alone: see `_to_floor`. Last, the pairs of
+        rows that float32 does not hold, (a, b), of which nothing is known.
         """
-        norms = self.queries.norms[query]
-        values: Float32 = self.queries.rows[query] @ rows.rows.T
-        largest = float(rows.norms.max())
+        norms, sizes = self.queries.sizes[query], rows.sizes
+        unknown = (norms == np.inf)[:, None] | (sizes == np.inf)
+        norms, sizes = (np.where(each < np.inf, each, 0.0) for each in (norms, sizes))
+        values: Float32 = self.queries.scaled[query] @ rows.scaled.T
+        largest = float(sizes.max())
         if self.metric == "cosine":
-            values *= (1.0 / rows.norms).astype(np.float32)
+            values *= (1.0 / sizes).astype(np.float32)
             error = self.slack * norms
         elif self.metric == "inner_product":
             error = self.slack * norms * largest + bounds.TINY
         else:  # a.b - |b|^2 / 2; the last term's rounding and that of the difference are in |b|^2
-            values -= (0.5 * rows.norms * rows.norms).astype(np.float32)
+            values -= (0.5 * sizes * sizes).astype(np.float32)
             error = self.slack * (norms * largest + largest * largest) + bounds.TINY
         if self.exclude_self:
-            values[self.queries.ids[query][:, None] == rows.ids] = -np.inf
-        return values, norms, error
+            same = self.queries.own[query][:, None] == rows.own
+            values[same], unknown[same] = -np.inf, False
+        return values, norms, error, unknown
 
     def _to_floor(self, value: Float64, norms: Float64) -> Float64:
         """F of values as `_values` gives them."""
@@ -223,9 +240,10 @@ class _Search:
     def _seed(self, tile: tuple[Int64, slice]) -> tuple[Int64, Float64]:
         """What k rows of a query's nearest list certainly reach."""
         query, run = tile
-        values, norms, error = self._values(query, self.file.read(run))
+        values, norms, error, unknown = self._values(query, self.file.read(run))
         if values.shape[1] < self.k:
             return query, np.full(len(query), -np.inf)
+        values[unknown] = -np.inf
         kth = np.partition(values, -self.k, axis=1)[:, -self.k].astype(np.float64)
         return query, tie_floor(self._to_floor(kth - error, norms))
 
@@ -233,14 +251,15 @@ class _Search:
         """Queries, numbers and exact similarities of the rows that may be in the answer."""
         query, run = tile
         rows = self.file.read(run)
-        values, norms, error = self._values(query, rows)
+        values, norms, error, unknown = self._values(query, rows)
         floor = self.floor[query]
         least = float32_below(self._from_floor(floor, norms) - error)
-        i, j = np.divmod(np.flatnonzero(values >= least[:, None]), values.shape[1])
+        i, j = np.divmod(np.flatnonzero((values >= least[:, None]) | unknown), values.shape[1])
         near = values[i, j].astype(np.float64)
         lower, upper = (
             self._to_floor(each, norms[i]) for each in (near - error[i], near + error[i])
         )
+        lower[unknown[i, j]], upper[unknown[i, j]] = -np.inf, np.inf
         best = best_of(i, float32_below(lower), j, (len(query), self.k)).similarity[:, -1]
         floor = np.maximum(floor, tie_floor(best.astype(np.float64)))
         possible = (upper >= floor[i]) & (upper > -np.inf)  # which a query's own row is not

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ember.similarity.arrays import Float32, Float64
+from ember.similarity.arrays import Float32, Float64, Stored
 from ember.similarity.vectors import read_vectors
 
 CHUNK_ROWS = 2048
@@ -65,8 +65,8 @@ class Projection:
             digest.update(np.ascontiguousarray(array, "<f8").tobytes())
         return digest.hexdigest()
 
-    def apply(self, rows: Float32) -> Float32:
-        """(n, d) float32 to (n, m) float32, computed in float64.
+    def apply(self, rows: Stored) -> Float32:
+        """(n, d) float32 or float64 to (n, m) float32, computed in float64.
 
         So a row's result differs by a last bit of float32 at most, whatever rows are beside it.
 
@@ -81,7 +81,9 @@ class Projection:
         result = np.empty((len(rows), self.output_dimension), np.float32)
         for start in range(0, len(rows), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
-            with np.errstate(over="ignore"):  # beyond float32: infinite, for the reader to reject
+            with np.errstate(
+                over="ignore", invalid="ignore"
+            ):  # beyond float32: infinite, for the reader to reject
                 result[part] = (rows[part] - self.mean) @ self.components + self.offset
         return result
 
@@ -143,7 +145,7 @@ def project_column(column: pa.Array, projection: Projection) -> tuple[pa.Array, 
     Returns (n,) list<float>, null where a row cannot be projected, and (n,) string, null where it
     can: the reasons of `read_vectors`, or "not finite after projection".
     """
-    vectors = read_vectors(column, "inner_product", projection.input_dimension)
+    vectors = read_vectors(column, None, projection.input_dimension, exact=True)
     values = projection.apply(vectors.matrix)
     reasons = np.full(len(column), None, object)
     reasons[list(vectors.reasons)] = list(vectors.reasons.values())

@@ -5,7 +5,8 @@ of Sivic and Zisserman, Video Google, 2003; Jégou, Douze and Schmid, Product qu
 nearest neighbor search, 2011, section 4). What "near" means follows the metric:
 
     cosine         rows scaled to length 1, spherical k-means, by inner product with the centroid
-    euclidean      rows as they are, k-means, by distance
+    euclidean      rows as they are (far from the origin, or very long or short, moved as in
+                   scaling.py), k-means, by distance
     inner_product  rows lifted to a sphere, (x, sqrt(M^2 - |x|^2)) / M with M the largest norm of
                    the sample, queries (q, 0) / |q|: the order of inner products is that of cosines
                    there (Bachrach et al., Speeding up the Xbox recommender system, 2014)
@@ -21,10 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ember.similarity import bounds
-from ember.similarity.arrays import Float32, Int64
+from ember.similarity.arrays import Float32, Float64, Int64, Stored
 from ember.similarity.block import prepare
 from ember.similarity.neighbours import Neighbours
-from ember.similarity.projection import Basis, fit_basis
+from ember.similarity.projection import Basis, fit_basis, scale_of
 from ember.similarity.threads import run_tiles
 from ember.similarity.topk import search
 
@@ -33,6 +34,8 @@ ROWS_PER_LIST = 24
 """Rows of the sample for each list, at least."""
 QUERIES_PER_LIST = 20
 CHUNK_ROWS = 4096
+FARTHEST = 1e9
+"""Points are no further from the origin. Which list an outlier is in matters to no answer."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,15 @@ class Lists:
     Attributes:
         metric: of the search.
         centroids: (lists, d) float32; d + 1 columns for inner_product.
-        radius: M above; 1 for other metrics.
+        radius: M above; what points are divided by for Euclidean distance; 1 for cosine.
+        center: (d,) what is subtracted from points before; zeros but for Euclidean distance.
         basis: for searching the centroids.
     """
 
     metric: str
     centroids: Float32
     radius: float
+    center: Float32
     basis: Basis
 
     def __len__(self) -> int:
@@ -56,7 +61,7 @@ class Lists:
 
     def nearest(
         self,
-        rows: Float32,
+        rows: Stored,
         count: int,
         *,
         queries: bool = False,
@@ -103,12 +108,12 @@ class Lists:
         margin = 4.0 * bounds.dot_slack(points.shape[1]) * error
         return nearest, np.flatnonzero(values.max(axis=1) >= least - margin)
 
-    def points(self, rows: Float32, *, queries: bool = False) -> Float32:
+    def points(self, rows: Stored, *, queries: bool = False) -> Float32:
         """Rows as they are compared with centroids."""
-        return _points(rows, self.metric, self.radius, queries)
+        return _points(rows, self.metric, (self.radius, self.center), queries)
 
 
-def fit_lists(sample: Float32, metric: str, count: int, *, seed: int = 0) -> Lists:
+def fit_lists(sample: Stored, metric: str, count: int, *, seed: int = 0) -> Lists:
     """Lists by Lloyd's k-means on a sample, (n, d) finite rows, n >= count.
 
     Starts from rows chosen at random by `seed`; a list that becomes empty starts again beside the
@@ -121,18 +126,25 @@ def fit_lists(sample: Float32, metric: str, count: int, *, seed: int = 0) -> Lis
         raise ValueError(f"cannot make {count} lists of a sample of {len(sample)} rows")
     norms = np.sqrt(np.square(sample, dtype=np.float64).sum(axis=1))
     radius = float(norms.max()) or 1.0 if metric == "inner_product" else 1.0
-    points = _points(sample, metric, radius, False)
+    center = np.zeros(sample.shape[1], np.float32)
+    if metric == "euclidean":
+        mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+        exponent, moved = scale_of(sample.astype(np.float64) - mean, mean)
+        radius, center = 2.0**exponent, mean if moved else center
+    points = _points(sample, metric, (radius, center), False)
     spherical = metric != "euclidean"
     (centroids,) = run_tiles(
         lambda rows: _lloyd(rows, count, spherical, np.random.default_rng(seed)), [points], 1
     )
     basis = fit_basis(centroids, "inner_product" if spherical else "euclidean")
-    return Lists(metric, centroids, radius, basis)
+    return Lists(metric, centroids, radius, center, basis)
 
 
-def _points(rows: Float32, metric: str, radius: float, queries: bool) -> Float32:
+def _points(rows: Stored, metric: str, scale: tuple[float, Float32], queries: bool) -> Float32:
+    radius, center = scale
     if metric == "euclidean":
-        return rows
+        moved = radius != 1.0 or center.any()
+        return _near((rows.astype(np.float64) - center) / radius if moved else rows)
     exact = rows.astype(np.float64)
     norms = np.sqrt(np.square(exact).sum(axis=1, keepdims=True))
     if metric == "cosine" or queries:
@@ -143,7 +155,15 @@ def _points(rows: Float32, metric: str, radius: float, queries: bool) -> Float32
         height = np.sqrt(np.maximum(1.0 - np.square(norms / radius), 0.0))
     if metric == "inner_product":
         exact = np.concatenate([exact, height], axis=1)
-    return exact.astype(np.float32)
+    return _near(exact)
+
+
+def _near(points: Float32 | Float64) -> Float32:
+    """Points in float32, those beyond FARTHEST drawn in."""
+    sizes = np.abs(points).max(axis=1, initial=0.0)
+    if len(points) and sizes.max() > FARTHEST:
+        points = points * np.minimum(1.0, FARTHEST / np.maximum(sizes, 1.0))[:, None]
+    return points.astype(np.float32, copy=False)
 
 
 def _lloyd(points: Float32, count: int, spherical: bool, rng: np.random.Generator) -> Float32:

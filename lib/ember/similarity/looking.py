@@ -9,12 +9,12 @@ from ember.similarity.compiled import compiled
 from ember.similarity.loops import replace_least
 
 Asking = tuple[Float32, Int64, Float32, Int64, Int64, int]
-"""Queries: rows (q, d), ids (q,) and an error (q,); query * probes + probe, by the probed pivot,
-(q * probes,), where each pivot's begin, and probes."""
+"""Queries: scaled (q, d), own keys (q,) and an error (q,); query * probes + probe, by the probed
+pivot, (q * probes,), where each pivot's begin, and probes."""
 Near = tuple[Float32, Int64, Float32, Float32, Int64, Int64, int, bool]
-"""n rows (n, d), ids, scale and shift, which make the value product * scale - shift - error; the
-rows' positions by pivot, where each pivot's begin, how many of them count, and whether those with
-the query's own id do not."""
+"""n rows: scaled (n, d), own keys, scale and shift, which make the value product * scale - shift -
+error; the rows' positions by pivot, where each pivot's begin, how many of them count, and whether
+those with the query's own key do not."""
 
 
 @compiled()

@@ -16,7 +16,7 @@ from ember.similarity.projection import METRICS
 from ember.similarity.scores import tie_floor
 
 Rows = tuple[Any, Float32, Float64, Int64]
-"""n rows: packed, for the filter product (pack.py), the rows (n, d), norms, and keys."""
+"""n rows: packed, for the filter product (pack.py); scaled (n, d), sizes, and keys."""
 Rule = tuple[int, int, float]
 """Which pairs count, by their rows' keys: 0 all, 1 those that differ, 2 those whose right key is
 larger; the metric's place in METRICS; bounds.dot_slack."""
@@ -227,6 +227,8 @@ def _bounded(
     dot: np.float32, norm: float, other: float, metric: int, slack: float
 ) -> tuple[float, float]:
     """F (bounds.py) of a pair from its float32 dot product, and a bound on its error."""
+    if norm + other == np.inf:  # of a row that float32 products cannot hold nothing is known
+        return 0.0, np.inf
     value, norms = np.float64(dot), norm * other
     if metric == COSINE:
         return value / norms, slack + bounds.TINY / norms

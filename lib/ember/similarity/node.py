@@ -1,10 +1,11 @@
 """Blocks on a node: prepared once from what was packed, then memory-mapped by every worker.
 
 A packed block is a row of a Parquet file: `ids`, the id column as an Arrow IPC stream, `groups`,
-the same of the groups where there are any, and `places`, int64, where its vectors are in the runs.
-A run is a float32 matrix in numpy's format, or a Parquet file of one row, with `matrix`, the same
-row by row. One process of a node prepares a block, into a folder that appears under its name by one
-rename; the others find it there.
+the same of the groups where there are any, `places`, int64, where its vectors are in the runs, and
+`again`, how many rows before its first one have the same id as that.
+A run is a matrix, float32 or float64, in numpy's format, or a Parquet file of one row, with
+`matrix`, the same row by row. One process of a node prepares a block, into a folder that appears
+under its name by one rename; the others find it there.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from ember.similarity.arrays import Float32, Int64
+from ember.similarity.arrays import Int64, Stored
 from ember.similarity.block import Block, prepare
 from ember.similarity.projection import Basis
 
@@ -55,10 +56,15 @@ class RunFiles:
     firsts: Sequence[int]
     rows: int
     dimension: int
+    kind: str = "float32"  # | float64
 
-    def take(self, places: Int64) -> Float32:
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        return np.dtype(self.kind)
+
+    def take(self, places: Int64) -> Stored:
         """(n, dimension) vectors at some places, (n,), in their order."""
-        rows = np.empty((len(places), self.dimension), np.float32)
+        rows: Stored = np.empty((len(places), self.dimension), self.dtype)
         # As bytes, since in a Parquet file they need not lie at a multiple of four.
         filled = rows.view(np.uint8)
         edges = np.array([*self.firsts, self.rows])
@@ -79,8 +85,8 @@ class RunFiles:
         return rows
 
     def _stored(self, run: int, count: int) -> NDArray[np.uint8]:
-        """(count, 4 dimension) bytes of a run's vectors, memory-mapped."""
-        file, size = self.files[run], 4 * self.dimension
+        """(count, bytes of a vector) of a run, memory-mapped."""
+        file, size = self.files[run], self.dtype.itemsize * self.dimension
         if file.endswith(".npy"):
             matrix: NDArray[np.uint8] = np.load(file, mmap_mode="r").view(np.uint8)
             if matrix.shape != (count, size):
@@ -135,6 +141,23 @@ class Shelf:
         """The id column of a block, memory-mapped."""
         return self._column(number, "ids")
 
+    def own(self, number: int) -> Int64:
+        """(n,) the number of the first row in the table that has each row's id (and group).
+
+        Equal as SQL's `=` has it, so a row without an id is alone.
+        """
+        (again,) = self._values(number, "again")
+        return own_keys(self.ids(number), self.firsts[number], int(again))
+
+    def own_at(self, numbers: Int64) -> Int64:
+        """`own` of rows by their numbers, rising."""
+        owners = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
+        parts = [
+            self.own(int(owner))[numbers[owners == owner] - self.firsts[owner]]
+            for owner in np.unique(owners)
+        ]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
     def groups(self, number: int) -> pa.Array:
         """The group of each row of a block, sorted, memory-mapped."""
         return self._column(number, "groups")
@@ -154,7 +177,7 @@ class Shelf:
         back[order] = np.arange(len(order))
         return pa.concat_arrays(parts).take(pa.array(back))
 
-    def rows_at(self, numbers: Int64) -> Float32:
+    def rows_at(self, numbers: Int64) -> Stored:
         """(n, d) vectors of rows by their numbers, rising; reads without preparing blocks."""
         owners = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
         places = [
@@ -179,18 +202,22 @@ class Shelf:
         """Values of a packed block as buffers, None where there is none."""
         file, row = self.packed[number]
         stored = pq.read_table(file, columns=list(columns))
-        return [stored[column][row].as_buffer() for column in columns]
+        values = [stored[column][row] for column in columns]
+        return [v.as_buffer() if pa.types.is_binary(v.type) else v.as_py() for v in values]
 
     def _path(self, number: int) -> Path:
         file, row = self.packed[number]
         return Path(self.cache, f"{Path(file).stem}-{row}-{self.basis.key}")
 
     def _prepare(self, number: int, folder: Path) -> None:
-        ids, groups, places = self._values(number, "ids", "groups", "places")
+        ids, groups, places, again = self._values(number, "ids", "groups", "places", "again")
         matrix = self.vectors.take(_numbers(places))
         first = self.firsts[number]
         numbers = np.arange(first, first + len(matrix), dtype=np.int64)
-        block = prepare(matrix, self.basis.metric, self.basis, ids=numbers, threads=self.threads)
+        own = own_keys(from_ipc(pa.BufferReader(ids)), first, again)
+        own = numbers if np.array_equal(own, numbers) else own
+        metric, threads = self.basis.metric, self.threads
+        block = prepare(matrix, metric, self.basis, ids=numbers, own=own, threads=threads)
         block.save(folder)
         for name, stored in (("ids", ids), ("groups", groups)):
             if stored is not None:
@@ -232,12 +259,64 @@ class _Blocks(Sequence[Block]):
 
 
 def own_numbers(ids: pa.Array, shelf: Shelf) -> Int64:
-    """(n,) the numbers on a shelf of the rows that have these ids; negative where there is none."""
+    """(n,) the `own` keys on a shelf of the rows that have these ids; negative where there is none.
+
+    Integers may be of other widths there.
+    """
     import pyarrow.compute as pc
 
     own = -1 - np.arange(len(ids), dtype=np.int64)
-    for number, first in enumerate(shelf.firsts):
-        found = pc.fill_null(pc.index_in(ids, value_set=shelf.ids(number)), -1)
+    mine = _comparable(ids)
+    for number in range(len(shelf.firsts)):
+        there = _comparable(shelf.ids(number))
+        found = pc.fill_null(pc.index_in(mine, value_set=there, skip_nulls=True), -1)
         positions = np.asarray(found).astype(np.int64)
-        own = np.where(positions >= 0, positions + first, own)
+        own[positions >= 0] = shelf.own(number)[positions[positions >= 0]]
     return own
+
+
+def shared_keys(ids: pa.Array, others: pa.Array) -> tuple[Int64, Int64]:
+    """Keys, (n,) and (m,), that are equal for equal ids of two blocks; see `Block.own`."""
+    both = pa.concat_arrays([_comparable(ids), _comparable(others)])
+    codes = both.dictionary_encode().indices
+    alone = -1 - np.arange(len(both), dtype=np.int64)
+    present = np.asarray(codes.is_valid())
+    keys = np.where(present, np.asarray(codes.fill_null(0)).astype(np.int64), alone)
+    return keys[: len(ids)], keys[len(ids) :]
+
+
+def joined(column: pa.ChunkedArray) -> pa.Array:
+    """The chunks of a column as one array."""
+    whole = column.combine_chunks()
+    return whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.chunks)
+
+
+def own_keys(ids: pa.Array, first: int, again: int) -> Int64:
+    """(n,) for sorted ids, the number of the first row with each row's id; see `Shelf.own`.
+
+    first: number of the first row. again: how many rows before it have its id.
+    """
+    import pyarrow.compute as pc
+
+    numbers = np.arange(first, first + len(ids), dtype=np.int64)
+    if len(ids) < 2:
+        return numbers - again
+    some = _comparable(ids)
+    same = pc.fill_null(pc.equal(some[1:], some[:-1]), False).to_numpy(zero_copy_only=False)
+    starts = np.where(np.concatenate([[False], same]), 0, np.arange(len(ids)))
+    starts = np.maximum.accumulate(starts)
+    return numbers[starts] - np.where(starts == 0, again, 0)
+
+
+def _comparable(ids: pa.Array) -> pa.Array:
+    """Ids of which Arrow finds those equal that SQL's `=` does.
+
+    Numbers of 32 and 64 bits; of floating-point numbers one zero and, as a number, one NaN.
+    """
+    if pa.types.is_integer(ids.type):
+        return ids.cast(pa.int64())
+    if not pa.types.is_floating(ids.type):
+        return ids
+    values = ids.to_numpy(zero_copy_only=False).astype(np.float64) + 0.0
+    bits = np.where(np.isnan(values), np.nan, values).view(np.int64)
+    return pa.array(bits, mask=np.asarray(ids.is_null()))

@@ -49,7 +49,8 @@ def pack(block: Block, how: Filter, *, right: bool, residual: float = 0.0) -> Fl
     packed = np.empty((len(block), width + 1 + extra), np.float32)
     packed[:, :width] = prefix[:, :width]
     grow = 1.0 + 4.0 * (bounds.UNIT16 if how.precision == "bfloat16" else bounds.UNIT32)
-    packed[:, width] = coordinate * grow
+    # Pairs of rows that float32 does not hold all pass.
+    packed[:, width] = np.where(block.sizes == np.inf, np.inf, coordinate * grow)
     if extra:
         # Rounding of the product is relative to h_a and h_b here, too: lowered by that much.
         halves = -0.5 * block.lengths * (1.0 - 4.0 * slack)

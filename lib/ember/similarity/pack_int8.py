@@ -23,6 +23,9 @@ PANEL_COLUMNS = 16
 """Rows of the right side whose values lie side by side."""
 NO_ROW = -(2**31)
 """The bias of a column that is none."""
+EVERY = 2**31 - 2
+"""The bias of a column whose products are zero and whose pairs all pass: floors of distances, the
+only metric with such columns, are below it. Not the largest number, which no sum may reach."""
 _LIMIT = 32_000.0
 """Most that a value in int16 may be before it is rounded up."""
 _NORM, _SPREAD = 240.0, 32.0
@@ -150,9 +153,13 @@ def pack_int8(block: Block, how: Filter, *, right: bool, scales: Scales) -> Int8
         allowance -= 0.5 * block.lengths
     low = max(1, -(-(width - LEADING) // 4))
     row = (plain(values), last, (width, low, right), (scales.coarse, scales.fine))
+    beyond = block.sizes == np.inf  # rows whose pairs all pass
     if not right:
-        return Int8Rows(rounding.pack_rows(*row), scales.squared * allowance, scales, low)
+        offset = np.where(beyond, np.inf, scales.squared * allowance)
+        return Int8Rows(rounding.pack_rows(*row), offset, scales, low)
     panels = rounding.pack_panels(*row)
     bias = np.full(len(panels) * PANEL_COLUMNS, NO_ROW, np.int32)
-    bias[: len(block)] = np.ceil(scales.squared * (allowance + error * error)) + 1.0
+    bias[: len(block)] = np.where(
+        beyond, EVERY, np.ceil(scales.squared * (allowance + error * error)) + 1.0
+    )
     return Int8Columns(panels, bias)

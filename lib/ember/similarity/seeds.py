@@ -71,9 +71,9 @@ class _Asking:
         queries, error = self.queries, np.zeros(len(self.queries))
         if queries.metric == "inner_product":
             slack = bounds.dot_slack(queries.basis.dimension)
-            error = slack * queries.norms * block.norms.max() + bounds.TINY
+            error = slack * queries.sizes * block.sizes.max() + bounds.TINY
         return (
-            plain(queries.rows), plain(queries.ids), error.astype(np.float32), self.places,
+            plain(queries.scaled), plain(queries.own), error.astype(np.float32), self.places,
             self.starts, self.probes,
         )  # fmt: skip
 
@@ -85,13 +85,11 @@ def _near(block: Block, exclude_self: bool) -> looking.Near:
     """
     scale, shift = np.ones(len(block)), np.zeros(len(block))
     if block.metric == "cosine":
-        # Rows so short that their float32 products underflow raise no floor.
-        short = block.norms < bounds.MIN_NORM
-        scale, shift = 1.0 / np.where(short, 1.0, block.norms), np.where(short, np.inf, 0.0)
+        scale = 1.0 / block.sizes
     elif block.metric == "euclidean":
-        shift = 0.5 * (1.0 + 2.0 * bounds.dot_slack(block.basis.dimension)) * block.norms**2
+        shift = 0.5 * (1.0 + 2.0 * bounds.dot_slack(block.basis.dimension)) * block.sizes**2
     return (
-        plain(block.rows), plain(block.ids), scale.astype(np.float32), shift.astype(np.float32),
+        plain(block.scaled), plain(block.own), scale.astype(np.float32), shift.astype(np.float32),
         *_by_pivot(block.pivot, max(1, len(block.basis.pivots))), MAX_ROWS, exclude_self,
     )  # fmt: skip
 
@@ -108,9 +106,9 @@ def _floor(queries: Block, best: Float32) -> Float64:
     seen = best.reshape(len(queries), -1 if len(queries) else k)
     values = np.partition(seen, -k, axis=1)[:, -k].astype(np.float64)
     if queries.metric == "cosine":
-        values = values / queries.norms - slack
-        values[queries.norms < bounds.MIN_NORM] = -np.inf
+        # The sizes of both are at least MIN_NORM, so what underflows is far below the slack.
+        values = values / queries.sizes - slack
     elif queries.metric == "euclidean":
         # slack |a| |b| is at most slack (|a|^2 + |b|^2) / 2; `_near` took the half of |b|.
-        values -= 0.5 * (1.0 + 2.0 * slack) * queries.norms**2 + bounds.TINY
+        values -= 0.5 * (1.0 + 2.0 * slack) * queries.sizes**2 + bounds.TINY
     return tie_floor(values)

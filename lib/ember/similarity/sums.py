@@ -9,28 +9,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from ember.similarity.arrays import Float32, Float64, Int64
+from ember.similarity.arrays import Float32, Float64, Int64, Stored
 from ember.similarity.compiled import compiled
 
 RUN, PARTS = 128, 8
 
 
-def products(left: Float32, right: Float32, i: Int64, j: Int64) -> Float64:
+def products(left: Stored, right: Stored, i: Int64, j: Int64) -> Float64:
     """(p,) dot products of the rows left[i] and right[j]; i and j are (p,)."""
     return _sums(left, right, (i, j), _runs(left.shape[1]), False)
 
 
-def squared_distances(left: Float32, right: Float32, i: Int64, j: Int64) -> Float64:
+def squared_distances(left: Stored, right: Stored, i: Int64, j: Int64) -> Float64:
     """(p,) squared Euclidean distances of the rows left[i] and right[j]."""
     return _sums(left, right, (i, j), _runs(left.shape[1]), True)
 
 
 @compiled()
-def divided(rows: Float32, norms: Float64) -> Float32:
+def divided(rows: Stored, norms: Float64) -> Float32:
     """(n, d) rows over their norms (n,), divided in float64: the inverse of a very small norm is no
     float32 number.
     """
-    result = np.empty_like(rows)
+    result = np.empty(rows.shape, np.float32)
     for row in range(len(rows)):
         for k in range(rows.shape[1]):
             result[row, k] = np.float32(np.float64(rows[row, k]) / norms[row])
@@ -52,7 +52,7 @@ def _runs(terms: int) -> tuple[Int64, Int64]:
 
 @compiled()
 def _sums(
-    left: Float32, right: Float32, pairs: tuple[Int64, Int64], runs: tuple[Int64, Int64],
+    left: Stored, right: Stored, pairs: tuple[Int64, Int64], runs: tuple[Int64, Int64],
     squares: bool,
 ) -> Float64:  # fmt: skip
     i, j = pairs
@@ -72,7 +72,7 @@ def _sums(
 
 
 @compiled()
-def _run(left: Float32, right: Float32, squares: bool) -> float:
+def _run(left: Stored, right: Stored, squares: bool) -> float:
     whole = len(left) // PARTS * PARTS
     a = b = c = d = e = f = g = h = 0.0
     for k in range(0, whole, PARTS):
@@ -91,7 +91,7 @@ def _run(left: Float32, right: Float32, squares: bool) -> float:
 
 
 @compiled()
-def _term(a: np.float32, b: np.float32, squares: bool) -> float:
+def _term(a: float, b: float, squares: bool) -> float:
     if squares:
         difference = np.float64(a) - np.float64(b)
         return difference * difference

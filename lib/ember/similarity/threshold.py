@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ember.similarity.arrays import Float32, Float64, Int64
+from ember.similarity.arrays import Float32, Float64, Int64, Stored
 from ember.similarity.block import Block, check_pair, prepare
 from ember.similarity.plan import Plan, choose, spread
-from ember.similarity.projection import SAMPLE_ROWS, Basis, fit_basis
+from ember.similarity.projection import Basis, fit_basis, sample_size
 from ember.similarity.scores import (
     certain_value,
     filter_value,
@@ -43,12 +43,12 @@ class Pairs:
 
 
 def join_basis(
-    sample: Float32, metric: str, threshold: float, *, threads: int | None = None
+    sample: Stored, metric: str, threshold: float, *, threads: int | None = None
 ) -> Basis:
     """A basis for joins at a threshold: without pivots, its prefixes as wide as they may be of use.
 
     Args:
-        sample: (n, d) float32, as `fit_basis` takes it; at most SAMPLE_ROWS of them are looked at.
+        sample: (n, d), as `fit_basis` takes it; at most `sample_size` of them are looked at.
         metric: cosine, inner_product or euclidean.
         threshold: score, or distance for Euclidean.
         threads: default: OMP_NUM_THREADS, else all cores.
@@ -57,10 +57,11 @@ def join_basis(
         ValueError: as `fit_basis` and `prepare` do.
     """
     threads = threads or default_threads()
-    sample = sample[spread(len(sample), SAMPLE_ROWS)]
+    sample = sample[spread(len(sample), sample_size(sample.shape[1]))]
     basis = fit_basis(sample, metric, pivots=0)
     block = prepare(sample, metric, basis, threads=threads)
-    floor = np.full(len(block), filter_value(metric, goal(metric, threshold)))
+    least = filter_value(metric, goal(metric, threshold), basis.exponent)
+    floor = np.full(len(block), least)
     (plan,) = choose(block, block, floor, [np.arange(len(block))], "cpu", threads=threads)
     # Other rows than the sampled ones may be better served by wider prefixes than these.
     return basis.truncate(2 * plan.filter.width) if plan.filter.width else basis
@@ -168,8 +169,9 @@ class _Join:
         self.left, self.right, self.triangle = left, right, triangle
         self.threads = threads or default_threads()
         self.goal = goal(left.metric, threshold)
-        self.floor = filter_value(left.metric, self.goal)
-        self.certain = certain_value(left.metric, self.goal)
+        self.exponent = left.basis.exponent
+        self.floor = filter_value(left.metric, self.goal, self.exponent)
+        self.certain = certain_value(left.metric, self.goal, self.exponent)
         if plan is None:
             floor, rows = np.full(len(left), self.floor), np.arange(len(left))
             (plan,) = choose(left, right, floor, [rows], device, threads=self.threads)
@@ -203,8 +205,8 @@ class _Join:
         for i, j, value, error in self._candidates(task):
             certain = value - error >= self.certain
             similarity = similarities(self.left, self.right, i[~certain], j[~certain])
-            sure = np.maximum(similarity_at(self.left.metric, value[certain]), self.goal)
-            found += [sure, similarity[similarity >= self.goal]]
+            near = similarity_at(self.left.metric, value[certain], self.exponent)
+            found += [np.maximum(near, self.goal), similarity[similarity >= self.goal]]
         return by_score(np.concatenate(found))
 
     def _candidates(self, task: _Task) -> Iterator[tuple[Int64, Int64, Float64, Float64]]:
@@ -212,7 +214,7 @@ class _Join:
         rows, columns = task
         left, right = self.a.take(rows), self.b.take(columns)
         which = Which.LARGER_RIGHT_KEYS if self.triangle else Which.ALL
-        floor = np.full(len(left.rows), self.floor)
+        floor = np.full(len(left.keys), self.floor)
         best = np.empty((len(floor), 0), np.float32)
         for some in candidates(left, right, self.left.metric, floor, best, which=which):
             yield some.i + rows.start, some.j + columns.start, some.value, some.error

@@ -53,22 +53,22 @@ class Which(IntEnum):
 
 @dataclass(frozen=True)
 class Side:
-    """Rows on one side of a comparison: n packed, (n, d) rows, (n,) norms and int64 keys."""
+    """Rows on one side of a comparison: n packed, (n, d) scaled, (n,) sizes and int64 keys."""
 
     packed: Operand
-    rows: Float32
-    norms: Float64
+    scaled: Float32
+    sizes: Float64
     keys: Int64
 
     @classmethod
     def of(cls, block: Block, packed: Operand, keys: Int64) -> Side:
-        return cls(packed, plain(block.rows), plain(block.norms), plain(keys))
+        return cls(packed, plain(block.scaled), plain(block.sizes), plain(keys))
 
     def arrays(self) -> loops.Rows:
         """For compiled loops; packed as an array, or as what int8 takes."""
         whole = isinstance(self.packed, Int8Rows | Int8Columns)
         packed = self.packed.arrays() if whole else np.asarray(self.packed)
-        return packed, self.rows, self.norms, self.keys
+        return packed, self.scaled, self.sizes, self.keys
 
     def take(self, part: slice) -> Side:
         return Side(*(getattr(self, field.name)[part] for field in fields(self)))
@@ -137,19 +137,19 @@ def candidates(
     """
     from ember.similarity import loops
 
-    rule = (int(which), METRICS.index(metric), bounds.dot_slack(left.rows.shape[1]))
+    rule = (int(which), METRICS.index(metric), bounds.dot_slack(left.scaled.shape[1]))
     in_int8 = isinstance(left.packed, Int8Rows)
     if not in_int8 and not isinstance(left.packed, np.ndarray):
-        step = _FOUND_TILES * TILE_COLUMNS if left.packed.device.type == "cpu" else len(right.rows)
-        for start in range(0, len(right.rows), max(step, 1)):
+        step = _FOUND_TILES * TILE_COLUMNS if left.packed.device.type == "cpu" else len(right.keys)
+        for start in range(0, len(right.keys), max(step, 1)):
             part = right.take(slice(start, start + step))
             i, j, value, error = _passed(left, part, rule, floor, best)
             yield Candidates(i, j + start, value, error)
         return
     compare = loops.candidates_int8 if in_int8 else loops.candidates
     first = 0
-    while first < len(right.rows) and len(left.rows):
-        room = _room(len(left.rows) * TILE_COLUMNS)
+    while first < len(right.keys) and len(left.keys):
+        room = _room(len(left.keys) * TILE_COLUMNS)
         count, first = compare(left.arrays(), right.arrays(), rule, floor, best, first, room)
         if count:
             _, i, j, value, error = room
@@ -199,8 +199,8 @@ def _passed(
     i, j = _survivors(a, right.packed, float32_below(floor))
     counted = loops.counts_all(left.keys[i], right.keys[j], rule[0])
     i, j = i[counted], j[counted]
-    dots = dots_at(left.rows, right.rows, i, j, a.device)
-    norms = left.norms[i], right.norms[j]
+    dots = dots_at(left.scaled, right.scaled, i, j, a.device)
+    norms = left.sizes[i], right.sizes[j]
     value, error, kept = loops.offer(i, dots, norms, rule, floor, best)
     return i[kept], j[kept], value[kept], error[kept]
 

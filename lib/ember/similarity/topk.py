@@ -64,7 +64,7 @@ def top_k(
         corpus: blocks of the same basis, with ids that are unique over all of them; each is taken
             twice.
         k: places.
-        exclude_self: leave out corpus rows that have the query's own id.
+        exclude_self: leave out corpus rows whose `own` key is the query's.
         threads: default: OMP_NUM_THREADS, else all cores.
         device: cpu or cuda.
         plan: the filter to use; by default one is chosen for each part of the queries.
@@ -114,7 +114,8 @@ def search(
     for number, block in enumerate(corpus if len(queries) else ()):
         if len(block) == 0:
             continue
-        floor = np.maximum(filter_value(queries.metric, result.similarity[:, -1]), seeds)
+        reached = filter_value(queries.metric, result.similarity[:, -1], queries.basis.exponent)
+        floor = np.maximum(reached, seeds)
         if number % PLANNED_BLOCKS == 0 or len(block) > 2 * planned:
             planned = len(block)
             parts = _parts(floor, threads)
@@ -165,7 +166,7 @@ class _Search:
     def _side(self, how: Filter) -> tuple[Shared, Side]:
         shared = common(self.queries, self.block, how)
         packed = operand(self.block, how, shared, self.device, right=True)
-        return shared, Side.of(self.block, packed, self.block.ids)
+        return shared, Side.of(self.block, packed, self.block.own)
 
     def run(self, task: _Task) -> None:
         """Search the whole block for some queries."""
@@ -173,7 +174,7 @@ class _Search:
         found = Neighbours(self.result.ids[task.part], self.result.similarity[task.part])
         answer = _Answer(queries, self.block, self.floor[task.part], found)
         packed = operand(queries, task.how, task.shared, self.device, right=False)
-        left = Side.of(queries, packed, queries.ids)
+        left = Side.of(queries, packed, queries.own)
         which = Which.OTHER_KEYS if self.exclude_self else Which.ALL
         for start in range(0, len(queries), TILE_ROWS):
             tile = slice(start, start + TILE_ROWS)
@@ -216,5 +217,6 @@ class _Answer:
         i, j = i[possible], j[possible]
         similarity = similarities(self.queries, self.block, i, j)
         self.found.add(i, self.block.ids[j], similarity)
-        reached = filter_value(self.queries.metric, self.found.similarity[:, -1])
+        basis = self.queries.basis
+        reached = filter_value(basis.metric, self.found.similarity[:, -1], basis.exponent)
         np.maximum(self.floor, reached, out=self.floor)

@@ -106,7 +106,7 @@ def search_within(
     result = Neighbours(found.ids.copy(), found.similarity.copy())
     few = _is_small(shared)
     for rows, columns in _pairs(shared[few]):
-        other = queries.ids[rows] != block.ids[columns] if exclude_self else slice(None)
+        other = queries.own[rows] != block.own[columns] if exclude_self else slice(None)
         i, j = rows[other], columns[other]
         result.add(i, block.ids[j], similarities(queries, block, i, j))
     for start, stop, other_start, other_stop in shared[~few].tolist():
