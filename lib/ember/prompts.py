@@ -8,10 +8,17 @@ from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, AtomicType, BinaryType, DataType, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    AtomicType,
+    BinaryType,
+    DataType,
+    StructType,
+)
 
 from ember import tables
 from ember.errors import InvalidConfig, InvalidInput
+from ember.ids import text_of
 from ember.settings.description import PromptConfig, PromptTable
 from ember.tables import column
 
@@ -114,14 +121,14 @@ def _check_names(template: Template, config: PromptConfig) -> None:
 
 
 def _as_text(table: DataFrame, name: str, top: int, separator: str, shown: str) -> Column:
-    """A column as a string: a value as Spark shows it, of a list its first `top` ones.
+    """A column as a string: a value as `ids.text_of` has it, of a list its first `top` ones.
 
     A list of structs with a `label`, as classify writes it, stands for the labels.
     """
     value = column(table, name)
     kind = table.select(value.alias("value")).schema[0].dataType
     if _is_text(kind):
-        return value.cast("string")
+        return text_of(value, kind)
     if isinstance(kind, ArrayType):
         item = kind.elementType
         if (
@@ -129,10 +136,10 @@ def _as_text(table: DataFrame, name: str, top: int, separator: str, shown: str) 
             and "label" in item.names
             and _is_text(item["label"].dataType)
         ):
-            value = F.transform(value, lambda each: each["label"])
+            value, item = F.transform(value, lambda each: each["label"]), item["label"].dataType
         elif not _is_text(item):
             raise _no_text(shown, name, kind)
-        strings = value.cast("array<string>")
+        strings = F.transform(value, lambda each: text_of(each, item))
         return F.array_join(F.slice(F.filter(strings, lambda x: x.isNotNull()), 1, top), separator)
     raise _no_text(shown, name, kind)
 

@@ -133,6 +133,7 @@ def test_a_comparison_has_paired_intervals_and_the_rows_that_changed(evaluate, t
 def test_multilabel_figures_are_scikit_learns(evaluate, tmp_path):
     true = RNG.random((60, 5)) < 0.35
     true[0], true[1] = False, True
+    true[2, 0] = True  # of a failed prediction, which is never right as a whole
     true[:, 4] = False  # a label without a positive row
     scores = SCORES.round(1)  # ties
     predictions = listed(scores, NAMES, 5)

@@ -137,6 +137,32 @@ def test_odd_rows_are_counted_by_reason_and_too_many_are_exit_code_3(run_job, tm
     assert Head.load(str(out)).labels == ("0", "1")
 
 
+def test_integers_other_than_0_1_2_are_labels_all_the_way_to_the_figures(run_job, tmp_path):
+    """Trained, classified and judged with one column; counted by hand."""
+    features, labels = three_kinds(tmp_path, n=80)
+    names = pq.read_table(labels).to_pylist()
+    numbers = [{"cat": -1, "dog": 10, "eel": 3}[row["label"]] for row in names]
+    numbers[:8] = [10] * 8  # some that the head will get wrong
+    truth = write(tmp_path / "n.parquet", id=[row["id"] for row in names], label=numbers)
+    assert job(run_job, features, truth, tmp_path / "head") == (0, "")
+    tables = json.dumps([{"path": features, "id": "id"}])
+    given = {"features": tables, "head": tmp_path / "head", "output__path": tmp_path / "named"}
+    assert run_job("classify", **given) == (0, "")
+    answers = pq.read_table(tmp_path / "named").to_pylist()
+    by_id = dict(zip((row["id"] for row in names), numbers, strict=True))
+    right = [int(row["predictions"][0]["label"]) == by_id[row["id"]] for row in answers]
+    assert 0.8 < np.mean(right) < 1
+    judged = {
+        "kind": "classification", "predictions__path": tmp_path / "named", "bootstrap": 0,
+        "predictions__id": "id", "truth__path": truth, "report": "false",
+        "output__path": tmp_path / "judged",
+    }  # fmt: skip
+    assert run_job("evaluate", **judged) == (0, "")
+    assert manifest(tmp_path / "judged")["figures"]["accuracy"]["value"] == np.mean(right)
+    code, message = run_job("evaluate", **judged, match="any", output__mode="overwrite")
+    assert (code, "match: input should be 'auto'" in message) == (2, True)
+
+
 def two_modalities(folder, n=300):
     """Three labels a row may have; each table tells of some, and some rows lack a table."""
     rng = np.random.default_rng(0)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import NumericType
 
 from ember.compare.census import dimension_of
 from ember.compare.projection import moments_of
 from ember.errors import InvalidInput
+from ember.ids import can_be_equal
 from ember.similarity import align
 from ember.similarity.align import Penalty
 from ember.similarity.linear import Projection
@@ -91,7 +91,7 @@ def pair(left: DataFrame, right: DataFrame, max_failed_fraction: float = 0.01) -
     Raises InvalidInput for ids that cannot be equal, a table without vectors, or with two lengths.
     """
     kinds = [table.schema["id"].dataType for table in (left, right)]
-    if kinds[0] != kinds[1] and not all(isinstance(kind, NumericType) for kind in kinds):
+    if not can_be_equal(*kinds):
         raise InvalidInput(
             f"the ids are {kinds[0].simpleString()} in one table and {kinds[1].simpleString()} in "
             "the other; write both as one type, so that they can be equal"

@@ -23,6 +23,7 @@ from ember.evaluate.joining import (
     join_predictions,
     slice_names,
 )
+from ember.evaluate.matching import Match
 from ember.evaluate.report import Evaluation, Figure, Issue, none_for_nan, table
 from ember.evaluate.sums import ALL, Sums, codes_in, from_limbs, to_limbs
 from ember.evaluate.weights import interval
@@ -56,6 +57,7 @@ def judge_classification(
     predicted: str = "predictions",
     slices: Sequence[str] = (),
     classes: Sequence[str] | Sequence[int] | None = None,
+    match: Match = "auto",
     top_k: Sequence[int] = (5,),
     bins: int = 15,
     bootstrap: int = 1000,
@@ -65,12 +67,14 @@ def judge_classification(
 
     predictions: an id and, in the column `predicted`, array<struct<index, label, score>> best
         first, null where the row failed; as `classify` writes it.
-    truth: an id (`truth_id`; by default the same name) and a label: a string, compared with the
-        predictions' label, or an integer, compared with their index.
+    truth: an id (`truth_id`; by default the same name) and a label: a string, a boolean or a date,
+        compared with the predictions' label, or an integer, see `match`.
     slices: columns of the truth, or else of the predictions; every figure is given for each of
         their values as well.
     classes: the class list; rows whose truth is another are left out and counted. None: every
         label is good.
+    match: what a truth of integers is compared with: "label" or "index" of a prediction; "auto":
+        the label where the predictions' labels are integers, the index where they are names.
     bootstrap: replicates for the 95% intervals; 0 gives none.
 
     Every row with a truth counts. One without a prediction, with a failed one, or with a score
@@ -92,7 +96,7 @@ def judge_classification(
 
     Raises InvalidInput for tables that do not fit each other, or ids that occur twice.
     """
-    joined = join_predictions(
+    joined, _ = join_predictions(
         predictions,
         truth,
         id=id,
@@ -101,6 +105,7 @@ def judge_classification(
         label=label,
         slices=slices,
         classes=classes,
+        match=match,
         many=False,
     )
     rows = kept(_rows(joined, slices))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
     AtomicType,
-    DataType,
+    BooleanType,
+    DateType,
     FractionalType,
     IntegralType,
     StringType,
@@ -18,17 +20,25 @@ from pyspark.sql.types import (
 )
 
 from ember.errors import InvalidInput
+from ember.evaluate.matching import (
+    MOST_CLASSES,
+    Match,
+    Matching,
+    as_labels,
+    match_integers,
+)
 from ember.evaluate.report import Issue
+from ember.ids import check_same_type, text_of
 from ember.tables import check_unique, column
 
 __all__ = [
     "LEFT_OUT",
-    "check_same_type",
     "check_slices",
     "class_list",
     "failed_rows",
     "few_slices",
     "filled_slices",
+    "in_order",
     "issues_of",
     "join_predictions",
     "key_of",
@@ -48,7 +58,7 @@ NO_LABEL = "with a prediction that has no label, counted as wrong"
 LEFT_OUT = (NO_TRUTH, NULL_TRUTH, OUTSIDE)
 _NAMED = 5
 _MOST_SLICES = 1000
-_MOST_CLASSES = 100_000
+_LABELS = (StringType, IntegralType, BooleanType, DateType)
 
 
 def key_of(rows: DataFrame, id: str = "id") -> Column:
@@ -77,23 +87,14 @@ def unique_rows(table: DataFrame, id: str, shown: str) -> DataFrame:
     return table
 
 
-def check_same_type(one: DataType, other: DataType, what: str) -> None:
-    """Raise InvalidInput unless values of the two types can be equal."""
-    integers = isinstance(one, IntegralType) and isinstance(other, IntegralType)
-    if one != other and not integers:
-        raise InvalidInput(
-            f"{what} are {one.simpleString()} on one side and {other.simpleString()} on the other; "
-            "cast one of them, so that they can be equal"
-        )
-
-
 def select_truth(
     truth: DataFrame, id: str, label: str, slices: Sequence[str], many: bool
 ) -> DataFrame:
     """The truth as (id, truth, slice_0 …), checked.
 
-    many: the labels are arrays. Raises InvalidInput for columns or types that cannot serve, and
-    for ids that occur twice. Slices that are not in the table are left to the predictions.
+    many: the labels are arrays, which lose nulls and repeated labels. Slices that are not in the
+    table are left to the predictions. Raises InvalidInput for columns or types that cannot serve,
+    and for ids that occur twice.
     """
     kind = truth.select(column(truth, label)).schema[0].dataType
     element = kind.elementType if isinstance(kind, ArrayType) else kind
@@ -106,16 +107,15 @@ def select_truth(
                 else "with several labels a row, use kind: multilabel"
             )
         )
-    if not isinstance(element, StringType | IntegralType):
+    if not isinstance(element, _LABELS):
         raise InvalidInput(
             f"the truth's column {label} is {kind.simpleString()}; give labels (string), which are "
-            "compared with the predictions' label, or integers, compared with their index"
+            "compared with the predictions' label, or integers, compared with label or index; "
+            "cast it to one of them"
         )
     value = column(truth, label)
     if many:
         value = F.array_distinct(F.array_compact(value))
-    plain = "bigint" if isinstance(element, IntegralType) else "string"
-    value = value.cast(f"array<{plain}>" if many else plain)
     unique_rows(truth, id, "the truth")
     return truth.select(
         column(truth, id).alias("id"), value.alias("truth"), *slice_columns(truth, slices).values()
@@ -133,7 +133,7 @@ def slice_columns(table: DataFrame, slices: Sequence[str]) -> dict[str, Column]:
         kind = table.select(value).schema[0].dataType
         if not isinstance(kind, AtomicType):
             raise InvalidInput(f"slices: column {name} is {kind.simpleString()}, not one value")
-        text = F.coalesce(value.cast("string"), F.lit("null"))
+        text = F.coalesce(text_of(value, kind), F.lit("null"))
         found[alias] = F.concat(F.lit(f"{name}="), text).alias(alias)
     return found
 
@@ -176,23 +176,43 @@ def join_predictions(
     label: str,
     slices: Sequence[str],
     classes: Sequence[str] | Sequence[int] | None,
+    match: Match,
     many: bool,
-) -> DataFrame:
+) -> tuple[DataFrame, list[Any] | None]:
     """Join a table as `classify` writes it with the truth.
 
-    Returns id, key long (the hash of the id that makes the bootstrap weights), truth (a label, or
-    an array of them), labels (array of the labels predicted, best first; null without a usable
-    prediction), scores array<double>, reason (null for a row as it should be), judged (whether the
-    row has a truth, and so counts), slice_0, …
+    match: what a truth of integers is compared with, see ember.evaluate.matching.
 
-    A label of type string is compared with the `label` of the predictions, one of an integer type
-    with their `index`. Raises InvalidInput for tables that do not fit.
+    Returns the rows, and `classes` as labels are in them. Rows: id, key long (the hash of the id
+    that makes the bootstrap weights), truth (a label, or an array of them), labels (array of the
+    labels predicted, best first; null without a usable prediction), scores array<double>, reason
+    (null for a row as it should be), judged (whether the row has a truth, and so counts), slice_0,
+    … Labels are strings, or bigint where they are indices.
+
+    Raises InvalidInput for tables that do not fit.
     """
     known = select_truth(truth, truth_id, label, slices, many)
-    element = known.schema["truth"].dataType
-    element = element.elementType if isinstance(element, ArrayType) else element
-    name = "label" if isinstance(element, StringType) else "index"
-    _check_predictions(predictions, predicted, name)
+    kind = known.schema["truth"].dataType
+    element = kind.elementType if isinstance(kind, ArrayType) else kind
+    matching = Matching("index" if match == "index" else "label")
+    if isinstance(element, IntegralType):
+        each = known.select(F.explode("truth") if many else "truth")
+        matching = match_integers(predictions, predicted, each, match)
+    elif match == "index":
+        raise InvalidInput(
+            f"match: index is for a truth of integers, and column {label} is "
+            f"{kind.simpleString()}; leave it out"
+        )
+    _check_predictions(predictions, predicted, matching.field)
+    listed: list[Any] | None = as_labels(classes, element)
+    if matching.field == "index" and classes is not None:
+        listed = list(classes)
+    known = known.withColumn(
+        "truth",
+        F.transform("truth", lambda each: matching.of_truth(each, element))
+        if many
+        else matching.of_truth(F.col("truth"), element),
+    )
     check_same_type(
         predictions.select(column(predictions, id)).schema[0].dataType,
         known.schema["id"].dataType,
@@ -200,10 +220,9 @@ def join_predictions(
     )
     unique_rows(predictions, id, "the predictions")
     value = column(predictions, predicted)
-    target = "string" if name == "label" else "bigint"
     given = predictions.select(
         column(predictions, id).alias("id"),
-        F.transform(value, lambda each: each[name].cast(target)).alias("labels"),
+        F.transform(value, matching.of_prediction).alias("labels"),
         F.transform(value, lambda each: each["score"].cast("double")).alias("scores"),
         F.lit(True).alias("answered"),
         *(
@@ -213,11 +232,11 @@ def join_predictions(
         ),
     )
     rows = known.withColumn("known", F.lit(True)).join(given, "id", "full_outer")
-    reason = _reason(element, classes, many)
+    reason = _reason(listed, many)
     rows = rows.withColumn("reason", reason)
     check_slices(rows, slices)
     usable = F.col("reason").isNull()
-    return rows.select(
+    joined = rows.select(
         "id",
         key_of(rows).alias("key"),
         "truth",
@@ -227,6 +246,7 @@ def join_predictions(
         (F.col("reason").isNull() | ~F.col("reason").isin(*LEFT_OUT)).alias("judged"),
         *filled_slices(slices),
     )
+    return joined, listed
 
 
 def _check_predictions(predictions: DataFrame, predicted: str, name: str) -> None:
@@ -244,7 +264,7 @@ def _check_predictions(predictions: DataFrame, predicted: str, name: str) -> Non
         )
 
 
-def _reason(element: DataType, classes: Sequence[str] | Sequence[int] | None, many: bool) -> Column:
+def _reason(classes: Sequence[Any] | None, many: bool) -> Column:
     """Why a row is not as it should be; null when it is."""
     bad_score = F.exists("scores", lambda score: score.isNull() | F.isnan(score))
     bad_label = F.exists("labels", lambda label: label.isNull())
@@ -254,11 +274,6 @@ def _reason(element: DataType, classes: Sequence[str] | Sequence[int] | None, ma
         bad_label = bad_label | (F.size(F.array_distinct("labels")) != F.size("labels"))
     reason = F.when(F.col("known").isNull(), NO_TRUTH).when(F.col("truth").isNull(), NULL_TRUTH)
     if classes is not None:
-        wanted = str if isinstance(element, StringType) else int
-        if not all(isinstance(each, wanted) for each in classes):
-            raise InvalidInput(
-                f"classes: the truth has labels of type {element.simpleString()}; list such"
-            )
         listed = F.array(*(F.lit(each) for each in classes))
         inside = (
             F.forall("truth", lambda each: F.array_contains(listed, each))
@@ -280,7 +295,8 @@ def issues_of(unusable: DataFrame) -> list[Issue]:
     if not counts:
         return []
     place = F.row_number().over(Window.partitionBy("reason").orderBy("id")).alias("place")
-    smallest = unusable.select("reason", F.col("id").cast("string").alias("name"), place)
+    kind = unusable.schema["id"].dataType
+    smallest = unusable.select("reason", text_of(F.col("id"), kind).alias("name"), place)
     names: dict[str, list[str]] = {}
     for row in smallest.filter(F.col("place") <= _NAMED).orderBy("place").collect():
         names.setdefault(row["reason"], []).append(str(row["name"]))
@@ -297,10 +313,18 @@ def failed_rows(issues: Iterable[Issue]) -> int:
 
 def class_list(labels: DataFrame) -> list[Any]:
     """The different values of a table of one column, in order; nulls left out."""
-    found = [row[0] for row in labels.distinct().dropna().limit(_MOST_CLASSES + 1).collect()]
-    if len(found) > _MOST_CLASSES:
+    found = [row[0] for row in labels.distinct().dropna().limit(MOST_CLASSES + 1).collect()]
+    if len(found) > MOST_CLASSES:
         raise InvalidInput(
-            f"the truth and the predictions have more than {_MOST_CLASSES} different labels; is "
+            f"the truth and the predictions have more than {MOST_CLASSES} different labels; is "
             "the label column the right one?"
         )
-    return sorted(found)
+    return in_order(found)
+
+
+def in_order(labels: Iterable[Any]) -> list[Any]:
+    """Different labels in order: numbers by size, also where they are written as texts."""
+    found = sorted(set(labels))
+    if all(isinstance(each, str) and re.fullmatch(r"-?[0-9]{1,18}", each) for each in found):
+        found.sort(key=int)
+    return found

@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType
 
+from ember.errors import InvalidInput
 from ember.evaluate import classes as averaging
 from ember.evaluate.classes import ratio
 from ember.evaluate.cluster import Chunk, Totals, by_group, kept, record, sum_rows
@@ -21,10 +22,12 @@ from ember.evaluate.joining import (
     class_list,
     failed_rows,
     few_slices,
+    in_order,
     issues_of,
     join_predictions,
     slice_names,
 )
+from ember.evaluate.matching import Match
 from ember.evaluate.ranking import label_ranking_precision, precision_at
 from ember.evaluate.report import Evaluation, Figure, none_for_nan, table
 from ember.evaluate.sums import ALL, CHUNK_ROWS, Sums, codes_in, flat, from_limbs, to_limbs
@@ -65,13 +68,14 @@ def judge_multilabel(
     threshold: float = 0.5,
     slices: Sequence[str] = (),
     classes: Sequence[str] | Sequence[int] | None = None,
+    match: Match = "auto",
     top_k: Sequence[int] = (5,),
     bootstrap: int = 1000,
     worst: int = 100,
 ) -> Evaluation:
     """Judge predictions of several labels a row.
 
-    predictions, truth, id, truth_id, predicted, slices, classes, bootstrap: as for
+    predictions, truth, id, truth_id, predicted, slices, classes, match, bootstrap: as for
         `judge_classification`; the truth's label is an array, of strings or of integers, which may
         be empty.
     threshold: a listed label is predicted where its score is at least this. A label that is not
@@ -96,7 +100,7 @@ def judge_multilabel(
     All rows of a label are sorted in one task: 17 bytes a row and label listed.
     Raises InvalidInput for tables that do not fit each other, or ids that occur twice.
     """
-    joined = join_predictions(
+    joined, classes = join_predictions(
         predictions,
         truth,
         id=id,
@@ -105,6 +109,7 @@ def judge_multilabel(
         label=label,
         slices=slices,
         classes=classes,
+        match=match,
         many=True,
     )
     threshold = _as_stored(threshold, predictions, predicted)
@@ -112,7 +117,12 @@ def judge_multilabel(
     judged = rows.filter("judged")
     few_slices(judged, slices)
     listed = judged.select(F.explode("labels")).union(judged.select(F.explode("truth")))
-    names = sorted({*class_list(listed), *(classes or [])})
+    names = in_order([*class_list(listed), *(classes or [])])
+    if not names and not judged.isEmpty():
+        raise InvalidInput(
+            f"no row of the truth has a label in column {label}, and no prediction lists one: "
+            "there is nothing to judge; are these the right columns?"
+        )
     rule = _Rule(pa.array(names), tuple(top_k), threshold)
     chunk = max(1, min(CHUNK_ROWS, _CELLS // max(1, len(names))))
     totals = sum_rows(judged.drop("id", "reason", "judged"), rule.add, bootstrap, chunk)

@@ -11,13 +11,13 @@ from pyspark.sql.types import FractionalType, NumericType
 
 from ember.errors import InvalidInput
 from ember.evaluate.joining import (
-    check_same_type,
     check_slices,
     slice_columns,
     slice_names,
     unique_rows,
 )
 from ember.evaluate.report import Issue
+from ember.ids import check_same_type
 from ember.tables import column
 
 __all__ = ["Relevance", "by_grade", "by_label"]

@@ -143,6 +143,7 @@ def _judge_one(config: EvaluateConfig, inputs: Inputs, judged: DataFrame) -> Eva
 
         return judge_similarity(judged, truth, score=section.score, **options)
     options |= {"predicted": section.predictions, "classes": config.classes}
+    options |= {"match": config.match}
     options |= {"top_k": config.top_k}
     if inputs.kind == "multilabel":
         from ember.evaluate.multilabel import judge_multilabel

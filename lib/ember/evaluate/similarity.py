@@ -16,7 +16,6 @@ from ember.evaluate.cluster import Totals, by_group, kept, record
 from ember.evaluate.curves import correlations, curve_rows, precision_recall, rank_against
 from ember.evaluate.joining import (
     NO_TRUTH,
-    check_same_type,
     check_slices,
     few_slices,
     filled_slices,
@@ -28,6 +27,7 @@ from ember.evaluate.joining import (
 from ember.evaluate.report import Evaluation, Figure
 from ember.evaluate.report import table as small_table
 from ember.evaluate.sums import ALL, Sums
+from ember.ids import check_same_type
 from ember.tables import check_unique, column
 
 __all__ = ["FIGURES", "judge_similarity"]

@@ -14,6 +14,7 @@ from pyspark.sql.types import ArrayType, BinaryType, DataType, NumericType, Stru
 from ember import tables
 from ember.engine.paths import PathRules
 from ember.engine.spec import Modality
+from ember.ids import text_of
 from ember.report.content import Item
 from ember.settings.report import ContentConfig
 
@@ -27,7 +28,7 @@ def as_text(value: Column, kind: DataType) -> Column:
     """An id, or a label, of any type as a page names it."""
     # A Parquet string may hold bytes that are no UTF-8.
     binary = isinstance(kind, BinaryType)
-    return F.hex(value) if binary else F.make_valid_utf8(value.cast("string"))
+    return F.hex(value) if binary else F.make_valid_utf8(text_of(value, kind))
 
 
 def plain(frame: DataFrame, name: str) -> Column:

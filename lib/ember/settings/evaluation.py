@@ -74,7 +74,8 @@ class EvaluateConfig(Config):
     """Configuration of the `evaluate` job; which sections go with which kind is in conf/.
 
     `population: predictions` judges the rows that the judged table has, as after a split; by
-    default every row of the truth must be in it.
+    default every row of the truth must be in it. `match`: what of a prediction a truth of integers
+    is; auto: its label where the predictions' labels are integers, its index where they are names.
     """
 
     kind: Kind | Literal["compare"]
@@ -90,6 +91,7 @@ class EvaluateConfig(Config):
     slices: list[Name] = Field(default_factory=list)
     require: dict[str, float] = Field(default_factory=dict)
     classes: list[str] | list[int] | None = None
+    match: Literal["auto", "label", "index"] = "auto"
     top_k: Ranks = Field(default_factory=lambda: [5])
     at: Ranks = Field(default_factory=lambda: [1, 5, 10])
     threshold: float = 0.5

@@ -4,8 +4,8 @@ A row's part does not depend on other rows, on partitions or on the type of its 
 
     int(sha256(f"{seed}:{key}").hexdigest()[:13], 16) / 2**52
 
-where key is the id as a string, or the row's group: train below `train`, validation below
-`train + validation`, else test.
+where key is the id as a string (see ember.ids.text_of), or the row's group: train below `train`,
+validation below `train + validation`, else test.
 """
 
 from __future__ import annotations
@@ -18,10 +18,19 @@ from typing import Any
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, AtomicType, BinaryType, NumericType
+from pyspark.sql.types import (
+    ArrayType,
+    AtomicType,
+    BinaryType,
+    DataType,
+    DoubleType,
+    FloatType,
+    NumericType,
+)
 
 from ember.compare.census import dimension_of
 from ember.errors import InvalidConfig, InvalidInput
+from ember.ids import can_be_equal, text_of
 from ember.settings.supervised import SplitConfig
 from ember.tables import check_unique, column
 
@@ -96,14 +105,15 @@ def check_split(split: SplitConfig) -> None:
 def select_labels(table: DataFrame, id: str, label: str, split: SplitConfig) -> DataFrame:
     """`table` as (id, label, part or null, group or null).
 
+    NaN, which pandas writes for a missing number, is a null label.
+
     Raises InvalidInput for a column that is not there, or a label that is no value or list.
     """
-    nothing = F.lit(None).cast("string")
     rows = table.select(
         column(table, id).alias("id"),
         column(table, label).alias("label"),
-        (column(table, split.column).cast("string") if split.column else nothing).alias("part"),
-        (column(table, split.group).cast("string") if split.group else nothing).alias("group"),
+        _text(table, split.column).alias("part"),
+        _text(table, split.group).alias("group"),
     )
     kind = rows.schema["label"].dataType
     inner = kind.elementType if isinstance(kind, ArrayType) else kind
@@ -114,7 +124,26 @@ def select_labels(table: DataFrame, id: str, label: str, split: SplitConfig) -> 
         )
     if not isinstance(rows.schema["id"].dataType, AtomicType):
         raise InvalidInput(f"the id column {id} of the labels is not one value")
-    return rows
+    return rows.withColumn("label", _number_or_null(F.col("label"), kind))
+
+
+def _text(table: DataFrame, name: str | None) -> Column:
+    """A column as text; null where there is none."""
+    if name is None:
+        return F.lit(None).cast("string")
+    value = column(table, name)
+    return text_of(value, table.select(value).schema[0].dataType)
+
+
+def _number_or_null(label: Column, kind: DataType) -> Column:
+    """Labels without NaN, and with one zero."""
+    if isinstance(kind, ArrayType):
+        inner = kind.elementType
+        return F.transform(label, lambda each: _number_or_null(each, inner))
+    if not isinstance(kind, FloatType | DoubleType):
+        return label
+    zero = F.when(label == 0, F.lit(0).cast(kind)).otherwise(label)
+    return F.when(~F.isnan(label), zero)
 
 
 def gather(
@@ -173,7 +202,7 @@ def _check_ids(tables: Sequence[DataFrame]) -> None:
     shown = [*(f"features table {number + 1}" for number in range(len(tables) - 1)), "labels"]
     kinds = [table.schema["id"].dataType for table in tables]
     for name, kind in zip(shown, kinds, strict=True):
-        if kind != kinds[-1] and not all(isinstance(k, NumericType) for k in (kind, kinds[-1])):
+        if not can_be_equal(kind, kinds[-1]):
             raise InvalidInput(
                 f"the ids of {name} are {kind.simpleString()} and those of the labels "
                 f"{kinds[-1].simpleString()}; write both as one type"
@@ -204,15 +233,16 @@ def _join(
     ]
     both = reduce(lambda one, other: one.join(other, "id", "full"), tables)
     joined = both.join(labels.withColumn("has", F.lit(True)), "id", "full")
-    key = F.coalesce(F.col("group"), F.col("id").cast("string"))
+    key = F.coalesce(F.col("group"), text_of(F.col("id"), joined.schema["id"].dataType))
     vectors = [F.col(f"f{n}") for n in range(len(parts))]
-    listed = isinstance(labels.schema["label"].dataType, ArrayType)
-    given = F.array_compact("label") if listed else F.array("label")
+    kind = labels.schema["label"].dataType
+    inner = kind.elementType if isinstance(kind, ArrayType) else kind
+    given = F.array_compact("label") if isinstance(kind, ArrayType) else F.array("label")
     return joined.select(
         "id",
         (F.col("part") if split.column else part_of(key, split)).alias("part"),
         draw_of(key, f"{split.seed}:fold").alias("draw"),
-        given.cast("array<string>").alias("labels"),
+        F.transform(given, lambda label: text_of(label, inner)).alias("labels"),
         *(vector.cast("array<float>").alias(f"f{n}") for n, vector in enumerate(vectors)),
         _reason(vectors, parts, split).alias("reason"),
     )
@@ -306,7 +336,8 @@ def _named(joined: DataFrame, counts: dict[str, Any]) -> dict[str, list[str]]:
     out = {}
     for reason in (_NO_LABEL, _NO_FEATURES):
         if counts[reason]:
-            chosen = joined.filter(F.col("reason") == reason).select(F.col("id").cast("string"))
+            name = text_of(F.col("id"), joined.schema["id"].dataType).alias("id")
+            chosen = joined.filter(F.col("reason") == reason).select(name)
             out[reason] = [row["id"] for row in chosen.orderBy("id").limit(_NAMED).collect()]
     return out
 

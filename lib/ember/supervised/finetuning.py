@@ -20,6 +20,7 @@ from ember import embedding, gpu, models, tables
 from ember.embedding import task_resources
 from ember.engine.spec import ModelSpec
 from ember.errors import EmberError, InvalidConfig, InvalidInput
+from ember.ids import can_be_equal
 from ember.learn.augment import Augmentation
 from ember.learn.learner import Tuning
 from ember.learn.tuning_rows import SCHEMA
@@ -139,11 +140,11 @@ def plan(spark: SparkSession, config: FinetuneConfig) -> Finetuning:
             f"the label column {config.labels.label} is {kind.simpleString()}; finetune learns one "
             "label a row. For several, embed the corpus and train a head"
         )
-    types = [corpus.id_type.simpleString(), labels.schema["id"].dataType.simpleString()]
-    if len(set(types)) > 1 and "string" in types:
+    of_labels = labels.schema["id"].dataType
+    if not can_be_equal(corpus.id_type, of_labels):
         raise InvalidInput(
-            f"the ids of the corpus are {types[0]} and those of the labels {types[1]}; write both "
-            "as one type"
+            f"the ids of the corpus are {corpus.id_type.simpleString()} and those of the labels "
+            f"{of_labels.simpleString()}; write both as one type"
         )
     tables.check_unique(labels, "id")
     tables.check_unique(corpus.rows, corpus.id)

@@ -13,6 +13,7 @@ from pyspark.sql.types import NumericType
 from ember.engine.paths import PathRules
 from ember.engine.spec import Modality
 from ember.errors import InvalidInput, TooManyFailures
+from ember.ids import text_of
 from ember.learn.tuning_rows import PARTS, check_rows
 from ember.settings.supervised import SplitConfig
 from ember.supervised import examples
@@ -28,7 +29,7 @@ def labelled_rows(corpus: Corpus, labels: DataFrame, split: SplitConfig) -> Data
 
     labels: (id, label, part or null, group or null), see `examples.select_labels`.
     """
-    name = F.col("id").cast("string")
+    name = text_of(F.col("id"), corpus.id_type)
     key = F.coalesce(F.col("group"), name)
     part = F.col("part") if split.column else examples.part_of(key, split)
     joined = corpus.rows.toDF("id", "content").join(labels, "id").filter("label is not null")
@@ -36,7 +37,7 @@ def labelled_rows(corpus: Corpus, labels: DataFrame, split: SplitConfig) -> Data
         name.alias("key"),
         examples.draw_of(name, f"{split.seed}:order").alias("draw"),
         part.alias("part"),
-        F.col("label").cast("string").alias("label"),
+        text_of(F.col("label"), labels.schema["label"].dataType).alias("label"),
         "content",
     )
     return rows.filter("part is not null")

@@ -1,0 +1,186 @@
+"""What of a prediction the truth is compared with: its label, or its index.
+
+A prediction names a class twice, by a label and by an index. A truth that is a string, a boolean or
+a date is a label. One that is an integer may be either: a head that was trained on the labels
+1, 2, 3 has them as labels "1", "2", "3", and as indices 0, 1, 2. Then the labels of the predictions
+decide: where they are integers, so is the truth's label; where they are names, the truth is an
+index; where both could be meant, the user has to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DataType, IntegralType, StructType
+
+from ember.errors import InvalidInput
+from ember.ids import text_of
+from ember.tables import column
+
+__all__ = ["MOST_CLASSES", "Match", "Matching", "as_labels", "decide", "match_integers"]
+
+Match = Literal["auto", "label", "index"]
+MOST_CLASSES = 100_000
+# 1, -2, 01 and 1.0 are integers, as a column of integers, strings or doubles would say them.
+_INTEGER = r"^\s*([+-]?[0-9]{1,18})(?:\.0*)?\s*$"
+_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The field of a prediction that is compared, and whether labels are compared as integers."""
+
+    field: Literal["label", "index"]
+    integers: bool = False
+
+    def of_prediction(self, entry: Column) -> Column:
+        """What is compared of one entry of a list of predictions: string, or bigint."""
+        if self.field == "index":
+            return entry["index"].cast("bigint")
+        label = entry["label"].cast("string")
+        if not self.integers:
+            return label
+        whole = F.regexp_extract(label, _INTEGER, 1).try_cast("bigint").cast("string")
+        return F.coalesce(whole, label)
+
+    def of_truth(self, value: Column, kind: DataType) -> Column:
+        """What is compared of one label of the truth, of type `kind`."""
+        return value.cast("bigint") if self.field == "index" else text_of(value, kind)
+
+
+def match_integers(
+    predictions: DataFrame, predicted: str, truths: DataFrame, wanted: Match
+) -> Matching:
+    """What a truth of integers is compared with. At most two Spark jobs, over distinct values.
+
+    truths: one column, of every true label. wanted: what the configuration's `match` says.
+    Raises InvalidInput where label and index could both be meant, and for predictions that do not
+    have what is wanted.
+    """
+    kind = predictions.select(column(predictions, predicted)).schema[0].dataType
+    entry = kind.elementType if isinstance(kind, ArrayType) else None
+    there = entry.names if isinstance(entry, StructType) else []
+    if wanted == "auto" and not {"label", "index"} <= set(there):
+        wanted = "label" if "label" in there else "index"
+    if wanted == "index" or "label" not in there:  # what is not there is refused elsewhere
+        return Matching(wanted if wanted != "auto" else "index")
+    named = [name for name in ("index", "label") if name in there]
+    classes = _classes(predictions, predicted, named)
+    return decide(classes, lambda: _values(truths), wanted)
+
+
+def decide(
+    classes: Collection[tuple[int | None, str | None]],
+    truths: Callable[[], set[int]],
+    wanted: Match,
+) -> Matching:
+    """As `match_integers`, of the classes (index, label) that the predictions name.
+
+    truths: gives the different true labels.
+    """
+    names = {label for _, label in classes if label is not None}
+    values = {name: int(found[1]) for name in names if (found := re.match(_INTEGER, name))}
+    if wanted == "label":
+        _check_distinct(values)
+        return Matching("label", integers=True)
+    indices = {index for index, _ in classes if index is not None}
+    if not any(map(_NUMBER.fullmatch, names)):
+        _check_indices(classes, indices, truths())
+        return Matching("index")
+    if len(values) < len(names):
+        odd = sorted(names - values.keys())
+        raise _ambiguous(f"the predictions have labels that are integers and others ({_few(odd)})")
+    if all(values[label] == index for index, label in classes if label is not None):
+        return Matching("index")
+    _check_distinct(values)
+    known = truths()
+    strange = known - set(values.values())
+    # An integer below 0, or above every index, is a label; others may be.
+    if strange and known <= set(range(max(indices, default=-1) + 1)):
+        raise _ambiguous(
+            f"the truth has {_few(sorted(strange))}, the predictions have the labels "
+            f"{_few(sorted(values.values()))} and the indices {_few(sorted(indices))}"
+        )
+    return Matching("label", integers=True)
+
+
+def as_labels(
+    classes: Collection[str] | Collection[int] | None, kind: DataType
+) -> list[str] | None:
+    """A class list as labels of type `kind` are written here. Raises InvalidInput for others."""
+    if classes is None:
+        return None
+    wanted = int if isinstance(kind, IntegralType) else str
+    if not all(isinstance(each, wanted) for each in classes):
+        raise InvalidInput(
+            f"classes: the truth has labels of type {kind.simpleString()}; list such"
+        )
+    return [str(each) for each in classes]
+
+
+def _classes(
+    predictions: DataFrame, predicted: str, fields: Collection[str]
+) -> set[tuple[int | None, str | None]]:
+    """The classes that predictions name: (index, label), None where one is not there."""
+    each = predictions.select(F.explode(column(predictions, predicted)).alias("each"))
+    found = each.select(*(F.col("each")[name].alias(name) for name in fields)).distinct()
+    rows = found.limit(MOST_CLASSES + 1).collect()
+    if len(rows) > MOST_CLASSES:
+        raise InvalidInput(f"the predictions name more than {MOST_CLASSES} classes")
+    named = [row.asDict() for row in rows]
+    return {(each.get("index"), each.get("label")) for each in named}
+
+
+def _values(truths: DataFrame) -> set[int]:
+    return {row[0] for row in truths.distinct().dropna().limit(MOST_CLASSES + 1).collect()}
+
+
+def _check_indices(
+    classes: Collection[tuple[int | None, str | None]], indices: set[int], known: set[int]
+) -> None:
+    """Refuse truths that are no indices, and indices that stand for two labels."""
+    named: dict[int, str] = {}
+    whole = [(i, label) for i, label in classes if i is not None and label is not None]
+    for index, label in sorted(whole):
+        if named.setdefault(index, label) != label:
+            raise InvalidInput(
+                f"the predictions give index {index} the labels {named[index]} and {label}, and "
+                "the truth is integers; judge predictions of one model, or give labels as the truth"
+            )
+    # With all indices in sight, 0 to n - 1, another one is of no class.
+    strange = sorted(known - indices)
+    gapless = indices == set(range(len(indices)))
+    if indices and strange and (strange[0] < 0 or gapless):
+        raise _ambiguous(
+            f"the truth has {_few(strange)}, which no prediction has as index; the predictions "
+            f"have the labels {_few(sorted(named.values()))} for the indices "
+            f"{_few(sorted(indices))}"
+        )
+
+
+def _check_distinct(values: Mapping[str, int]) -> None:
+    first: dict[int, str] = {}
+    for label, value in sorted(values.items()):
+        if first.setdefault(value, label) != label:
+            raise InvalidInput(
+                f"the truth is integers, and the predictions have the labels {first[value]!r} and "
+                f"{label!r}, which are one integer; give the truth as strings"
+            )
+
+
+def _ambiguous(found: str) -> InvalidInput:
+    return InvalidInput(
+        f"the truth is integers, and {found}: set match: label where the integers are labels, "
+        "match: index where they are places in the model's list of classes, from 0"
+    )
+
+
+def _few(values: Collection[object]) -> str:
+    shown = [str(each) for each in values][:_SHOWN]
+    return ", ".join(shown) + ", …" * (len(values) > _SHOWN)

@@ -1,0 +1,41 @@
+"""Ids of any atomic type: when those of two tables can be equal, and how one is written as text."""
+
+from __future__ import annotations
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+from pyspark.sql.types import DataType, IntegralType, TimestampType
+
+from ember.errors import InvalidInput
+
+__all__ = ["can_be_equal", "check_same_type", "text_of"]
+
+
+def can_be_equal(one: DataType, other: DataType) -> bool:
+    """Are ids of the two types joined by value: of one type, or integers of any width?
+
+    Spark would join others as well, and find 2^53 and 2^53 + 1 equal as an integer and a double.
+    """
+    integers = isinstance(one, IntegralType) and isinstance(other, IntegralType)
+    return one == other or integers
+
+
+def check_same_type(one: DataType, other: DataType, what: str) -> None:
+    """Raise InvalidInput unless values of the two types can be equal."""
+    if not can_be_equal(one, other):
+        raise InvalidInput(
+            f"{what} are {one.simpleString()} on one side and {other.simpleString()} on the other; "
+            "cast one of them, so that they can be equal"
+        )
+
+
+def text_of(value: Column, kind: DataType) -> Column:
+    """An atomic value as Spark writes it, an instant as a session in UTC does.
+
+    What is hashed or named by its text must not depend on the time zone of the session, in which
+    Spark writes an instant, and writes two an hour apart the same when clocks are set back.
+    """
+    if isinstance(kind, TimestampType):
+        seconds = F.unix_micros(value).cast("decimal(20,0)") / F.lit(1_000_000)
+        value = F.lit("1970-01-01").cast("timestamp_ntz") + F.make_dt_interval(secs=seconds)
+    return value.cast("string")

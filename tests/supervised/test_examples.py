@@ -1,0 +1,104 @@
+"""Labelled rows: their parts in every time zone, odd labels, ids that cannot be joined."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+
+import pytest
+
+from ember.errors import InvalidInput
+from ember.ids import text_of
+from ember.report.fetching import as_text
+from ember.settings.supervised import SplitConfig
+from ember.supervised.examples import gather, select_labels
+from ember.supervised.tuning_data import labelled_rows
+from ember.tables import Corpus
+
+ZONES = ("UTC", "America/New_York", "Asia/Kolkata")
+# Midnight in UTC and after, over the hour that New York has twice.
+START = dt.datetime(2023, 11, 5, 4, 0, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def zoned(spark):
+    """Set the session's time zone; as before afterwards."""
+    before = spark.conf.get("spark.sql.session.timeZone")
+    yield lambda zone: spark.conf.set("spark.sql.session.timeZone", zone)
+    spark.conf.set("spark.sql.session.timeZone", before)
+
+
+def part_of(key, split):
+    draw = int(hashlib.sha256(f"{split.seed}:{key}".encode()).hexdigest()[:13], 16) / 2**52
+    held_out = "validation" if draw < split.train + split.validation else "test"
+    return "train" if draw < split.train else held_out
+
+
+def test_a_split_by_instants_is_the_same_in_every_time_zone(spark, zoned):
+    """And that of the instant as UTC writes it, for `train` and for `finetune`."""
+    instants = [START + dt.timedelta(minutes=30 * n) for n in range(24)]
+    split = SplitConfig(train=0.5, validation=0.2, test=0.3)
+    expected = {each: part_of(f"{each:%F %T}", split) for each in instants}
+    for zone in ZONES:
+        zoned(zone)
+        rows = spark.createDataFrame(
+            [(each, [1.0], "ab"[n % 2]) for n, each in enumerate(instants)],
+            "id timestamp, embedding array<float>, label string",
+        )
+        labels = select_labels(rows, "id", "label", split)
+        made = gather([rows.select("id", "embedding")], labels, split)
+        micros = made.rows.selectExpr("unix_micros(id) AS at", "part").collect()
+        made.forget()
+        found = {dt.datetime.fromtimestamp(row["at"] / 1e6, dt.UTC): row["part"] for row in micros}
+        assert found == expected, zone
+        corpus = Corpus(rows.select("id", "label"), "id", paths=False)
+        staged = labelled_rows(corpus, labels, split).collect()
+        assert {row["key"]: row["part"] for row in staged} == {
+            f"{each:%F %T}": part for each, part in expected.items()
+        }, zone
+
+
+def test_instants_as_text_are_those_of_utc_to_the_microsecond(spark, zoned):
+    """Also as a page names them, by which it finds the rows again."""
+    micros = [0, -1, 1_700_000_000_123_456, -62_135_596_800_000_000, 1_699_167_600_000_000]
+    epoch = dt.datetime(1970, 1, 1)
+    for zone in ZONES:
+        zoned(zone)
+        rows = spark.createDataFrame([(each,) for each in micros], "n long")
+        rows = rows.selectExpr("timestamp_micros(n) AS at", "CAST(n AS string) AS name")
+        at, name = (field.dataType for field in rows.schema)
+        texts = [text_of(rows["at"], at), as_text(rows["at"], at), text_of(rows["name"], name)]
+        for number, row in zip(micros, rows.select(*texts).collect(), strict=True):
+            expected = (epoch + dt.timedelta(microseconds=number)).isoformat(" ")
+            assert [each.rstrip("0") for each in row[:2]] == [expected.rstrip("0")] * 2
+            assert row[2] == str(number)
+
+
+def test_a_label_that_is_nan_is_none_and_there_is_one_zero(spark):
+    rows = [(1, [1.0], float("nan")), (2, [2.0], 0.0), (3, [3.0], -0.0), (4, [4.0], 2.5)]
+    table = spark.createDataFrame(rows, "id int, embedding array<float>, label double")
+    split = SplitConfig(train=1.0, validation=0.0, test=0.0)
+    made = gather(
+        [table.select("id", "embedding")],
+        select_labels(table, "id", "label", split),
+        split,
+        max_failed_fraction=1,
+    )
+    assert (made.labels, made.counts["failed"]) == (("0.0", "2.5"), {"null label": 1})
+    made.forget()
+    lists = table.selectExpr("id", "embedding", "array(label, 2.5D) AS label")
+    labels = select_labels(lists, "id", "label", split)
+    made = gather([lists.select("id", "embedding")], labels, split)
+    assert made.labels == ("0.0", "2.5")
+    made.forget()
+
+
+@pytest.mark.parametrize("kind", ["double", "decimal(20,2)", "timestamp_ntz"])
+def test_ids_of_two_types_are_refused_unless_both_are_integers(spark, kind):
+    rows = spark.createDataFrame(
+        [(1, [1.0], "a")], "id bigint, embedding array<float>, label string"
+    )
+    split = SplitConfig()
+    other = rows.limit(0).selectExpr(f"CAST(NULL AS {kind}) AS id", "label")
+    with pytest.raises(InvalidInput, match="write both as one type"):
+        gather([rows.select("id", "embedding")], select_labels(other, "id", "label", split), split)
