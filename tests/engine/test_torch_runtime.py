@@ -158,7 +158,7 @@ def test_lower_precision_stays_close(bert_folder: Path, precision: str, toleranc
 def test_mean_over_many_tokens_is_exact_in_low_precision(precision: str) -> None:
     import torch
 
-    from ember.engine.torch_runtime import pool_text
+    from ember.engine.torch_texts import pool_text
 
     tokens = 257  # bfloat16 rounds it to 256
     hidden = torch.full((1, tokens, 2), 400.0, dtype=getattr(torch, precision))
@@ -171,7 +171,7 @@ def test_mean_over_many_tokens_is_exact_in_low_precision(precision: str) -> None
 def test_padding_does_not_count_in_the_mean() -> None:
     import torch
 
-    from ember.engine.torch_runtime import pool_text
+    from ember.engine.torch_texts import pool_text
 
     hidden = torch.tensor([[[1.0], [3.0], [1e9]], [[5.0], [6.0], [7.0]]])
     mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
@@ -269,7 +269,7 @@ def test_torch_memory_errors_are_known(bert_folder: Path) -> None:
 def test_longest_input(
     stated: int, positions: int | None, kind: str, pad: int, expected: int
 ) -> None:
-    from ember.engine.torch_runtime import max_tokens
+    from ember.engine.torch_texts import max_tokens
 
     config = SimpleNamespace(max_position_embeddings=positions, model_type=kind, pad_token_id=pad)
     assert max_tokens(SimpleNamespace(model_max_length=stated), config) == expected

@@ -14,7 +14,7 @@ from ember.engine.generation import Ask
 from ember.engine.generation_runtime import Item, TorchWriter, alike, noise_key, text_of, too_long
 from ember.engine.rows import RowError
 from ember.engine.spec import ModelSpec
-from ember.engine.torch_runtime import max_tokens
+from ember.engine.torch_texts import max_tokens
 
 __all__ = ["TorchTextGenerator"]
 

@@ -87,7 +87,7 @@ def _build(spec: ModelSpec, address: str | None, threads: int, paths: PathRules 
         return TorchImageDescriber(spec, device, threads, paths=paths)
     if spec.runtime == "torch":
         if spec.modality == "text":
-            from ember.engine.torch_runtime import TorchTextEncoder
+            from ember.engine.torch_texts import TorchTextEncoder
 
             return TorchTextEncoder(spec, device, threads)
         from ember.engine.torch_images import TorchImageEncoder

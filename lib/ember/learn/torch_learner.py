@@ -14,7 +14,7 @@ from ember.engine.device import Device, require_cuda
 from ember.engine.images import decode
 from ember.engine.rows import to_text
 from ember.engine.spec import ModelSpec
-from ember.engine.torch_runtime import max_tokens
+from ember.engine.torch_texts import max_tokens
 from ember.errors import InvalidInput
 from ember.learn.learner import Batch, Stage, Tuning
 
