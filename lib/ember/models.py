@@ -20,12 +20,16 @@ from pathlib import Path
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
+from ember.engine.recipe import TextRecipe
 from ember.engine.rows import MAX_BYTES
+from ember.engine.sentence_folder import recipe_of
+from ember.engine.sentence_modules import has_modules
 from ember.engine.spec import (
     CLASSES,
     GENERATED,
     IMAGE_LAYERS,
     KERAS_INPUT_SIZE,
+    MODULES,
     TEXT_LAYERS,
     Family,
     Generation,
@@ -45,7 +49,8 @@ _RUNTIMES: dict[Family, tuple[Runtime, ...]] = {
     "keras": ("tensorflow", "openvino"),
     "hf": ("torch",),
 }
-_HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+# Modules of sentence-transformers, small as they are, often come as pickled tensors only.
+_HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "[1-9]_*/pytorch_model.bin"]
 
 
 def resolve(
@@ -57,12 +62,14 @@ def resolve(
     gpu: bool = False,
     classes: bool = False,
     generation: Generation | None = None,
+    alone: bool = False,
 ) -> ModelSpec:
     """The model that `config` names, with its files on this machine, fetched if need be.
 
     gpu: tasks will be given GPUs, which decides what `runtime: auto` is.
     classes: the model is to give the scores of its own classes rather than an embedding.
     generation: the model is to write texts, in this way.
+    alone: a transformer without the modules that its folder may have after it.
     Raises InvalidConfig when the settings do not go together and InvalidInput when the model or
     its weights are not to be had.
     """
@@ -81,8 +88,12 @@ def resolve(
         path = _keras_weights(name, config.weights)
     else:
         path = _folder(name, config)
-        dual = _is_dual(path)
-        layer = GENERATED if generation else _layer(config, family, modality, classes, dual=dual)
+        layer = GENERATED
+        if generation is None:
+            authored = not (classes or alone) and has_modules(path)
+            kind = {"dual": _is_dual(path), "authored": authored}
+            layer = _layer(config, family, modality, classes, **kind)
+    text = _recipe(config, path, modality, layer)
     weights = hash_files(path)
     if runtime == "openvino":
         path = _converted(name, path, layer, weights)
@@ -101,7 +112,28 @@ def resolve(
         weights_sha256=weights,
         preprocessing=_preprocessing(family, name, modality, path),
         generation=generation,
+        text=text,
     )
+
+
+def _recipe(config: ModelConfig, path: Path, modality: Modality, layer: str) -> TextRecipe | None:
+    """What is done to a text beside the transformer, for embeddings; None for anything else.
+
+    Raises InvalidConfig for settings of texts where no text is embedded.
+    """
+    if modality == "text" and layer not in (CLASSES, GENERATED):
+        recipe, passed_over = recipe_of(path, layer, config.role, config.prompt, config.dimension)
+        _log.info("texts: prompt %r, modules %s", recipe.prompt, recipe.names)
+        if passed_over:
+            _log.warning(
+                "role document has no prompt in this model, which has one named %s; to put that "
+                "before each text, set model.prompt to %s",
+                *(passed_over, passed_over),
+            )
+        return recipe
+    if given := [key for key in config.about_embeddings if key not in ("layer", "normalize")]:
+        raise InvalidConfig(f"model.{given[0]} is for embeddings of texts; leave it out")
+    return None
 
 
 def _is_dual(path: Path) -> bool:
@@ -111,6 +143,8 @@ def _is_dual(path: Path) -> bool:
     """
     try:
         settings = json.loads((path / "config.json").read_text("utf-8"))
+    except FileNotFoundError:  # the transformer of a sentence-transformers folder may lie deeper
+        return False
     except ValueError as error:
         raise InvalidInput(f"{path / 'config.json'} is not JSON: {error}") from None
     if not {"text_config", "vision_config"} <= settings.keys():
@@ -119,9 +153,15 @@ def _is_dual(path: Path) -> bool:
 
 
 def _layer(
-    config: ModelConfig, family: Family, modality: Modality, classes: bool, dual: bool = False
+    config: ModelConfig,
+    family: Family,
+    modality: Modality,
+    classes: bool,
+    *,
+    dual: bool = False,
+    authored: bool = False,
 ) -> str:
-    layer = config.layer or ("avg_pool" if modality == "image" else "mean")
+    layer = config.chosen_layer or ("avg_pool" if modality == "image" else "mean")
     known: tuple[str, ...] = IMAGE_LAYERS if modality == "image" else TEXT_LAYERS
     if family == "keras":
         if modality == "text":
@@ -133,8 +173,15 @@ def _layer(
         known = ("avg_pool", "cls", "pooler")
     if classes:
         return CLASSES
+    if authored and config.chosen_layer is None:
+        if modality == "text":
+            return MODULES
+        raise InvalidConfig(
+            f"{config.name} is a sentence-transformers folder, whose modules Ember applies to "
+            "texts only; set model.layer for its images"
+        )
     if dual:  # its only features that are in one space for images and texts
-        known, layer = ("pooler",), config.layer or "pooler"
+        known, layer = ("pooler",), config.chosen_layer or "pooler"
     if layer not in known:
         raise InvalidConfig(
             f"model.layer {layer} is not one of {config.name} for {modality}s: {', '.join(known)}"
@@ -223,7 +270,7 @@ def _folder(name: str, config: ModelConfig) -> Path:
     """The transformers folder on disk: the one named, or a snapshot of the hub's repository."""
     path = Path(name.removeprefix("file://")).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not (path / "config.json").is_file() and not has_modules(path):
             raise InvalidInput(f"the folder {path} has no config.json; give a transformers folder")
         return path.absolute()
     if name.startswith((".", "/", "~", "file:")) or name.count("/") > 1:

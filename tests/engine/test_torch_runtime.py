@@ -158,25 +158,22 @@ def test_lower_precision_stays_close(bert_folder: Path, precision: str, toleranc
 def test_mean_over_many_tokens_is_exact_in_low_precision(precision: str) -> None:
     import torch
 
-    from ember.engine.torch_texts import pool_text
+    from ember.engine.text_modules import pool
 
     tokens = 257  # bfloat16 rounds it to 256
     hidden = torch.full((1, tokens, 2), 400.0, dtype=getattr(torch, precision))
-    mean = pool_text(
-        SimpleNamespace(last_hidden_state=hidden), torch.ones(1, tokens, dtype=torch.int64), "mean"
-    )
+    mean = pool(hidden, torch.ones(1, tokens, dtype=torch.int64), ["mean"])
     assert mean.tolist() == [[400.0, 400.0]]
 
 
 def test_padding_does_not_count_in_the_mean() -> None:
     import torch
 
-    from ember.engine.torch_texts import pool_text
+    from ember.engine.text_modules import pool
 
     hidden = torch.tensor([[[1.0], [3.0], [1e9]], [[5.0], [6.0], [7.0]]])
     mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
-    output = SimpleNamespace(last_hidden_state=hidden)
-    assert pool_text(output, mask, "mean").tolist() == [[2.0], [6.0]]
+    assert pool(hidden, mask, ["mean"]).tolist() == [[2.0], [6.0]]
 
 
 def test_missing_pooler_matters_only_where_it_is_asked_for(headless_bert_folder: Path) -> None:

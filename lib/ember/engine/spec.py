@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ember.engine.recipe import TextRecipe
 from ember.engine.rows import MAX_BYTES
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "GENERATED",
     "IMAGE_LAYERS",
     "KERAS_INPUT_SIZE",
+    "MODULES",
     "RELATIVE_TOLERANCE",
     "TEXT_LAYERS",
     "Generation",
@@ -31,6 +33,8 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 IMAGE_LAYERS = ("avg_pool", "fc1", "fc2", "cls", "pooler")
 TEXT_LAYERS = ("mean", "cls", "pooler")
+# The layer that stands for the modules of a sentence-transformers folder.
+MODULES = "modules"
 # The layer that stands for the probabilities of the model's own classes.
 CLASSES = "classes"
 # The layer that stands for text that the model writes.
@@ -126,6 +130,13 @@ class ModelSpec:
     preprocessing: str
     generation: Generation | None = None
     max_bytes: int = MAX_BYTES
+    text: TextRecipe | None = None
+
+    @property
+    def transformer_path(self) -> str:
+        """The folder of the transformer, inside that of the model."""
+        inner = self.text.transformer if self.text else ""
+        return f"{self.path}/{inner}" if inner else self.path
 
     @property
     def architecture(self) -> str:
@@ -138,8 +149,8 @@ class ModelSpec:
         decisive = asdict(self)
         for incidental in ("path", "batch_size", "name"):
             del decisive[incidental]
-        if self.generation is None:
-            del decisive["generation"]
+        for absent in [name for name in ("generation", "text") if decisive[name] is None]:
+            del decisive[absent]
         if self.family == "keras":
             decisive["architecture"] = self.architecture
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
@@ -153,8 +164,9 @@ class ModelSpec:
         described = asdict(self)
         del described["path"]
         described["fingerprint"] = self.fingerprint
-        if self.generation is None:  # texts have no tolerance
-            del described["generation"]
+        for absent in [name for name in ("generation", "text") if described[name] is None]:
+            del described[absent]
+        if self.generation is None:  # what a model writes has no tolerance
             described["relative_tolerance"] = RELATIVE_TOLERANCE[self.precision]
         return described
 

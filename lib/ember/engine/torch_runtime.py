@@ -62,7 +62,7 @@ class TorchModel:
         torch, spec = self._torch, self.spec
         try:
             model, info = self._kind(transformers).from_pretrained(
-                spec.path,
+                spec.transformer_path,
                 dtype=getattr(torch, spec.precision),
                 local_files_only=True,
                 output_loading_info=True,
@@ -96,10 +96,12 @@ class TorchModel:
             return transformers.AutoModelForSequenceClassification
         return transformers.AutoModel
 
-    def _auto(self, kind: Any) -> Any:
+    def _auto(self, kind: Any, **settings: Any) -> Any:
         """The processor or tokenizer of the model's folder."""
         try:
-            return kind.from_pretrained(self.spec.path, local_files_only=True)
+            return kind.from_pretrained(
+                self.spec.transformer_path, local_files_only=True, **settings
+            )
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise self._unusable(error) from None
 

@@ -10,31 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ember.engine.device import Device
+from ember.engine.recipe import of_layer
 from ember.engine.rows import RowError, to_text
 from ember.engine.spec import ModelSpec
+from ember.engine.text_modules import TextModules
 from ember.engine.torch_runtime import TorchModel
 from ember.errors import InvalidInput
 
-__all__ = ["TorchTextEncoder", "max_tokens", "pool_text"]
+__all__ = ["TorchTextEncoder", "max_tokens"]
 
 Matrix = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
-
-
-def pool_text(output: Any, mask: Any, layer: str) -> Any:
-    """Text features of a transformers output: (n, d).
-
-    `mean`: the mean over the tokens that `mask` (n, t) marks with 1. `cls`: the first token.
-    `pooler`: the model's own pooler.
-    """
-    hidden = output.last_hidden_state
-    if layer == "pooler":
-        return output.pooler_output
-    if layer == "cls":
-        return hidden[:, 0]
-    # In float32: bfloat16 cannot count beyond 256 tokens, float16 sums may overflow.
-    weights = mask.unsqueeze(-1).float()
-    return (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def max_tokens(tokenizer: Any, config: Any) -> int:
@@ -69,11 +55,16 @@ class TorchTextEncoder(TorchModel):
         super().__init__(spec, device, threads)
         from transformers import AutoTokenizer
 
+        self.recipe = spec.text or of_layer(spec.layer)
         self._counting = Lock()
-        self.tokenizer = self._auto(AutoTokenizer)
+        self.tokenizer = self._auto(AutoTokenizer, **dict(self.recipe.tokenizer))
         # Without its files transformers makes an empty tokenizer, which knows no word.
         if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
             raise InvalidInput(f"{spec.name} cannot be loaded: the folder holds no tokenizer")
+        if self.recipe.max_tokens is not None:
+            self.tokenizer.model_max_length = self.recipe.max_tokens
+        if self.recipe.lower_case:
+            _lower_case(self.tokenizer)
         self.max_tokens = max_tokens(self.tokenizer, self.model.config)
         # SigLIP was trained on texts of full length, padding unmasked, and pools the last token.
         full = self._dual and self.model.config.model_type.startswith("siglip")
@@ -81,9 +72,13 @@ class TorchTextEncoder(TorchModel):
         self.batch_size = spec.batch_size or (256 if device == "cuda" else 32)
         self.batch_cost = self.batch_size * min(self.max_tokens, 128)
         self.window_rows = 32 * self.batch_size
+        skipped = self._count_prompt_tokens()
+        self._modules = TextModules(spec.path, self.recipe, self.torch_device, skipped)
         # The first call sets the truncation, which other threads must not see half done.
         self._tokenize(["warm-up"])
         self.truncated = 0
+        if spec.text and spec.text.dimension:
+            self._check_dimension(spec.text.dimension)
 
     def prepare(self, raws: Sequence[bytes | None]) -> list[tuple[Tokens, int] | RowError]:
         """Token ids (t,) int64 of each row, truncated at the model's length, counted."""
@@ -93,7 +88,8 @@ class TorchTextEncoder(TorchModel):
                 outcomes.append(to_text(raw, self.spec.max_bytes))
             except RowError as error:
                 outcomes.append(error)
-        texts = [outcome for outcome in outcomes if isinstance(outcome, str)]
+        prompt = self.recipe.prompt
+        texts = [prompt + outcome for outcome in outcomes if isinstance(outcome, str)]
         tokens = iter(self._tokenize(texts) if texts else [])
         return [next(tokens) if isinstance(each, str) else each for each in outcomes]
 
@@ -123,8 +119,47 @@ class TorchTextEncoder(TorchModel):
             if self._dual:
                 given = {"input_ids": inputs["input_ids"]} if self._padded_to else inputs
                 output = self.model.get_text_features(**given)
-                return self._features(output, lambda: output.pooler_output)
+                return self._features(output, lambda: self._modules.cut(output.pooler_output))
             output = self.model(**inputs)
-            return self._features(
-                output, lambda: pool_text(output, inputs["attention_mask"], self.spec.layer)
+            return self._features(output, lambda: self._pool(output, inputs["attention_mask"]))
+
+    def _pool(self, output: Any, mask: Any) -> Any:
+        if not self.recipe.modules:
+            return self._modules.cut(output.pooler_output)
+        return self._modules.vectors(output.last_hidden_state, mask)
+
+    def _count_prompt_tokens(self) -> int:
+        """Tokens of the prompt at the start of each text, special ones before them included.
+
+        Counted as sentence-transformers does: of the prompt alone, less a special token at its end.
+        """
+        if not self.recipe.prompt:
+            return 0
+        ids = self.tokenizer(self.recipe.prompt)["input_ids"]
+        count = len(ids) - (ids[-1] in self.tokenizer.all_special_ids) if ids else 0
+        if len(ids) >= self.max_tokens:
+            raise InvalidInput(
+                f"model.prompt has {len(ids)} tokens, and {self.spec.name} takes "
+                f"{self.max_tokens} with the text"
             )
+        return count
+
+    def _check_dimension(self, dimension: int) -> None:
+        """Raise InvalidInput when the model's vectors have fewer numbers."""
+        (found,) = self.run([tokens for tokens, _ in self._tokenize(["warm-up"])])
+        if len(found) < dimension:
+            raise InvalidInput(
+                f"model.dimension is {dimension}, and the vectors of {self.spec.name} have "
+                f"{len(found)} numbers"
+            )
+
+
+def _lower_case(tokenizer: Any) -> None:
+    """Have a tokenizer lower texts first, its special tokens excepted."""
+    from tokenizers import normalizers
+
+    own = tokenizer.backend_tokenizer.normalizer
+    lower = normalizers.Lowercase()
+    tokenizer.backend_tokenizer.normalizer = (
+        lower if own is None else normalizers.Sequence([lower, own])
+    )

@@ -65,9 +65,11 @@ class TorchLearner:
             kind = transformers.AutoModelForImageClassification
         labels = dict(enumerate(self.tuning.labels))
         try:
-            own = transformers.AutoConfig.from_pretrained(self.spec.path, local_files_only=True)
+            own = transformers.AutoConfig.from_pretrained(
+                self.spec.transformer_path, local_files_only=True
+            )
             model, info = kind.from_pretrained(
-                self.spec.path,
+                self.spec.transformer_path,
                 id2label=labels,
                 label2id={label: index for index, label in labels.items()},
                 problem_type="single_label_classification",
@@ -244,7 +246,9 @@ class _Images:
         from PIL import Image
         from transformers import AutoImageProcessor
 
-        self.processor = AutoImageProcessor.from_pretrained(spec.path, local_files_only=True)
+        self.processor = AutoImageProcessor.from_pretrained(
+            spec.transformer_path, local_files_only=True
+        )
         self.max_pixels = spec.max_pixels
         self.augmentation = tuning.augmentation
         shape = self._pixels(Image.new("RGB", (64, 64))).shape
@@ -278,7 +282,7 @@ class _Texts:
     def __init__(self, spec: ModelSpec, config: Any) -> None:
         from transformers import AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(spec.path, local_files_only=True)
+        self.tokenizer = AutoTokenizer.from_pretrained(spec.transformer_path, local_files_only=True)
         self.max_tokens = max_tokens(self.tokenizer, config)
         self.prepare(b"warm-up", None)  # sets the truncation, before there are threads
 

@@ -74,18 +74,42 @@ class InputConfig(TableConfig):
 class ModelConfig(Config):
     """A model and what is taken from it.
 
-    `layer: null` is avg_pool for images, mean for texts, and pooler for dual encoders such as CLIP:
-    the projected features, in which images and texts can be compared.
+    layer: `auto`, and null, is what the model's folder says: all modules of a sentence-transformers
+        folder, with its length, lower-casing and default prompt, for texts; the projected features
+        of dual encoders such as CLIP, in which images and texts can be compared; else avg_pool for
+        images and mean for texts. Any other layer is of the transformer alone, also in a
+        sentence-transformers folder: without its modules, its length and its default prompt.
+    role: texts are queries or documents; takes the folder's prompt of that name (none where it has
+        none), and the modules for that role where they differ.
+    prompt: the name of one of the folder's prompts, or a text; stands before every text in place of
+        what `role` or the folder chooses. An empty text is no prompt.
+    dimension: so many leading numbers of each vector of a text are kept (Matryoshka); they are
+        brought to unit length again where the model's vectors have it.
     """
 
     name: ModelName
     weights: ModelName = "imagenet"
     revision: Name | None = None
-    layer: Literal["avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None = None
+    layer: Literal["auto", "avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None = "auto"
+    role: Literal["query", "document"] | None = None
+    prompt: str | None = None
+    dimension: Annotated[int, Field(ge=1)] | None = None
     runtime: Literal["auto", "tensorflow", "torch", "openvino"] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=65536)] = "auto"
     normalize: bool = False
+
+    @property
+    def chosen_layer(self) -> str | None:
+        """The layer, where one was chosen."""
+        return None if self.layer == "auto" else self.layer
+
+    @property
+    def about_embeddings(self) -> list[str]:
+        """The keys in use that only embeddings have."""
+        keys = ("role", "prompt", "dimension")
+        used = [key for key in keys if getattr(self, key) is not None]
+        return ["layer"] * bool(self.chosen_layer) + ["normalize"] * self.normalize + used
 
 
 class OutputConfig(Config):

@@ -46,7 +46,7 @@ def classify(
     """The most likely labels of every row of `df`.
 
     df, id, content, modality, model, content_is, root, options: as for `ember.embed`; without
-        `head`, `layer` and `normalize` have no place.
+        `head`, `layer`, `normalize`, `role`, `prompt` and `dimension` have no place.
     head: a folder that `train` wrote, applied to the model's embedding; None: the classes that
         the model itself was trained for.
     top_k: so many labels for each row, best first; all of them where there are fewer.
@@ -209,10 +209,9 @@ def _resolve(
     top_k: int,
     threshold: Threshold,
 ) -> tuple[ModelSpec, Predictions]:
-    if head is None and (config.layer or config.normalize):
-        key = "layer" if config.layer else "normalize"
+    if head is None and (keys := config.about_embeddings):
         raise InvalidConfig(
-            f"model.{key} is about embeddings, and without `head` the model's own classes are "
+            f"model.{keys[0]} is about embeddings, and without `head` the model's own classes are "
             "taken; leave it out or give head"
         )
     loaded = load_head(spark, head) if head else None

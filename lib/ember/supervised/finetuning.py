@@ -159,6 +159,7 @@ def plan(spark: SparkSession, config: FinetuneConfig) -> Finetuning:
         limits.max_pixels,
         max_bytes=limits.max_bytes,
         gpu=gpu.scheduled(spark),
+        alone=True,
     )
     return Finetuning(corpus, labels, spec, config)
 
@@ -166,10 +167,10 @@ def plan(spark: SparkSession, config: FinetuneConfig) -> Finetuning:
 def _check(config: FinetuneConfig) -> None:
     model = config.model
     keras = model.name.startswith("keras:")
-    if model.layer or model.normalize:
+    if model.about_embeddings:
         raise InvalidConfig(
-            "model.layer and model.normalize are about embeddings; finetune trains the model's own "
-            "classes"
+            "model.layer and model.normalize are about embeddings, and so are role, prompt and "
+            "dimension; finetune trains the model's own classes"
         )
     known = ("float32",) if keras else ("float32", "bfloat16")
     if model.precision not in known:
