@@ -21,7 +21,7 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from ember import gpu, models
+from ember import gpu, models, read_batches
 from ember.access import ContentIs
 from ember.config import parse
 from ember.engine import worker
@@ -85,6 +85,7 @@ def embed(
     limits = take_limits(options, "embed")
     config = parse(ModelConfig, {"name": model, **options}, "embed")
     corpus = select_corpus(df, id, content, modality, content_is=content_is, root=root)
+    read_batches.advise(corpus.rows)
     spark = df.sparkSession
     gpu.check(spark)
     spec = models.resolve(

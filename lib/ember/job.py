@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from pyspark.sql import SparkSession
 
-from ember import config, console, places
+from ember import config, console, places, read_batches
 from ember.explain import explain
 from ember.publish import Output
 from ember.redaction import redact, redact_all
@@ -116,7 +116,7 @@ def main(
     log_as(run_id)
     try:
         settings = config.load(kind, given.config, given.set)
-        with spark_session(f"ember {job} {run_id}") as spark:
+        with spark_session(f"ember {job} {run_id}") as spark, read_batches.put_back(spark):
             places.check_config(Storage(spark), settings)
             body(Run(job, settings, run_id, given.dry_run, spark))
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from ember import console
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["is_local", "local_settings", "spark_session"]
 
@@ -47,7 +50,10 @@ def spark_session(name: str) -> Iterator[SparkSession]:
             session.sparkContext.setLogLevel("ERROR")
         yield session
     finally:
-        session.stop()
+        try:
+            session.stop()
+        except Exception:  # its Java process is gone; why it went is what matters
+            _log.debug("the session could not be stopped", exc_info=True)
 
 
 def _master(submitted: bool, settings: dict[str, str]) -> str:

@@ -215,6 +215,16 @@ class Storage:
         finally:
             stream.close()
 
+    def read_end(self, path: str, size: int, length: int) -> bytes:
+        """The last `length` bytes of a file of `size` bytes; all of it where it is shorter."""
+        system, hadoop_path = self._open(path)
+        stream = system.open(hadoop_path)
+        try:
+            stream.seek(max(0, size - length))
+            return bytes(stream.readNBytes(length))
+        finally:
+            stream.close()
+
     def write_text(self, path: str, text: str) -> None:
         """Write a file in one go, replacing one that is there. Raises OSError."""
         system, hadoop_path = self._open(path)

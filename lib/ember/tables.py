@@ -30,6 +30,7 @@ from pyspark.sql.types import (
     VariantType,
 )
 
+from ember import read_batches
 from ember.access import ContentIs, default_roots, path_rules
 from ember.engine.paths import PathRules
 from ember.errors import InvalidInput
@@ -174,6 +175,7 @@ def read_corpus(spark: SparkSession, config: InputConfig, result: str = "embeddi
     table = read_table(spark, config)
     select = corpus_selector(spark, config)
     corpus = select(table, config.id, config.content, config.modality, result)
+    read_batches.fit(corpus.rows)
     if config.unique_ids:
         check_unique(corpus.rows, corpus.id)
     return corpus
@@ -254,7 +256,9 @@ def read_embeddings(
     Raises InvalidInput when it is not there or is no table of embeddings.
     """
     table = read_table(spark, config)
-    return select_embeddings(table, config.id, config.embedding, shown(config.path), within)
+    rows = select_embeddings(table, config.id, config.embedding, shown(config.path), within)
+    read_batches.fit(rows)
+    return rows
 
 
 def select_embeddings(

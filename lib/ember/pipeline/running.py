@@ -10,7 +10,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Literal
 
-from ember import job
+from ember import job, read_batches
 from ember.errors import EmberError, OtherSettings
 from ember.explain import explain
 from ember.job import Run
@@ -156,7 +156,7 @@ class _Look:
         mode = step.config.output.mode
         if mode == "fail" and state != "foreign" and self._left_something():
             mode = "overwrite"
-        with self._logged() as run_id:
+        with self._logged() as run_id, read_batches.put_back(self._run.spark):
             if not self._run.dry_run:
                 _log.info("%s (%s) runs because %s", step.name, step.job, self.verdict.why)
             try:

@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, DataType, NumericType, StructType
 
-from ember import tables
+from ember import read_batches, tables
 from ember.engine.paths import PathRules
 from ember.engine.spec import Modality
 from ember.ids import text_of
@@ -78,6 +78,7 @@ def fetch_items(
         return {}
     table = tables.read_table(spark, config)
     rows, paths = _select(rows_of(table, config.id, ids), config)
+    read_batches.fit(rows)
     from ember.engine.thumbnails import SCHEMA
 
     shown = rows.mapInArrow(partial(_show, config.modality, paths), SCHEMA).toArrow().to_pylist()
