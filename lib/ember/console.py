@@ -7,6 +7,7 @@ import locale
 import logging
 import os
 import sys
+from pathlib import Path
 
 __all__ = ["insist_on_unicode", "let_java_have_unicode", "say"]
 
@@ -49,4 +50,4 @@ def say(line: str) -> None:
         try:  # or Python fails at the end, when it flushes what is left
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (OSError, ValueError):
-            sys.stdout = None  # type: ignore[assignment]
+            sys.stdout = Path(os.devnull).open("w")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -138,7 +138,7 @@ class TorchImageEncoder(TorchModel):
         except Exception as error:  # of one picture: an odd shape, say
             raise RowError("unusable image", f"the model's processor says: {error}") from error
 
-    def run(self, items: Sequence[Item]) -> Sequence[Any]:
+    def run(self, items: Sequence[Item]) -> Iterable[Any]:
         """A vector (d,) float32, or a RowError, for each item."""
         groups: dict[Shapes, list[int]] = {}
         for row, item in enumerate(items):
@@ -152,7 +152,7 @@ class TorchImageEncoder(TorchModel):
                 found[row] = vector
         return found
 
-    def _run_odd(self, items: Sequence[Item], shapes: Shapes) -> Sequence[Any]:
+    def _run_odd(self, items: Sequence[Item], shapes: Shapes) -> Iterable[Any]:
         """Items of one size, of which the model may take none: too small for it, or too large."""
         try:
             return self._run_alike(items)
