@@ -50,4 +50,4 @@ def say(line: str) -> None:
         try:  # or Python fails at the end, when it flushes what is left
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (OSError, ValueError):
-            sys.stdout = Path(os.devnull).open("w")
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # till the process ends
