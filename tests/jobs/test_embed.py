@@ -156,6 +156,47 @@ def test_images_given_by_path_are_read_and_a_missing_one_is_an_error_row(embed, 
     assert [table[each]["error"] for each in "de"] == ["null content", "empty content"]
 
 
+def test_rows_read_nothing_that_the_configuration_does_not_let_them(embed, out, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "a.png").write_bytes(picture(0))
+    (tmp_path / "data" / "b.png").write_bytes(picture(0))
+    (tmp_path / "data" / "link.png").symlink_to(tmp_path / "a.png")
+    content = ["b.png", str(tmp_path / "a.png"), "../a.png", "link.png", "/dev/zero"]
+    content += ["http://169.254.169.254/latest/", "simplecache::memory://a.png"]
+    path = write(tmp_path / "data" / "in.parquet", image_id=list(range(7)), content=content)
+    code, message = embed(path)  # the type of a column opens no files
+    assert (code, "set input.content_is to paths" in message) == (2, True), message
+    assert not out.parent.exists()
+    given = {"input__content_is": "paths", "limits__max_failed_fraction": 0.9}
+    assert embed(path, **given)[0] == 0
+    table = rows(out, "image_id")
+    assert [table[each]["status"] for each in range(7)] == ["ok", *["error"] * 6]
+    for each in range(1, 7):
+        assert table[each]["error"].startswith("path not allowed: ")
+    code, message = embed(path, **given, input__root=tmp_path, output__mode="overwrite")
+    assert code == 0, message
+    found = [row["status"] for _, row in sorted(rows(out, "image_id").items())]
+    assert found == ["error", "ok", "error", "error", "error", "error", "error"]
+
+
+def test_a_root_must_name_a_place(embed, out, tmp_path):
+    path = write(tmp_path / "in.parquet", image_id=[1], content=["a.png"])
+    for root, words in (("https://", "names no host"), ("[]", "root")):
+        code, message = embed(path, input__content_is="paths", input__root=root)
+        assert (code, words in message) == (2, True), message
+    code, message = embed(path, input__content_is="paths", input__modality="text")
+    assert (code, "content_is: paths is for images" in message) == (2, True), message
+
+
+def test_a_row_over_the_limit_of_bytes_is_an_error_row(embed, out, tmp_path, bert):
+    content = [b"short", b"word " * 100]
+    path = write(tmp_path / "in.parquet", image_id=[1, 2], content=content)
+    given = {"limits__max_bytes": 100, "limits__max_failed_fraction": 0.5}
+    assert embed(path, **given, input__modality="text", model__name=bert)[0] == 0
+    errors = {key: row["error"] for key, row in rows(out, "image_id").items()}
+    assert errors == {1: None, 2: "too many bytes: 500 bytes, more than limits.max_bytes = 100"}
+
+
 def test_texts_that_are_not_texts_are_error_rows(embed, out, tmp_path, bert):
     content = pa.array([b"a fine text", b"bad \xff bytes", None, b"", b"  \n"], pa.binary())
     # As a string column too: Parquet does not check that strings are UTF-8.

@@ -178,6 +178,7 @@ def test_a_page_that_cannot_be_made_is_exit_code_2(run_job, tmp_path):
     for report, words in (
         ("{left: {path: /nowhere, id: id, modality: text}}", "there is nothing at /nowhere"),
         (f"{{left: {content}embedding}}}}", "the content column embedding is array<float>"),
+        (f"{{left: {content}id}}}}", "the content column id is string, and images are binary"),
         ("{examples: 0}", "report.examples: input should be greater"),
     ):
         code, message = run_job("join", **settings, report=report)

@@ -8,11 +8,10 @@ from typing import Any
 from ember.engine.device import Device
 from ember.engine.generation import Ask
 from ember.engine.generation_runtime import Item, TorchWriter, alike, noise_key, text_of, too_long
-from ember.engine.images import decode
+from ember.engine.images import check_shape, decode
 from ember.engine.paths import PathRules, content_of
 from ember.engine.rows import RowError
 from ember.engine.spec import ModelSpec
-from ember.engine.torch_images import check_shape
 from ember.errors import InvalidInput
 
 __all__ = ["TorchImageDescriber"]

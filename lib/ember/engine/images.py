@@ -11,7 +11,7 @@ from ember.engine.image_claims import MAX_SIDE, Claim
 from ember.engine.image_headers import FORMATS, read_claim
 from ember.engine.rows import RowError
 
-__all__ = ["FORMATS", "decode"]
+__all__ = ["FORMATS", "check_shape", "decode"]
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -69,6 +69,14 @@ def decode(data: bytes | None, max_pixels: int) -> Image.Image:
             return _to_rgb(upright)
         except Exception as error:
             raise RowError("unsupported image", f"{image.format} in {image.mode}") from error
+
+
+def check_shape(image: Image.Image, max_pixels: int) -> None:
+    """Raise RowError for a strip: 1 × 9,000 pixels, scaled by the short side, take gigabytes."""
+    width, height = image.size
+    scaled = 512 * 512 * max(width, height) // min(width, height)
+    if scaled > max_pixels:
+        raise RowError("too many pixels", f"{width}x{height} is too long a strip to scale")
 
 
 def _check_size(claim: Claim, size: tuple[int, int], max_pixels: int) -> None:

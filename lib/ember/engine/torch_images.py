@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image
 
 from ember.engine.device import Device
-from ember.engine.images import decode
+from ember.engine.images import check_shape, decode
 from ember.engine.paths import PathRules, content_of
 from ember.engine.rows import RowError
 from ember.engine.spec import ModelSpec
 from ember.engine.torch_runtime import Matrix, TorchModel
 
-__all__ = ["TorchImageEncoder", "check_shape", "pool_image"]
+__all__ = ["TorchImageEncoder", "pool_image"]
 
 Item = Mapping[str, Any]
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
@@ -45,14 +45,6 @@ def pool_image(output: Any, layer: str, mask: Any = None) -> Any:
         weights = mask.unsqueeze(-1).float()
         return (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
     return hidden.mean(dim=1)
-
-
-def check_shape(image: Any, max_pixels: int) -> None:
-    """Raise RowError for a strip: 1 × 9,000 pixels, scaled by the short side, take gigabytes."""
-    width, height = image.size
-    scaled = 512 * 512 * max(width, height) // min(width, height)
-    if scaled > max_pixels:
-        raise RowError("too many pixels", f"{width}x{height} is too long a strip to scale")
 
 
 class TorchImageEncoder(TorchModel):

@@ -251,7 +251,12 @@ class _Images:
         )
         self.max_pixels = spec.max_pixels
         self.augmentation = tuning.augmentation
-        shape = self._pixels(Image.new("RGB", (64, 64))).shape
+        shape, other = (self._pixels(Image.new("RGB", size)).shape for size in ((64, 64), (96, 64)))
+        if shape != other:
+            raise InvalidInput(
+                f"{spec.name} cannot be fine-tuned: its image processor leaves pictures of several "
+                "sizes; set do_resize and do_center_crop in the folder's preprocessor_config.json"
+            )
         self.size = (shape[2], shape[1])
 
     def prepare(self, content: bytes, rng: np.random.Generator | None) -> Float32:

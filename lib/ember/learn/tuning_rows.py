@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from ember.engine.images import decode
+from ember.engine.images import check_shape, decode
 from ember.engine.paths import PathRules, content_of
 from ember.engine.rows import RowError, raw_values, to_text
 from ember.engine.spec import Modality
@@ -57,7 +57,7 @@ def check_rows(
             try:
                 content = content_of(raw, paths, max_bytes)
                 if modality == "image":
-                    decode(content, max_pixels)
+                    check_shape(decode(content, max_pixels), max_pixels)
                 else:
                     to_text(content, max_bytes)
             except RowError as error:
