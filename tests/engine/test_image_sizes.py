@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -49,7 +50,9 @@ def rows(contents: list[bytes], **spec: object) -> list[dict[str, object]]:
     batch = pa.RecordBatch.from_pydict(
         {"id": list(range(len(contents))), "content": pa.array(contents, pa.binary())}
     )
-    tables = embed_batches([batch], spec_of(Path(str(spec.pop("path"))), **spec), threads=2)
+    tables = embed_batches(
+        [batch], spec_of(Path(str(spec.pop("path"))), **{"max_pixels": 10**8, **spec}), threads=2
+    )
     found: list[dict[str, object]] = pa.Table.from_batches(list(tables)).to_pylist()
     return found
 
@@ -92,7 +95,7 @@ def test_a_picture_that_would_be_too_large_for_the_model_is_refused_unscaled(
 
 
 def test_costs_grow_with_the_size_so_that_batches_stay_small(folder: Path) -> None:
-    encoder = worker.load(spec_of(folder), address=None, threads=1, paths=None)
+    encoder = worker.load(spec_of(folder, max_pixels=10**8), address=None, threads=1, paths=None)
     costs = [
         encoder.prepare([encoded(picture(*size), "PNG")])[0][1] for size in ((64, 64), (300, 60))
     ]
@@ -113,3 +116,30 @@ def test_a_processor_that_raises_on_one_picture_fails_that_row(
     monkeypatch.setattr(encoder, "processor", lambda *_, **__: 1 / 0)
     outcome = encoder.prepare([encoded(picture(), "PNG")])[0]
     assert str(outcome) == "unusable image: the model's processor says: division by zero"
+
+
+def test_fine_tuning_is_refused_where_pictures_have_several_sizes(folder: Path) -> None:
+    from ember.learn.torch_learner import _Images
+
+    with pytest.raises(InvalidInput, match="leaves pictures of several sizes"):
+        _Images(spec_of(folder), SimpleNamespace(augmentation=None))
+
+
+def test_patches_of_any_shape_come_with_their_mask(tmp_path: Path) -> None:
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = transformers.Siglip2VisionConfig(
+        **tower, num_attention_heads=2, num_patches=64, patch_size=4
+    )
+    model = transformers.Siglip2VisionModel(config).eval()
+    model.save_pretrained(tmp_path)
+    processor = transformers.Siglip2ImageProcessorPil(patch_size=4, max_num_patches=64)
+    processor.save_pretrained(tmp_path)
+    images = [picture(40, 20), picture(20, 50), picture(32, 32)]
+    outcomes = rows([encoded(each, "PNG") for each in images], path=tmp_path, modality="image")
+    for image, row in zip(images, outcomes, strict=True):
+        inputs = processor(image, return_tensors="pt")
+        with torch.inference_mode():
+            hidden = model(**inputs).last_hidden_state[0]
+        real = inputs["pixel_attention_mask"][0].bool()
+        assert row["error"] is None
+        assert_close(np.asarray(row["embedding"]), hidden[real].mean(0).numpy())

@@ -56,7 +56,7 @@ def thumbnail(data: bytes | None, side: int = SIDE, max_pixels: int = MAX_PIXELS
 
 def excerpt(raw: bytes | None, longest: int = _LONGEST) -> str:
     """The beginning of a text on one line. Raises RowError as `rows.to_text` does."""
-    line = " ".join(to_text(raw).split())
+    line = " ".join(to_text(raw, MAX_BYTES).split())
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
 

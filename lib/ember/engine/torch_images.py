@@ -89,7 +89,7 @@ class TorchImageEncoder(TorchModel):
         self._usual, other = map(_shapes, made)
         self._fixed = self._usual == other
         shape = made[1]["pixel_values"].shape
-        self._keeps_size = shape[-2:] == (_PROBES[1][1], _PROBES[1][0])
+        self._keeps_size = shape[1:] == (_PROBES[1][1], _PROBES[1][0])
         self._numbers = made[0]["pixel_values"].size
         self._most = max(_MOST_INPUT, self._numbers)
 

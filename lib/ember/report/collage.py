@@ -50,7 +50,8 @@ def _draw(axes: Axes, tile: Tile, theme: Theme) -> None:
     words: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 5.5, "va": "top"}
     item = tile.item
     if item and item.image:
-        axes.imshow(Image.open(io.BytesIO(base64.b64decode(item.image.partition(",")[2]))))
+        data = base64.b64decode(item.image.partition(",")[2])
+        axes.imshow(Image.open(io.BytesIO(data), formats=("JPEG", "PNG")))
         axes.set_box_aspect(1)
         axes.set_aspect("equal", adjustable="datalim")
     elif item:
