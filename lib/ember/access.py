@@ -18,6 +18,7 @@ __all__ = ["ContentIs", "default_roots", "path_rules"]
 ContentIs = Literal["bytes", "paths"]
 _HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _ANY_HOST = re.compile(r"https?:/*$", re.IGNORECASE)
+_WHOLE = re.compile(r"file:/*|(hdfs|viewfs|s?webhdfs|ofs)://[^/]*")
 _GLOB = re.compile(r"[*?\[{]")
 
 
@@ -62,7 +63,10 @@ def _qualified(storage: Storage, root: str) -> str:
 
 
 def default_roots(spark: SparkSession, paths: str | Sequence[str]) -> list[str]:
-    """The folders that hold the tables at `paths`; of a table right under / the table itself."""
+    """The folders that hold the tables at `paths`; never a whole file system, but a whole bucket.
+
+    Of a table right under the root of a file system, the table itself.
+    """
     storage: Any = Storage(spark)
     found = []
     for path in [paths] if isinstance(paths, str) else paths:
@@ -70,5 +74,5 @@ def default_roots(spark: SparkSession, paths: str | Sequence[str]) -> list[str]:
         glob = _GLOB.search(place)
         folder = place[: glob.start()] if glob else place
         parent = folder.rpartition("/")[0]
-        found.append(parent if re.match(r"\w+:/+[^/]+", parent) else place)
+        found.append(place if _WHOLE.fullmatch(parent) else parent)
     return list(dict.fromkeys(found))

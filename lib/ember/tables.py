@@ -80,6 +80,10 @@ class Corpus:
     paths: PathRules | None
 
     @property
+    def content_is(self) -> ContentIs:
+        return "paths" if self.paths else "bytes"
+
+    @property
     def id_type(self) -> DataType:
         return self.rows.schema[0].dataType
 
