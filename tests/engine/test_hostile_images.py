@@ -131,6 +131,11 @@ def test_scans_of_a_jpeg_are_bounded_by_its_pixels(between: bytes, no_decoder: N
     assert reason(data, 60 * 40 * 50).startswith("too many pixels: 60x40 counts for 28")
 
 
+def test_a_run_of_fill_bytes_among_the_pixels_takes_no_time(no_decoder: None) -> None:
+    data = scans(0)[:-2] + (b"\xff" * 5_000_000 + b"\0") + b"\xff\xd9"
+    assert read_claim(data).cost == 1
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_ordinary_progressive_jpegs_cost_what_others_do(mode: str) -> None:
     data = encoded(picture().convert(mode), "JPEG", progressive=True)
@@ -227,6 +232,44 @@ def test_frames_hidden_in_an_avif_count(no_decoder: None) -> None:
     stream = data[start:]
     assert (Av1Stream(stream).area, Av1Stream(stream).frames) == (60_000, 1)
     assert Av1Stream(stream * 3).frames == 3
+
+
+def box(kind: bytes, *body: bytes) -> bytes:
+    content = b"".join(body)
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def avif_of(items: int, extents: int = 1) -> bytes:
+    """An AVIF whose items, all of them pictures, lie at the same place: its whole file."""
+    numbers = range(1, items + 1)
+    infe = [box(b"infe", b"\2\0\0\0", struct.pack(">HH4s", n, 0, b"av01")) for n in numbers]
+    where = struct.pack(">HH", 0, extents) + struct.pack(">II", 0, 4000) * min(extents, 20)
+    iloc = b"\0\0\0\0\x44\0" + struct.pack(">H", items)
+    iloc += b"".join(struct.pack(">H", n) + where for n in numbers)
+    ispe = box(b"ispe", bytes(4), struct.pack(">II", 16, 16))
+    meta = box(
+        b"meta",
+        bytes(4),
+        box(b"iinf", bytes(4), struct.pack(">H", items), *infe),
+        box(b"iloc", iloc),
+        box(b"iprp", box(b"ipco", ispe)),
+    )
+    return (box(b"ftyp", b"avif", bytes(4)) + meta).ljust(4000, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (avif_of(1), "corrupt image: the AVIF says no size"),
+        (avif_of(1200), "corrupt image: the AVIF has 1,200 pictures that lie in one another"),
+        (avif_of(1, 2), "unsupported image: an AVIF whose pictures lie in several pieces"),
+        (avif_of(1, 60_000), "corrupt image: an item of the AVIF lies in too many pieces"),
+    ],
+)
+def test_items_of_an_avif_that_lie_in_one_another_are_refused(
+    data: bytes, words: str, no_decoder: None
+) -> None:
+    assert reason(data).startswith(words)
 
 
 # --- TIFF ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from ember.engine.image_claims import corrupt, unsupported
 
 __all__ = ["Av1Stream"]
 
-_MOST_UNITS = 4096
+_MOST_UNITS = 1024
 _SEQUENCE, _FRAME_HEADER, _FRAME = 1, 3, 6
 _SELECT = 2
 _SWITCH = 3

@@ -11,6 +11,9 @@ from ember.engine.image_claims import Claim, corrupt, unsupported
 __all__ = ["avif", "is_avif", "is_jpeg2000", "jpeg2000"]
 
 _MOST_BOXES = 4096
+_MOST_ITEMS = 65_536
+_MOST_EXTENTS = 16
+_MOST_STREAMS = 1024
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _MOST_TILES = 10_000
@@ -55,16 +58,17 @@ def avif(data: bytes) -> Claim:
     goes by nothing else.
     """
     sizes: list[tuple[int, int]] = []
-    decoded = 0
+    places: list[tuple[int, int]] = []
     for kind, start, end in _boxes(data, 0, len(data)):
         if kind == b"meta":
             inside = _Items(data, start + 4, end)
             sizes += inside.sizes
-            for place in inside.streams():
-                decoded += _decoded(data, *place)
+            places += inside.streams()
         elif kind == b"moov":
-            for place in _first_samples(data, start, end):
-                decoded += _decoded(data, *place)
+            places += _first_samples(data, start, end)
+    if len(places) > _MOST_STREAMS or sum(length for _, length in places) > 2 * len(data):
+        raise corrupt(f"the AVIF has {len(places):,} pictures that lie in one another")
+    decoded = sum(_decoded(data, *place) for place in places)
     if not sizes or not decoded:
         raise corrupt("the AVIF says no size")
     width, height = max(sizes, key=lambda size: size[0] * size[1])
@@ -134,17 +138,21 @@ class _Items:
                 raise corrupt("the list of items ends early")
             return int.from_bytes(data[at - size : at])
 
+        if count > _MOST_ITEMS:
+            raise corrupt(f"the AVIF has {count:,} items")
         for _ in range(count):
             item = number(4 if wide else 2)
             method = number(2) & 15 if version in (1, 2) else 0
             number(2)  # the file
             base, extents = number(base_size), number(2)
-            for _ in range(extents):
+            for _ in range(min(extents, _MOST_EXTENTS)):
                 number(index_size)
                 place, length = base + number(offset_size), number(length_size)
                 if method == 1:
                     place += self._idat
                 self._places[item] = (place, length)
+            if extents > _MOST_EXTENTS:
+                raise corrupt("an item of the AVIF lies in too many pieces")
             if (extents != 1 or method > 1) and self._kinds.get(item, b"av01") == b"av01":
                 raise unsupported("an AVIF whose pictures lie in several pieces is not read")
 
@@ -201,12 +209,13 @@ def jpeg2000(data: bytes) -> Claim:
     if tiles > _MOST_TILES:
         raise unsupported(f"a JPEG 2000 of {tiles:,} tiles is not read")
     size = (width, height)
-    position = _check_coding(data, start + 2, size)
+    position = _check_coding(data, start + 2, len(data), size)
     for _ in range(2 * _MOST_TILES):
         if data[position : position + 2] != b"\xff\x90":
             break
         (length,) = struct.unpack_from(">I", data, position + 6)
-        _check_coding(data, position, size)
+        stop = position + length if length else len(data)
+        _check_coding(data, position, stop, size)
         if not length:
             break
         position += max(length, 12)
@@ -215,13 +224,15 @@ def jpeg2000(data: bytes) -> Claim:
     return Claim("JPEG2000", width, height, _JPEG2000_COST, data, "counted as JPEG 2000")
 
 
-def _check_coding(data: bytes, position: int, size: tuple[int, int]) -> int:
-    """Walk the marker segments of a header from `position`; where its end lies.
+def _check_coding(data: bytes, position: int, end: int, size: tuple[int, int]) -> int:
+    """Walk the marker segments of a header from `position` to `end` at most; where it ends.
 
     Blocks, precincts and layers far smaller or more than encoders make are refused: each of them
     takes room and time of its own.
     """
     for number in range(_MOST_BOXES):
+        if position >= end:
+            break
         marker = data[position : position + 2]
         if marker == b"\xff\x93" or (number and marker == b"\xff\x90"):
             return position
@@ -234,7 +245,7 @@ def _check_coding(data: bytes, position: int, size: tuple[int, int]) -> int:
         elif marker == b"\xff\x53":
             _check_blocks(body[2:], bool(body[1] & 1), size)
         position += 2 + max(length, 2)
-    raise corrupt("the header of the JPEG 2000 stream has too many segments")
+    raise corrupt("a header of the JPEG 2000 stream does not end")
 
 
 def _check_blocks(body: bytes, precincts: bool, size: tuple[int, int]) -> None:

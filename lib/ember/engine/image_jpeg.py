@@ -21,7 +21,7 @@ _ARITHMETIC = 0xC8  # the kinds above it; they take some four times as long
 _SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
 _ALONE = {0x00, 0x01, *range(0xD0, 0xDA), *range(0xF0, 0xFE)}  # markers without a length
 _FILL = re.compile(rb"\xff+")
-_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # no `+`: it would be tried at each byte
 
 
 def claim(data: bytes) -> Claim:

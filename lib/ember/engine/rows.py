@@ -19,8 +19,9 @@ class RowError(Exception):
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        # Details quote what a file claims about itself: keep them short and on one line.
-        detail = " ".join(redact(detail).split())[:200]
+        # Details quote what a file claims about itself: keep them short and on one line. Cut first,
+        # since a path may be as long as a row.
+        detail = " ".join(redact(detail[:2000]).split())[:200]
         super().__init__(f"{reason}: {detail}" if detail else reason)
 
 
