@@ -60,6 +60,11 @@ def test_what_is_no_secret_stays(text):
     assert redact(text) == text
 
 
+def test_long_texts_without_a_secret_take_no_time():
+    for text in ("://a" * 30_000, "?a" * 50_000, "?" + "key" * 30_000, "://" + "a:" * 30_000):
+        assert redact(text) == text
+
+
 def test_whole_manifests_are_redacted():
     told = {"config": {"path": [f"s3://a:{SECRET}@b/c"]}, f"https://{SECRET}@h/": [1, None, 0.5]}
     assert redact_all(told) == {

@@ -18,7 +18,7 @@ HIDDEN = "***"
 # as old keys of S3 do; a port does not make the path that follows it a password.
 _USER = re.compile(
     r"\b(?:abfs|wasb)s?://[^/:\s@]+@"
-    r"|(://)(?:[^/\s\"'<>]*@|[^/\s@\"'<>:]*:(?!\d+/)[^\s@\"'<>]*@)"
+    r"|(://)(?:[^/\s\"'<>]*@|[^/\s@\"'<>:]{0,300}:(?!\d+/)[^\s@\"'<>]{0,300}@)"
 )
 _WORDS = (
     "sig|token|secret|passw|pwd|passphrase|credential|key|auth|session|x-amz-|x-goog-|x-oss-|"
