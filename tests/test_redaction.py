@@ -62,7 +62,7 @@ def test_what_is_no_secret_stays(text):
 
 def test_long_texts_without_a_secret_take_no_time():
     for text in ("://a" * 30_000, "?a" * 50_000, "?" + "key" * 30_000, "://" + "a:" * 30_000):
-        assert redact(text) == text
+        assert redact(text + " a=b") == text + " a=b"
 
 
 def test_whole_manifests_are_redacted():

@@ -26,7 +26,8 @@ _WORDS = (
 )
 # A parameter of a query or a fragment whose name says that it is a secret: sig=, X-Amz-Signature=.
 _PARAMETER = re.compile(
-    rf"([?&;#](?:amp;)?[^=&;#?\s\"'<>]*(?:{_WORDS})[^=&;#\s\"'<>]*=)[^&;#\s\"'<>]+", re.IGNORECASE
+    rf"([?&;#](?:amp;)?[^=&;#?\s\"'<>]{{0,99}}(?:{_WORDS})[^=&;#\s\"'<>]{{0,99}}=)[^&;#\s\"'<>]+",
+    re.IGNORECASE,
 )
 
 
