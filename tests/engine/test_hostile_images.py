@@ -272,6 +272,17 @@ def test_items_of_an_avif_that_lie_in_one_another_are_refused(
     assert reason(data).startswith(words)
 
 
+def test_a_worker_short_of_memory_fails_the_row_and_not_the_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    data = encoded(picture(), "PNG")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load_prepare", fail)
+    assert reason(data).startswith("out of memory: ")
+
+
 # --- TIFF ------------------------------------------------------------------------------------
 
 

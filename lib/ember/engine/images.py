@@ -92,6 +92,8 @@ def _check_size(claim: Claim, size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _broken(error: Exception) -> RowError:
+    if isinstance(error, MemoryError):
+        return RowError("out of memory", "the picture takes more than the worker may have")
     reason = "truncated image" if "truncated" in str(error).lower() else "corrupt image"
     return RowError(reason, f"{type(error).__name__}: {error}")
 
