@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import or_
+from typing import Any
 from urllib.parse import unquote
 
 from pyspark.errors import AnalysisException, PySparkException
@@ -65,6 +66,13 @@ __all__ = [
 _ACCOUNT_COLUMNS = ("status", "error")
 # Metadata of the column `group`.
 _NAMES, _TYPES = "ember.names", "ember.types"
+# Classes of Spark's expressions that read tables, and that are no function of a row.
+_SUBQUERIES = {"ScalarSubquery", "Exists", "InSubquery", "ListQuery", "LateralSubquery"}
+_OUTSIDE = re.compile("Current|Now$|Local|VariableReference$|SparkVersion$")
+# Dates that Spark's parser takes for that of the day on which it reads them.
+_MOVING = re.compile(
+    r"\b(?:date|timestamp\w*)\s*'\s*(?:now|today|tomorrow|yesterday)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -114,14 +122,8 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
             ) from None
         raise InvalidInput(f"cannot read {named}: {_first_line(error)}") from None
     except Exception as error:  # a corrupt footer comes as a Java exception of any kind
-        text = str(error)
-        if "Illegal file pattern" in text:
+        if "Illegal file pattern" in str(error):
             raise InvalidInput(f"there is nothing at {named}, which is no glob either") from None
-        if "Relative path in absolute URI" in text:
-            raise InvalidInput(
-                f"cannot read {named}: a file there has a colon in its name, which Hadoop cannot "
-                "take; rename it"
-            ) from None
         raise InvalidInput(f"cannot read {named} as Parquet: {cause(error)}") from error
     return table
 
@@ -140,23 +142,46 @@ def read_table(spark: SparkSession, config: TableConfig) -> DataFrame:
 def where(table: DataFrame, condition: str, shown: str) -> DataFrame:
     """The rows of `table` for which a condition in SQL is true; where it is null, it is not.
 
-    Raises InvalidInput, naming the table `shown`, for what is no condition on its columns, and for
-    one that may answer otherwise when a row is read again, as all rows are.
+    Raises InvalidInput, naming the table `shown`, for what is no condition on its columns, for one
+    that may answer otherwise when a row is read again, as all rows are, and for one that reads
+    another table, which nobody would know of.
     """
+    given = f"{shown}: where is {condition!r}"
     try:
         with _spark_silent():
+            session: Any = table.sparkSession
+            parsed = session._jsparkSession.sessionState().sqlParser().parseExpression(condition)
+            if any(kind in _SUBQUERIES for kind in _kinds(parsed)):
+                raise InvalidInput(
+                    f"{given}, which has a subquery; a condition is on the row alone: write what "
+                    "it asks for into a column first"
+                )
             chosen = table.filter(F.expr(condition))
     except PySparkException as error:
         reason = re.sub(r"^\[[\w.]+\] | SQLSTATE: .*$", "", _first_line(error))
+        raise InvalidInput(f"{given}, and that is no condition on its rows: {reason}") from None
+    plan = chosen._jdf.queryExecution().analyzed()
+    if not plan.deterministic():
         raise InvalidInput(
-            f"{shown}: where is {condition!r}, and that is no condition on its rows: {reason}"
-        ) from None
-    if not chosen._jdf.queryExecution().analyzed().deterministic():
+            f"{given}, which chooses other rows every time; divide rows by a hash of the id, as in "
+            f"pmod(hash({table.columns[0]}), 2) = 0"
+        )
+    while plan.getClass().getSimpleName() != "Filter":
+        plan = plan.children().apply(0)
+    if _MOVING.search(condition) or any(_OUTSIDE.match(kind) for kind in _kinds(plan.condition())):
         raise InvalidInput(
-            f"{shown}: where is {condition!r}, which chooses other rows every time; divide rows by "
-            f"a hash of the id, as in pmod(hash({table.columns[0]}), 2) = 0"
+            f"{given}, which depends on the time, the user or the session and so chooses other "
+            "rows another time; write the value itself"
         )
     return chosen
+
+
+def _kinds(expression: Any) -> Iterator[str]:
+    """The classes of an expression of Spark's, and of all within it."""
+    yield expression.getClass().getSimpleName()
+    children = expression.children()
+    for number in range(children.size()):
+        yield from _kinds(children.apply(number))
 
 
 @contextmanager
