@@ -14,6 +14,8 @@ __all__ = ["Cell", "Head", "View", "Whisker", "cell", "shown", "table_view", "wh
 # As page.css has them, too.
 _WIDTHS = {False: 140, True: 320}
 _MARGIN = 6.0
+# What is collected is cut before, at 300 and a few for how long it was.
+_LONGEST = 400
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def shown(value: Any) -> str:
         return ", ".join(shown(each) for each in value.values())
     if isinstance(value, list | tuple):
         return ", ".join(shown(each) for each in value)
-    return str(value)
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
 
 
 def cell(value: Any, number: bool = False) -> Cell:

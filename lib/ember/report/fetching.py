@@ -22,20 +22,31 @@ __all__ = ["as_text", "check_content", "fetch_items", "plain", "rows_of"]
 
 # A page that asks for more would be too long to read, and its query too long to plan.
 _MOST = 2000
+# Characters of a text in a cell or below a picture; a table has up to 1,000 rows.
+_LONGEST = 300
 
 
 def as_text(value: Column, kind: DataType) -> Column:
-    """An id, or a label, of any type as a page names it."""
+    """An id, or a label, of any type as a page names it: the beginning of a long one.
+
+    What is cut ends in its length and a hash, so that others are not taken for it.
+    """
     # A Parquet string may hold bytes that are no UTF-8.
     binary = isinstance(kind, BinaryType)
-    return F.hex(value) if binary else F.make_valid_utf8(text_of(value, kind))
+    return _cut(F.hex(value) if binary else F.make_valid_utf8(text_of(value, kind)))
+
+
+def _cut(text: Column) -> Column:
+    length = F.length(text)
+    told = F.format_string("… (%d characters, %016x)", length, F.xxhash64(text))
+    return F.when(length > _LONGEST, F.concat(F.left(text, F.lit(_LONGEST)), told)).otherwise(text)
 
 
 def plain(frame: DataFrame, name: str) -> Column:
     """A column as numbers, lists of texts, or text: ids may be of any type."""
     value, kind = tables.column(frame, name), frame.schema[name].dataType
     if isinstance(kind, ArrayType):
-        value = value.cast("array<string>")
+        value = F.transform(value.cast("array<string>"), _cut)
     elif isinstance(kind, StructType):  # an id of several columns
         value = F.array(*(as_text(value[field.name], field.dataType) for field in kind.fields))
     elif not isinstance(kind, NumericType) or kind.typeName() == "decimal":
@@ -110,7 +121,7 @@ def _select(table: DataFrame, config: ContentConfig) -> tuple[DataFrame, PathRul
         table.select(
             key.alias("id"),
             tables.column(table, config.content).alias("content"),
-            F.make_valid_utf8(label.cast("string")).alias("label"),
+            _cut(F.make_valid_utf8(label.cast("string"))).alias("label"),
         ),
         corpus.paths,
     )
