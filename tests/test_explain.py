@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
+from ember.compare import packed_files
 from ember.errors import EmberError, InvalidConfig, InvalidInput, TooManyPairs, find_in_text
 from ember.explain import cause, explain
+from ember.storage import Storage
 
 
 class Java(Exception):
@@ -230,6 +234,48 @@ def test_an_error_of_a_worker_comes_back_whole_whatever_its_class():
         assert explain(RuntimeError(text)).exit_code == kind.exit_code
     assert find_in_text("ember.errors.Nothing: x") is None
     assert str(find_in_text("ember.errors.InvalidInput")) == ""
+
+
+def test_a_file_that_a_task_cannot_write_is_named(tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    (tmp_path / "a b").symlink_to("/dev/full")
+    schema = packed_files.schema()
+    writer = packed_files._Writer(lambda batches: iter(()), schema, f"file:{tmp_path}", [], False)
+    with pytest.raises(OSError, match="No space left") as caught:
+        writer.store([{"part": 0, "place": 0}], "a b")
+    assert f"the disk at {tmp_path}/a b;" in str(explain(caught.value))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB."""
+    disk = tmp_path / "disk 1"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not permitted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_and_a_read_only_one_are_named_with_the_path(spark, small_disk):
+    storage = Storage(spark)
+    full = f"no space is left on the disk at file:{small_disk}"
+    letters = spark.range(2000, numPartitions=1).select(F.sha2(F.col("id").cast("string"), 512))
+    with pytest.raises(OSError, match="no space is left") as caught:
+        storage.write_text(f"{small_disk}/x/y.json", "x" * 2**20)
+    assert f"at {small_disk}/x/y.json; free some" in str(explain(caught.value))
+    with pytest.raises(Exception, match=r"TASK_WRITE_FAILED|calling") as other:
+        letters.write.parquet(f"{small_disk}/out 1")
+    assert (explain(other.value).exit_code, f"{full}/out 1;" in str(explain(other.value))) == (
+        1,
+        True,
+    )
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(OSError, match="cannot make the folder") as read_only:
+        storage.write_text(f"{small_disk}/z/y.json", "")
+    assert explain(read_only.value).exit_code == 2
 
 
 def test_real_faults_of_java_and_of_a_worker(spark, tmp_path):

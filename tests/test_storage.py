@@ -89,3 +89,4 @@ def test_a_listing_has_what_spark_would_read_of_a_folder_or_a_glob(storage, tmp_
     assert storage.matches(f"{tmp_path}/a b*")
     assert not storage.matches(f"{tmp_path}/none*")
     assert storage.listing(f"{tmp_path}/none") == []
+    assert not storage.matches(f"{tmp_path}/none[")

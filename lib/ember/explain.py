@@ -181,6 +181,14 @@ _KNOWN = (
         r"FAILED_READ_FILE\.FILE_NOT_EXIST",
         "a file that was to be read is gone{path}: the input changed during the run; run again",
     ),
+    _Known(
+        r"Relative path in absolute URI: (.+)$",
+        "a file or folder there has a colon in its name ({g1}), which Hadoop cannot take; rename "
+        "it",
+    ),
+    _Known(
+        r"Illegal file pattern", "the path is no glob that Hadoop can read; look at its brackets"
+    ),
     # How Spark says, in one of many exceptions, that a Parquet file is damaged.
     _Known(
         r"^(?:Caused by)?:? ?(?:\S+: )?"

@@ -196,7 +196,12 @@ class Storage:
         system, hadoop_path = self._open(path)
         if system.exists(hadoop_path):
             return [system.getFileStatus(hadoop_path)]
-        return list(system.globStatus(hadoop_path) or [])
+        try:
+            return list(system.globStatus(hadoop_path) or [])
+        except Py4JJavaError as error:
+            if "Illegal file pattern" in str(error):  # brackets of a name, and nothing is there
+                return []
+            raise
 
     def fingerprint(self, paths: Iterable[str]) -> str:
         """A hash of the files' paths, sizes and times of modification."""
