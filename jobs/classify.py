@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ember import job, tables
 from ember.accounting import Account
+from ember.identity import identity_of
 from ember.job import Run
 from ember.publish import Output
 from ember.settings.supervised import ClassifyConfig
@@ -15,7 +16,8 @@ def classify(run: Run[ClassifyConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
         work = classification.plan(spark, config)
-        output = run.output(Output, work.identity)
+        identity = identity_of(spark, config, work.identity)
+        output = run.output(Output, identity)
         output.check()
     if run.dry_run:
         run.say(f"{work.try_out()}; nothing was written")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ember import description, job, tables
 from ember.accounting import Account
+from ember.identity import identity_of
 from ember.job import Run
 from ember.publish import Output
 from ember.settings.description import DescribeConfig
@@ -14,7 +15,8 @@ def describe(run: Run[DescribeConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
         work = description.plan(spark, config)
-        output = run.output(Output, work.identity)
+        identity = identity_of(spark, config, work.identity)
+        output = run.output(Output, identity)
         output.check()
     if run.dry_run:
         run.say(f"{work.try_out()}; nothing was written")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ember import embedding, gpu, job, models, tables
 from ember.accounting import Account
+from ember.identity import identity_of
 from ember.job import Run
 from ember.publish import Output
 from ember.settings.embedding import EmbedConfig
@@ -22,7 +23,7 @@ def embed(run: Run[EmbedConfig]) -> None:
             max_bytes=config.limits.max_bytes,
             gpu=gpu.scheduled(spark),
         )
-        identity = embedding.identity(corpus, model)
+        identity = identity_of(spark, config, embedding.identity(corpus, model))
         output = run.output(Output, identity)
         output.check()
     if run.dry_run:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from ember import job, tables
+from ember.identity import identity_of
 from ember.job import Run
 from ember.settings.supervised import FinetuneConfig
 from ember.supervised import finetuning
@@ -14,7 +15,8 @@ def finetune(run: Run[FinetuneConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
         work = finetuning.plan(spark, config)
-        output = run.output(ModelOutput, work.identity)
+        identity = identity_of(spark, config, work.identity)
+        output = run.output(ModelOutput, identity)
         output.check()
     if run.dry_run:
         device = work.try_out()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ember import job, tables
 from ember.compare import comparison, components, join, packing
 from ember.compare.resumable import TaskOutput
+from ember.identity import identity_of
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_join
 from ember.settings.comparison import JoinConfig
@@ -18,7 +19,8 @@ def run_join(run: Run[JoinConfig]) -> None:
         right = tables.read_embeddings(spark, config.right, config.within) if config.right else None
         comparison.check_within(left, right)
         join.check_threshold(config.threshold, config.metric)
-        identity = comparison.identity(config, left, right)
+        facts = comparison.identity("join", left, right)
+        identity = identity_of(spark, config, facts)
         output = run.output(TaskOutput, identity)
         output.check()
         groups = components.output(spark, config, identity, run.run_id)

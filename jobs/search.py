@@ -7,6 +7,7 @@ from ember import job, tables
 from ember.compare import approximate, comparison, packing, search
 from ember.compare.blockwise import cores
 from ember.compare.resumable import TaskOutput
+from ember.identity import identity_of
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_search
 from ember.settings.comparison import SearchConfig
@@ -23,7 +24,8 @@ def run_search(run: Run[SearchConfig]) -> None:
         comparison.check_within(queries, corpus)
         if config.exclude_self:
             comparison.check_own(queries, corpus)
-        identity = comparison.identity(config, queries, corpus)
+        facts = comparison.identity("search", queries, corpus)
+        identity = identity_of(spark, config, facts)
         output = run.output(TaskOutput, identity)
         output.check()
         if config.report:

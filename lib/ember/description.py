@@ -33,6 +33,7 @@ from ember.settings.description import (
     WriterConfig,
 )
 from ember.settings.embedding import LimitsConfig, ModelConfig
+from ember.storage import Storage
 
 __all__ = ["Work", "describe", "plan"]
 
@@ -111,18 +112,24 @@ def plan(spark: SparkSession, config: DescribeConfig) -> Work:
     gpu.check(spark)
     limits = config.limits
     spec = _resolve(spark, config.model, given.modality, config.generation, limits)
-    return Work(rows, paths, spec, config.prompt, limits.rows_per_task)
+    # Of the prompt's own tables.
+    joined = sorted(set(tables.files(rows)) - set(tables.files(table)))
+    return Work(rows, paths, spec, config.prompt, limits.rows_per_task, joined)
 
 
 @dataclass(frozen=True)
 class Work:
-    """Rows (id, content, prompt, problem), see ember.engine.generation.Ask, and the model."""
+    """Rows (id, content, prompt, problem), see ember.engine.generation.Ask, and the model.
+
+    joined: files of the tables that the prompts are filled from, beside the input's own.
+    """
 
     rows: DataFrame
     paths: PathRules | None
     spec: ModelSpec
     prompt: PromptConfig | None
     rows_per_task: int | Literal["auto"] = "auto"
+    joined: Sequence[str] = ()
 
     @property
     def id(self) -> str:
@@ -131,9 +138,11 @@ class Work:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What the rows of the output depend on beside the input's rows; see `publish.Output`."""
+        """What the rows of the output depend on beside the settings; see `ember.identity`."""
         kind = self.rows.schema[0].dataType.simpleString()
         said = self.prompt.model_dump_json() if self.prompt else "content"
+        if self.joined:
+            said += Storage(self.rows.sparkSession).fingerprint(self.joined)
         return {
             "job": "describe",
             "id": f"{self.id} {kind}",

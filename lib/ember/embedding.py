@@ -148,7 +148,7 @@ def result_schema(rows: DataFrame, name: str, kind: DataType) -> StructType:
 
 
 def identity(corpus: Corpus, spec: ModelSpec) -> dict[str, str]:
-    """What the rows of the output depend on beside the input's rows; see `publish.Output`."""
+    """What the rows of the output depend on beside the settings; see `ember.identity`."""
     return {
         "job": "embed",
         "id": f"{corpus.id} {corpus.id_type.simpleString()}",

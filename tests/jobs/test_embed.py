@@ -389,18 +389,19 @@ def test_an_existing_output_is_refused_replaced_or_kept_by_mode(embed, out, tmp_
 
 
 def test_a_resumed_run_keeps_what_is_done_and_does_the_rest(embed, out, tmp_path):
-    first = write_pictures(tmp_path / "first.parquet", 6)
-    assert embed(first)[0] == 0
+    path = write_pictures(tmp_path / "in.parquet", 6)
+    assert embed(path)[0] == 0
     before = vectors(out, "image_id")
-    both = write_pictures(tmp_path / "both.parquet", 10)
-    assert embed(both, output__mode="resume")[0] == 0
+    write_pictures(tmp_path / "in.parquet", 10)
+    assert embed(path, output__mode="resume")[0] == 0
     after = vectors(out, "image_id")
     assert len(after) == 10
     assert all(np.array_equal(after[key], before[key]) for key in before)
     counts = manifest(out)["counts"]
     assert (counts["reused"], counts["embedded"]) == (6, 4)
     # Rows that are no longer in the input are not in the output either.
-    assert embed(first, output__mode="resume")[0] == 0
+    write_pictures(tmp_path / "in.parquet", 6)
+    assert embed(path, output__mode="resume")[0] == 0
     assert sorted(vectors(out, "image_id")) == sorted(before)
     assert manifest(out)["counts"]["reused"] == 6
 
@@ -419,6 +420,27 @@ def test_a_resumed_run_does_failed_rows_and_repeated_ids_again(embed, out, tmp_p
     assert {row["status"] for row in table} == {"ok"}
     counts = manifest(out)["counts"]
     assert (counts["reused"], counts["embedded"]) == (2, 3)  # good, and the null id
+
+
+def test_a_run_that_reads_something_else_does_not_resume(embed, out, tmp_path):
+    ids = [f"picture-{number:04}" for number in range(3)]
+    columns = {"image_id": ids, "content": [picture(n) for n in range(3)]}
+    columns["thumbnail"] = [picture(n + 3) for n in range(3)]
+    path = write(tmp_path / "in.parquet", **columns)
+    again = write(tmp_path / "again.parquet", **columns)
+    assert embed(path)[0] == 0
+    told = manifest(out)
+    for other, key in (
+        ({"input__content": "thumbnail"}, "input.content was content"),
+        ({"input__where": "image_id > ''"}, "input.where was None"),
+        ({"input__path": again}, f"input.path was ['file:{path}']"),
+    ):
+        code, message = embed(path, output__mode="resume", **other)
+        assert (code, f"made with other settings ({key}" in message, message) == (2, True, message)
+    assert manifest(out) == told
+    # Another spelling of the path is no other input.
+    assert embed(f"file://{path}", output__mode="resume") == (0, "")
+    assert manifest(out)["counts"]["reused"] == 3
 
 
 def test_a_run_with_another_model_does_not_resume(embed, out, tmp_path):

@@ -86,7 +86,7 @@ def test_what_finetune_writes_embed_and_classify_load(finetune, run_job, corpus,
     assert manifest(out)["run_id"] == told["run_id"]  # there was nothing left to do
     code, message = finetune(output__mode="resume", seed=1)
     assert code == 2
-    assert "made with other settings (recipe was" in message
+    assert "made with other settings (seed was 0; limits" in message
 
     given = {
         "input__path": corpus,

@@ -24,7 +24,6 @@ from ember import tables
 from ember.compare.blocks import Packed, TableVectors
 from ember.errors import InvalidInput
 from ember.publish import Output
-from ember.settings.comparison import JoinConfig, SearchConfig
 from ember.similarity.block import Block
 from ember.similarity.node import Shelf, own_numbers
 from ember.similarity.projection import METRICS
@@ -182,14 +181,11 @@ def check_own(left: DataFrame, right: DataFrame | None) -> None:
         )
 
 
-def identity(
-    config: SearchConfig | JoinConfig, left: DataFrame, right: DataFrame | None
-) -> dict[str, Any]:
-    """What the rows of the output depend on; see `publish.Output`."""
-    settings = config.model_dump(mode="json", exclude={"output", "report"})
+def identity(job: str, left: DataFrame, right: DataFrame | None) -> dict[str, Any]:
+    """What the rows of the output depend on beside the settings; see `ember.identity`."""
     storage = Storage(left.sparkSession)
     files = tables.files(left) + (tables.files(right) if right else [])
-    return {**settings, "input": storage.fingerprint(files)}
+    return {"job": job, "input": storage.fingerprint(files)}
 
 
 def refuse_rejected(

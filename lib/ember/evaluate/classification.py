@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +24,14 @@ from ember.evaluate.joining import (
     join_predictions,
     slice_names,
 )
-from ember.evaluate.matching import Match
+from ember.evaluate.matching import Match, classes_listed, doubts
 from ember.evaluate.report import Evaluation, Figure, Issue, none_for_nan, table
 from ember.evaluate.sums import ALL, Sums, codes_in, from_limbs, to_limbs
 from ember.evaluate.weights import interval
 
 __all__ = ["classification_figures", "judge_classification"]
+
+_log = logging.getLogger(__name__)
 
 _MOST_CONFUSED = 100
 
@@ -83,7 +86,8 @@ def judge_classification(
 
     Figures, over the n rows with a truth:
         accuracy           rows whose first label is the truth / n
-        top_k_accuracy     rows with the truth among the first k labels / n, as listed
+        top_k_accuracy     rows with the truth among the first k labels / n; null where no list is
+                           as long, and all were cut: more classes are listed than in any row
         macro_, weighted_, micro_ precision, recall, f1: see ember.evaluate.classes
         ece                see ember.evaluate.calibration; over the rows with a prediction
     All are null without a row.
@@ -113,8 +117,13 @@ def judge_classification(
     few_slices(judged, slices)
     names = class_list(judged.select("truth").union(judged.select("answer")))
     rule = _Rule(pa.array(names), tuple(top_k), bins)
-    totals = sum_rows(judged.drop("id", "reason"), rule.add, bootstrap)
-    figures, outside = _figures(totals, rule, bootstrap)
+    totals = sum_rows(judged.drop("id", "reason", "length"), rule.add, bootstrap)
+    longest = int(judged.agg(F.max("length")).collect()[0][0] or 0)
+    # Lists that were cut do not tell what would follow; whole ones have the same labels each.
+    cut = [k for k in top_k if longest < k]
+    if cut and len(classes_listed(predictions, predicted)) <= longest:
+        cut = []
+    figures, outside = _figures(totals, rule, bootstrap, cut)
     unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
     issues = issues_of(unusable)
     failed = failed_rows(issues)
@@ -123,6 +132,10 @@ def judge_classification(
     if outside:
         reason = "with a score outside 0 to 1, so that there is no calibration"
         issues.append(Issue(reason, outside))
+    issues += doubts(names, totals.classes)
+    if cut and longest:
+        named = ", ".join(f"top_{k}_accuracy" for k in cut)
+        _log.info("the predictions list %d labels a row: there is no %s", longest, named)
     confusion = (
         judged.groupBy(F.col("truth").cast("string"), F.col("answer").cast("string"))
         .count()
@@ -160,6 +173,7 @@ def _rows(joined: DataFrame, slices: Sequence[str]) -> DataFrame:
         "truth",
         F.col("labels")[0].alias("answer"),
         F.col("scores")[0].alias("score"),
+        F.size("labels").alias("length"),
         place.alias("place"),
         "reason",
         "judged",
@@ -212,8 +226,10 @@ class _Rule:
         return np.stack(every, axis=1)
 
 
-def _figures(totals: Totals, rule: _Rule, replicates: int) -> tuple[list[Figure], int]:
-    """The figures, and how many scores are no probabilities."""
+def _figures(
+    totals: Totals, rule: _Rule, replicates: int, cut: Sequence[int]
+) -> tuple[list[Figure], int]:
+    """The figures, and how many scores are no probabilities. cut: k of what is not known."""
     figures, outside = [], 0
     for name in totals.slices():
         sums = totals.of("total", name, rule.counts, replicates)
@@ -221,6 +237,7 @@ def _figures(totals: Totals, rule: _Rule, replicates: int) -> tuple[list[Figure]
         macro = totals.of("macro", name, 14, replicates)
         every = {"accuracy": ratio(hits, n)}
         every |= {f"top_{k}_accuracy": ratio(f, n) for k, f in zip(rule.top_k, firsts, strict=True)}
+        every |= {f"top_{k}_accuracy": np.full(replicates + 1, np.nan) for k in cut}
         every |= averaging.averages(macro)
         small = averaging.micro({"tp": hits, "support": n, "predicted": answered})
         every |= {key: np.where(n > 0, value, np.nan) for key, value in small.items()}

@@ -55,6 +55,7 @@ NO_PREDICTION = "without a prediction, counted as wrong"
 FAILED = "with a failed prediction, counted as wrong"
 BAD_SCORE = "with a score that is null or NaN, counted as wrong"
 NO_LABEL = "with a prediction that has no label, counted as wrong"
+NO_ORDER = "with predictions that are not best first, counted as wrong"
 LEFT_OUT = (NO_TRUTH, NULL_TRUTH, OUTSIDE)
 _NAMED = 5
 _MOST_SLICES = 1000
@@ -286,6 +287,7 @@ def _reason(classes: Sequence[Any] | None, many: bool) -> Column:
         .when(F.col("labels").isNull(), FAILED)
         .when(bad_score, BAD_SCORE)
         .when(bad_label, NO_LABEL)
+        .when(F.sort_array("scores", asc=False) != F.col("scores"), NO_ORDER)
     )
 
 

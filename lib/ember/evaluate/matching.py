@@ -9,21 +9,36 @@ index; where both could be meant, the user has to say.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Collection, Mapping
+import unicodedata
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, IntegralType, StructType
 
 from ember.errors import InvalidInput
+from ember.evaluate.report import Issue
 from ember.ids import text_of
 from ember.tables import column
 
-__all__ = ["MOST_CLASSES", "Match", "Matching", "as_labels", "decide", "match_integers"]
+__all__ = [
+    "MOST_CLASSES",
+    "Match",
+    "Matching",
+    "as_labels",
+    "classes_listed",
+    "decide",
+    "doubts",
+    "match_integers",
+]
 
+_log = logging.getLogger(__name__)
 Match = Literal["auto", "label", "index"]
 MOST_CLASSES = 100_000
 # 1, -2, 01 and 1.0 are integers, as a column of integers, strings or doubles would say them.
@@ -70,8 +85,7 @@ def match_integers(
         wanted = "label" if "label" in there else "index"
     if wanted == "index" or "label" not in there:  # what is not there is refused elsewhere
         return Matching(wanted if wanted != "auto" else "index")
-    named = [name for name in ("index", "label") if name in there]
-    classes = _classes(predictions, predicted, named)
+    classes = classes_listed(predictions, predicted)
     return decide(classes, lambda: _values(truths), wanted)
 
 
@@ -124,17 +138,48 @@ def as_labels(
     return [str(each) for each in classes]
 
 
-def _classes(
-    predictions: DataFrame, predicted: str, fields: Collection[str]
-) -> set[tuple[int | None, str | None]]:
+def classes_listed(predictions: DataFrame, predicted: str) -> set[tuple[int | None, str | None]]:
     """The classes that predictions name: (index, label), None where one is not there."""
     each = predictions.select(F.explode(column(predictions, predicted)).alias("each"))
-    found = each.select(*(F.col("each")[name].alias(name) for name in fields)).distinct()
-    rows = found.limit(MOST_CLASSES + 1).collect()
+    kind = each.schema["each"].dataType
+    names = kind.names if isinstance(kind, StructType) else []
+    fields = [F.col("each")[name].alias(name) for name in ("index", "label") if name in names]
+    rows = each.select(*fields).distinct().limit(MOST_CLASSES + 1).collect()
     if len(rows) > MOST_CLASSES:
         raise InvalidInput(f"the predictions name more than {MOST_CLASSES} classes")
     named = [row.asDict() for row in rows]
-    return {(each.get("index"), each.get("label")) for each in named}
+    return {(found.get("index"), found.get("label")) for found in named}
+
+
+def doubts(names: Sequence[Any], classes: Mapping[int, NDArray[Any]]) -> list[Issue]:
+    """What makes one doubt that truth and answers mean the same labels; it is logged, too.
+
+    classes: of each name, by its position, what begins with tp, support and predicted.
+    """
+    found = []
+    none = np.zeros(3)
+    counts = [(name, *classes.get(code, none)[:3]) for code, name in enumerate(names)]
+    truths = [name for name, _, support, _ in counts if support]
+    answers = [name for name, _, _, predicted in counts if predicted]
+    if truths and answers and not set(truths) & set(answers):
+        reason = (
+            f"with a label that no answer has: the truth has {_few(truths)}, the answers are "
+            f"{_few(answers)}; are they labels of one model?"
+        )
+        found.append(Issue(reason, int(sum(support for _, _, support, _ in counts))))
+    alike: dict[str, list[tuple[str, float]]] = {}
+    for name, _, support, _ in counts:
+        if isinstance(name, str):
+            plain = unicodedata.normalize("NFC", name).strip()
+            alike.setdefault(plain, []).append((name, support))
+    for group in alike.values():
+        if len(group) > 1:
+            named = ", ".join(ascii(name) for name, _ in group)
+            reason = f"with one of the labels {named}, which count as different"
+            found.append(Issue(reason, int(sum(support for _, support in group))))
+    for issue in found:
+        _log.warning("%d rows %s", issue.rows, issue.reason)
+    return found
 
 
 def _values(truths: DataFrame) -> set[int]:

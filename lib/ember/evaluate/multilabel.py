@@ -27,7 +27,7 @@ from ember.evaluate.joining import (
     join_predictions,
     slice_names,
 )
-from ember.evaluate.matching import Match
+from ember.evaluate.matching import Match, doubts
 from ember.evaluate.ranking import label_ranking_precision, precision_at
 from ember.evaluate.report import Evaluation, Figure, none_for_nan, table
 from ember.evaluate.sums import ALL, CHUNK_ROWS, Sums, codes_in, flat, from_limbs, to_limbs
@@ -135,7 +135,7 @@ def judge_multilabel(
     )
     figures = _figures(totals, ranked, rule, bootstrap)
     unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
-    issues = issues_of(unusable)
+    issues = [*issues_of(unusable), *doubts(names, totals.classes)]
     answers = _answers(judged, threshold)
     order = (F.desc("wrong"), "id")
     tables = {

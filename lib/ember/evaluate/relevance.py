@@ -149,9 +149,12 @@ def _labelled(
     table: DataFrame, shown: str, id: str, label: str, slices: Sequence[str]
 ) -> DataFrame:
     unique_rows(table, id, shown)
+    named = column(table, label)
+    if isinstance(table.select(named).schema[0].dataType, FractionalType):
+        named = F.nullif(named, F.lit(float("nan")))  # pandas has no other missing number
     return table.select(
         column(table, id).alias("id"),
-        column(table, label).alias("label"),
+        named.alias("label"),
         *slice_columns(table, slices).values(),
     )
 

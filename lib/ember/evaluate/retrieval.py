@@ -19,10 +19,12 @@ from ember.evaluate.ranking import retrieval_figures, retrieval_names
 from ember.evaluate.relevance import by_grade, by_label
 from ember.evaluate.report import Evaluation, Figure
 from ember.evaluate.sums import CHUNK_ROWS, Sums, flat, from_limbs, to_limbs
+from ember.ids import check_same_type
 from ember.tables import column
 
 __all__ = ["judge_retrieval"]
 
+_PAIR = ("query_id", "neighbor_id")
 _NO_TRUTH = "queries without a truth, left out"
 _NONE_RELEVANT = "queries without a relevant document, left out"
 _NO_RESULT = "queries without a result, counted as 0"
@@ -112,6 +114,8 @@ def judge_retrieval(
 
 
 def _without_self(rows: DataFrame) -> DataFrame:
+    query, document = (field.dataType for field in rows.select(*_PAIR).schema)
+    check_same_type(query, document, "the ids that exclude_self compares")
     return rows.filter(~column(rows, "query_id").eqNullSafe(column(rows, "neighbor_id")))
 
 

@@ -92,7 +92,8 @@ class TuningRows:
                 writer.write_batch(batch.cast(SCHEMA))
         self._map = pa.memory_map(str(file))
         table = pa.ipc.open_file(self._map).read_all()
-        keys, draws = table["key"].to_pylist(), table["draw"].to_numpy()
+        # As bytes, since an id may be no UTF-8; they have the order of the letters.
+        keys, draws = table["key"].cast(pa.binary()).to_pylist(), table["draw"].to_numpy()
         # By the hash of the key; equal hashes are equal keys, or next to impossible.
         order = np.array(sorted(range(len(keys)), key=lambda row: (draws[row], keys[row])), int)
         self._content = table["content"]

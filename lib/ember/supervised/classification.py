@@ -97,7 +97,7 @@ class Classifier(Protocol):
 
     @property
     def identity(self) -> dict[str, str]:
-        """What the rows of the output depend on beside the input's rows; see `publish.Output`."""
+        """What the rows of the output depend on beside the settings; see `ember.identity`."""
         ...
 
     def describe(self) -> dict[str, Any]:

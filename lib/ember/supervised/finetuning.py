@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +27,7 @@ from ember.models import ModelFiles
 from ember.paths import literal
 from ember.session import is_local
 from ember.settings.supervised import FinetuneConfig
+from ember.storage import Storage
 from ember.supervised import examples
 from ember.supervised.publish_model import ModelOutput
 from ember.supervised.tuning_data import (
@@ -62,14 +61,14 @@ class Finetuning:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What the model depends on; see `publish.Output`."""
-        settings = self.config.model_dump(mode="json", exclude={"model", "output", "limits"})
-        told = json.dumps([settings, self.config.model.batch_size], sort_keys=True)
+        """What the model depends on beside the settings; see `ember.identity`."""
+        storage = Storage(self.corpus.rows.sparkSession)
+        files = tables.files(self.corpus.rows) + tables.files(self.labels)
         return {
             "job": "finetune",
             "id": f"{self.corpus.id} {self.corpus.id_type.simpleString()}",
             "model": self.spec.fingerprint,
-            "recipe": hashlib.sha256(told.encode()).hexdigest(),
+            "input": storage.fingerprint(files),
         }
 
     def try_out(self) -> str:

@@ -30,6 +30,7 @@ from ember.engine.stats import TaskStats
 from ember.errors import InvalidInput
 from ember.learn.head import Head
 from ember.settings.embedding import EmbeddingsConfig
+from ember.storage import Storage
 
 __all__ = ["PREDICTIONS", "TableClassifier", "described", "digest"]
 
@@ -91,7 +92,11 @@ class TableClassifier:
     @property
     def identity(self) -> dict[str, str]:
         key = f"{self.id} {self.rows.schema[0].dataType.simpleString()}"
-        return {"job": "classify", "id": key, "predictions": digest(self.predictions)}
+        facts = {"job": "classify", "id": key, "predictions": digest(self.predictions)}
+        if len(self.parts) > 1:  # a row is made of rows of all tables
+            storage = Storage(self.rows.sparkSession)
+            facts["input"] = storage.fingerprint(tables.files(self.rows))
+        return facts
 
     def describe(self) -> dict[str, Any]:
         facts = {"dimension": sum(self.parts), **described(self.predictions)}

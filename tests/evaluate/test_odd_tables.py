@@ -1,0 +1,85 @@
+"""Tables that would give a wrong figure in silence: it is undefined, named, or refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from ember.errors import InvalidInput
+from ember.evaluate import judge_classification, judge_retrieval
+from ember.evaluate.matching import doubts
+from ember.evaluate.report import Issue
+
+SCHEMA = "id int, predictions array<struct<index: int, label: string, score: float>>"
+NAMES = ["ant", "bee", "cat", "dog"]
+
+
+def predictions(spark, *rows):
+    """Of each row the places of its labels, best first."""
+    made = [
+        (n, [(place, NAMES[place], 0.9 - 0.1 * rank) for rank, place in enumerate(row)])
+        for n, row in enumerate(rows)
+    ]
+    return spark.createDataFrame(made, SCHEMA)
+
+
+def truth(spark, *labels):
+    return spark.createDataFrame(list(enumerate(labels)), "id int, label string")
+
+
+def judged(rows, labels, **options):
+    return judge_classification(rows, labels, id="id", bootstrap=2, **options)
+
+
+def test_the_first_k_of_lists_that_were_cut_before_are_not_known(spark):
+    rows = predictions(spark, [0, 1], [1, 2], [3, 0])
+    made = judged(rows, truth(spark, "bee", "ant", "dog"), top_k=[2, 3])
+    assert made.figure("top_2_accuracy").value == pytest.approx(2 / 3)
+    assert made.figure("top_3_accuracy").value is None
+    made.release()
+    whole = predictions(spark, [0, 1], [1, 0], [1, 0])  # there are no more classes than two
+    made = judged(whole, truth(spark, "bee", "ant", "eel"), top_k=[3])
+    assert made.figure("top_3_accuracy").value == pytest.approx(2 / 3)
+    made.release()
+
+
+def test_predictions_that_are_not_best_first_are_not_taken_for_answers(spark):
+    rows = [(0, [(0, "ant", 0.2), (1, "bee", 0.8)]), (1, [(1, "bee", 0.5), (0, "ant", 0.5)])]
+    made = judged(spark.createDataFrame(rows, SCHEMA), truth(spark, "ant", "bee"))
+    assert made.figure("accuracy").value == 0.5
+    assert made.issues == [
+        Issue("with predictions that are not best first, counted as wrong", 1, ("0",))
+    ]
+    made.release()
+
+
+def test_labels_that_cannot_be_meant_are_named():
+    """Without a label in common; or two that a reader takes for one, composed and not."""
+    counts = {0: (0, 3, 0), 1: (0, 0, 2), 2: (0, 1, 0)}
+    (found,) = doubts(["0", "ant", "1"], counts)
+    assert (found.rows, "the truth has 0, 1, the answers are ant" in found.reason) == (4, True)
+    assert doubts(["a", "b"], {0: (0, 1, 1), 1: (0, 1, 0)}) == []
+    (found,) = doubts(["e\u0301", "\xe9", "x"], {0: (0, 2, 0), 1: (0, 0, 2), 2: (5, 5, 5)})
+    assert found == Issue(r"with one of the labels 'e\u0301', '\xe9', which count as different", 2)
+
+
+def test_documents_whose_label_is_nan_are_not_relevant_to_each_other(spark):
+    nan = float("nan")
+    labels = [(1, 1.0), (2, 1.0), (3, nan), (4, nan)]
+    documents = spark.createDataFrame(labels, "id int, label double")
+    found = [(1, 2, 1), (3, 4, 1)]
+    neighbors = spark.createDataFrame(found, "query_id int, neighbor_id int, rank int")
+    made = judge_retrieval(neighbors, truth=documents, at=[1], exclude_self=True, bootstrap=2)
+    assert (made.figure("map").value, made.figure("map").n) == (1.0, 1)
+    reasons = {issue.reason: issue.rows for issue in made.issues}
+    assert reasons == {
+        "queries without a truth, left out": 1,
+        "neighbors without a label, counted as not relevant": 1,
+    }
+    made.release()
+
+
+def test_a_query_of_another_type_than_the_documents_has_no_self_to_exclude(spark):
+    neighbors = spark.createDataFrame([], "query_id string, neighbor_id int, rank int")
+    relevance = spark.createDataFrame([], "query_id string, neighbor_id int")
+    with pytest.raises(InvalidInput, match="the ids that exclude_self compares are string on one"):
+        judge_retrieval(neighbors, relevance=relevance, exclude_self=True)
