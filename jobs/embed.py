@@ -14,7 +14,9 @@ from ember.settings.embedding import EmbedConfig
 def embed(run: Run[EmbedConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
-        corpus = tables.read_corpus(spark, config.input)
+        chunking = embedding.chunking_of(config.chunk, config.input.modality)
+        columns = embedding.columns_of(chunking)
+        corpus = tables.read_corpus(spark, config.input, *columns)
         gpu.check(spark)
         model = models.resolve(
             config.model,
@@ -23,11 +25,12 @@ def embed(run: Run[EmbedConfig]) -> None:
             max_bytes=config.limits.max_bytes,
             gpu=gpu.scheduled(spark),
         )
-        identity = identity_of(spark, config, embedding.identity(corpus, model))
-        output = run.output(Output, identity)
+        facts = embedding.identity(corpus, model, chunking)
+        part = "chunk" if "chunk" in columns else None
+        output = run.output(Output, identity_of(spark, config, facts), part=part)
         output.check()
     if run.dry_run:
-        device = embedding.try_model(spark, model, corpus.paths)
+        device = embedding.try_model(spark, model, corpus.paths, chunking)
         run.say(f"configuration, input and {model.name} on {device} are fine; nothing was written")
         return
 
@@ -37,7 +40,8 @@ def embed(run: Run[EmbedConfig]) -> None:
             todo, total = embedding.spread(todo, model.modality, config.limits.rows_per_task)
         account = Account(spark)
         with run.phase("embed"), account.progress(total):
-            output.write(embedding.embed_corpus(todo, corpus.paths, model, account.reports))
+            reports = account.reports
+            output.write(embedding.embed_corpus(todo, corpus.paths, model, reports, chunking))
 
         with run.phase("count"):
             counts = output.counts(expected=reused + total)

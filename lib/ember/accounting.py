@@ -59,11 +59,13 @@ class Account:
                 seconds[phase] = seconds.get(phase, 0.0) + spent
             for what, number in task.get("counts", {}).items():
                 counts[what] = counts.get(what, 0) + number
+        lengths = {worker.max_tokens for worker in workers.values() if worker.max_tokens}
         return {
             "workers": len(workers),
             "model_loads": sum(worker.loads for worker in workers.values()),
             "loads_by_worker": {name: worker.loads for name, worker in sorted(workers.items())},
             "devices": sorted({worker.device for worker in workers.values()}),
+            **({"max_tokens": max(lengths)} if lengths else {}),
             "truncated_texts": sum(task["truncated"] for task in self._tasks()),
             "task_seconds": {phase: round(spent, 3) for phase, spent in sorted(seconds.items())},
             **counts,

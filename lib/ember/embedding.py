@@ -5,7 +5,7 @@ How a model is run on rows (`run_model`, `spread`, `try_model`) serves classific
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from pyspark.sql.types import (
     ArrayType,
     DataType,
     FloatType,
+    IntegerType,
     StringType,
     StructField,
     StructType,
@@ -25,16 +26,20 @@ from ember import gpu, models, read_batches
 from ember.access import ContentIs
 from ember.config import parse
 from ember.engine import worker
+from ember.engine.chunks import CHUNK_COLUMNS, Chunking
 from ember.engine.garbage import spare_modules
 from ember.engine.paths import PathRules
 from ember.engine.results import Embedding, Result
 from ember.engine.spec import Modality, ModelSpec
 from ember.engine.stats import TaskStats
+from ember.errors import InvalidConfig
 from ember.models import ModelFiles
-from ember.settings.embedding import LimitsConfig, ModelConfig
+from ember.settings.embedding import ChunkConfig, LimitsConfig, ModelConfig
 from ember.tables import Corpus, column, select_corpus
 
 __all__ = [
+    "chunking_of",
+    "columns_of",
     "embed",
     "embed_corpus",
     "identity",
@@ -63,6 +68,7 @@ def embed(
     modality: Modality = "image",
     content_is: ContentIs | None = None,
     root: str | Sequence[str] | None = None,
+    chunk: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> DataFrame:
     """Embed every row of `df`.
@@ -72,26 +78,54 @@ def embed(
     content_is: "paths" where the content names image files; they are read where they lie under
         `root`, a folder or URI or several, and are error rows elsewhere.
     model: `keras:<name>` or `hf:<hub id or folder>`.
-    options: the other keys of the configuration's `model` section (weights, layer, precision, …),
-        `max_pixels` and `max_bytes`.
+    chunk: cuts long texts into windows: `tokens` (256), `overlap` (32), `pool` (None or "mean");
+        see `ember.settings.embedding.ChunkConfig`.
+    options: the other keys of the configuration's `model` section (weights, layer, precision, role,
+        prompt, dimension, …), `max_pixels` and `max_bytes`.
 
     Returns one row for each row of `df`: the id, `embedding` array<float>, `status` ("ok" or
-    "error"), `error` (null, or a short reason). Lazy: the rows are embedded when the result is
-    written or counted.
+    "error"), `error` (null, or a short reason). With `chunk` and no `pool` a row for each chunk,
+    with `chunk` int (from 0), `start` and `end` int (characters of the text) after the id; a row
+    that has no text is one chunk without start and end. Lazy: the rows are embedded when the result
+    is written or counted.
 
     Raises InvalidInput for columns or a model that cannot be used, InvalidConfig for options that
     do not exist or do not go together.
     """
     limits = take_limits(options, "embed")
     config = parse(ModelConfig, {"name": model, **options}, "embed")
-    corpus = select_corpus(df, id, content, modality, content_is=content_is, root=root)
+    chunking = None
+    if chunk is not None:
+        chunking = chunking_of(parse(ChunkConfig, dict(chunk), "embed", "chunk."), modality)
+    corpus = select_corpus(
+        df, id, content, modality, *columns_of(chunking), content_is=content_is, root=root
+    )
     read_batches.advise(corpus.rows)
     spark = df.sparkSession
     gpu.check(spark)
     spec = models.resolve(
         config, modality, limits.max_pixels, max_bytes=limits.max_bytes, gpu=gpu.scheduled(spark)
     )
-    return embed_corpus(corpus.rows, corpus.paths, spec)
+    return embed_corpus(corpus.rows, corpus.paths, spec, chunking=chunking)
+
+
+def chunking_of(config: ChunkConfig | None, modality: Modality) -> Chunking | None:
+    """How texts are cut. Raises InvalidConfig for images, and where nothing of a window is new."""
+    if config is None:
+        return None
+    if modality != "text":
+        raise InvalidConfig("chunk is for texts, and input.modality is image; leave it out")
+    if config.overlap >= config.tokens:
+        raise InvalidConfig(
+            f"chunk.overlap is {config.overlap} of chunk.tokens = {config.tokens}; give less"
+        )
+    return Chunking(config.tokens, config.overlap, config.pool)
+
+
+def columns_of(chunking: Chunking | None) -> tuple[str, ...]:
+    """The columns of the output between the id and the status."""
+    numbered = chunking is not None and chunking.pool is None
+    return ("embedding", *CHUNK_COLUMNS) if numbered else ("embedding",)
 
 
 def take_limits(options: dict[str, Any], source: str) -> LimitsConfig:
@@ -102,7 +136,11 @@ def take_limits(options: dict[str, Any], source: str) -> LimitsConfig:
 
 
 def embed_corpus(
-    rows: DataFrame, paths: PathRules | None, spec: ModelSpec, reports: Reports | None = None
+    rows: DataFrame,
+    paths: PathRules | None,
+    spec: ModelSpec,
+    reports: Reports | None = None,
+    chunking: Chunking | None = None,
 ) -> DataFrame:
     """Embed rows (id, content) with a resolved model; see `embed` for the result.
 
@@ -110,7 +148,8 @@ def embed_corpus(
     of each task.
     """
     vectors = ArrayType(FloatType())
-    return run_model(rows, paths, spec, Embedding(spec.normalize), vectors, reports=reports)
+    result = Embedding(spec.normalize or worker.normalizes_means(spec, chunking))
+    return run_model(rows, paths, spec, result, vectors, reports=reports, chunking=chunking)
 
 
 def run_model(
@@ -121,17 +160,22 @@ def run_model(
     kind: DataType,
     *,
     reports: Reports | None = None,
+    chunking: Chunking | None = None,
 ) -> DataFrame:
     """Run a resolved model on rows (id, content): id, the result's column, status, error.
 
     result: what the model's output for a row becomes, and the name of its column, of type `kind`.
+    chunking: of texts; see `embed` for the columns after the id.
     """
     files = models.distribute(rows.sparkSession, spec)
     # Under plain names meanwhile: mapInArrow takes no column with a dot or a backtick in its name.
     plain = rows.toDF("id", "content")
     schema = result_schema(rows, result.name, kind)
-    done = plain.mapInArrow(_runner(files, result, paths, reports), schema)
-    return done.toDF(rows.schema[0].name, result.name, "status", "error")
+    if chunking is not None and chunking.pool is None:
+        numbers = [StructField(name, IntegerType()) for name in CHUNK_COLUMNS]
+        schema = StructType([schema.fields[0], *numbers, *schema.fields[1:]])
+    done = plain.mapInArrow(_runner(files, result, paths, reports, chunking), schema)
+    return done.toDF(rows.schema[0].name, *schema.names[1:])
 
 
 def result_schema(rows: DataFrame, name: str, kind: DataType) -> StructType:
@@ -147,12 +191,19 @@ def result_schema(rows: DataFrame, name: str, kind: DataType) -> StructType:
     )
 
 
-def identity(corpus: Corpus, spec: ModelSpec) -> dict[str, str]:
+def identity(
+    corpus: Corpus, spec: ModelSpec, chunking: Chunking | None = None
+) -> dict[str, str | None]:
     """What the rows of the output depend on beside the settings; see `ember.identity`."""
+    cut = None
+    if chunking is not None:
+        pooled = f", {chunking.pool} of them" if chunking.pool else ""
+        cut = f"{chunking.tokens} tokens, overlap {chunking.overlap}{pooled}"
     return {
         "job": "embed",
         "id": f"{corpus.id} {corpus.id_type.simpleString()}",
         "model": spec.fingerprint,
+        "chunk": cut,
     }
 
 
@@ -182,13 +233,21 @@ def spread(
     return rows.repartition(tasks, key, F.length(content)), total
 
 
-def try_model(spark: SparkSession, spec: ModelSpec, paths: PathRules | None) -> str:
+def try_model(
+    spark: SparkSession,
+    spec: ModelSpec,
+    paths: PathRules | None,
+    chunking: Chunking | None = None,
+) -> str:
     """Load the model in a task and return the device it runs on. Raises what loading raises."""
     files = models.distribute(spark, spec)
 
     def load(_: Iterable[Any]) -> Iterator[str]:
         address, threads = task_resources()
-        yield worker.load(files.on_worker(), address=address, threads=threads, paths=paths).device
+        encoder = worker.load(files.on_worker(), address=address, threads=threads, paths=paths)
+        if chunking is not None:
+            worker.splitter(encoder, chunking)
+        yield encoder.device
 
     return str(spark.sparkContext.parallelize([0], 1).mapPartitions(load).first())
 
@@ -200,7 +259,11 @@ def task_resources() -> tuple[str | None, int]:
 
 
 def _runner(
-    files: ModelFiles, result: Result, paths: PathRules | None, reports: Reports | None
+    files: ModelFiles,
+    result: Result,
+    paths: PathRules | None,
+    reports: Reports | None,
+    chunking: Chunking | None,
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The function that Spark runs in a worker for each partition."""
 
@@ -209,7 +272,14 @@ def _runner(
         stats = TaskStats()
         spec = files.on_worker()
         yield from worker.run_batches(
-            batches, spec, result, address=address, threads=threads, paths=paths, stats=stats
+            batches,
+            spec,
+            result,
+            address=address,
+            threads=threads,
+            paths=paths,
+            stats=stats,
+            chunking=chunking,
         )
         context = TaskContext.get()
         if reports is not None and context is not None and stats.rows:

@@ -20,7 +20,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from ember.config import Config
-from ember.pipeline.files import sources
+from ember.settings.files import sources
 from ember.storage import Storage
 
 __all__ = ["COVERED", "INCIDENTAL", "identity_of"]

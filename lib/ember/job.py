@@ -64,10 +64,18 @@ class Run(Generic[ConfigT]):
             spent = self.seconds.get(name, 0.0) + perf_counter() - start
             self.seconds[name] = round(spent, 3)
 
-    def output(self, kind: type[OutputT], identity: Mapping[str, Any]) -> OutputT:
+    def output(self, kind: type[OutputT], identity: Mapping[str, Any], **more: Any) -> OutputT:
         """The run's way to what its configuration names as output; see `publish.Output`."""
         given = getattr(self.config, "output")  # noqa: B009  # all jobs have it
-        return kind(self.spark, given.path, given.mode, identity, job=self.job, run_id=self.run_id)
+        return kind(
+            self.spark,
+            given.path,
+            given.mode,
+            identity,
+            job=self.job,
+            run_id=self.run_id,
+            **more,
+        )
 
     def rate(self, rows: int, phase: str) -> float:
         """Rows per second of a phase."""

@@ -31,7 +31,8 @@ class Output:
 
     identity: what the rows depend on (model, columns); compared when a run is resumed.
     job: the only one whose output may be replaced; None: any of Ember's. run_id: names the run
-    where another one meets it.
+    where another one meets it. part: a column that numbers, from 0, the rows that stand for one row
+    of the input; None: each stands for one.
     """
 
     _NEW = "new"
@@ -45,6 +46,7 @@ class Output:
         *,
         job: str | None = None,
         run_id: str | None = None,
+        part: str | None = None,
     ) -> None:
         self._spark = spark
         self._storage = Storage(spark)
@@ -52,6 +54,9 @@ class Output:
         self._job = job
         self._given = path
         self._run_id = run_id or str(spark.sparkContext.applicationId)
+        # Counts one for each row of the input.
+        self._first = F.lit(1) if part is None else (F.col(part) == 0).cast("int")
+        self._part = part
         self.path = self._storage.resolve(path)
         beside = dict(places.beside(self._storage, "output.path", self.path))
         self.failures = beside["the failed rows of output.path"]
@@ -106,7 +111,8 @@ class Output:
         """The rows still to do, and how many were done before and are kept.
 
         A row counts as done when its status is ok and its id occurs once here and once among the
-        rows done: with repeated ids nobody can tell which of them it was.
+        rows done: with repeated ids nobody can tell which of them it was. A row in several parts is
+        done when all of them are.
         """
         sources = self._staging.sources()
         if self._mode != "resume" or not sources:
@@ -114,8 +120,7 @@ class Output:
         done = self._read(sources).filter(F.col("status") == "ok")
         key = column(rows, id)
         here = rows.select(key.alias("_id")).groupBy("_id").count().filter("count = 1")
-        there = done.select(column(done, id).alias("_id")).groupBy("_id").count()
-        once = there.filter("count = 1").select(F.col("_id").alias("_done"))
+        once = self._whole(self._read(sources), id)
         usable = here.join(once, F.col("_id").eqNullSafe(F.col("_done"))).select("_id")
         kept = done.join(usable, column(done, id).eqNullSafe(F.col("_id")), "left_semi")
         kept.write.mode("overwrite").parquet(self._kept)
@@ -123,7 +128,20 @@ class Output:
         stored = self._spark.read.parquet(literal(self._kept))
         ids = stored.select(column(stored, id).alias("_id"))
         todo = rows.join(ids, column(rows, id).eqNullSafe(F.col("_id")), "left_anti")
-        return todo, ids.count()
+        return todo, stored.filter(self._first == 1).count()
+
+    def _whole(self, table: DataFrame, id: str) -> DataFrame:
+        """The ids (_done) that stand for one row of the input each, with all its parts done."""
+        bad = F.sum((F.col("status") != "ok").cast("int"))
+        facts = [F.count("*").alias("rows"), F.sum(self._first).alias("inputs"), bad.alias("bad")]
+        condition = "inputs = 1 AND bad = 0"
+        if self._part is None:
+            table = table.filter("status = 'ok'")
+        else:
+            facts.append(F.max(self._part).alias("last"))
+            condition += " AND last = rows - 1"
+        counted = table.groupBy(column(table, id).alias("_done")).agg(*facts)
+        return counted.filter(condition).select("_done")
 
     def write(self, table: DataFrame, part: str | None = None, **options: str) -> None:
         """Stage the rows of this attempt; each task's rows are safe as soon as it ends.
@@ -151,23 +169,25 @@ class Output:
     def counts(self, expected: int) -> Counts:
         """Rows by status, and failed rows by reason (what stands before the colon).
 
-        Raises EmberError when they are not `expected` rows in all: better no table than one that
-        lacks rows.
+        Raises EmberError when they do not stand for `expected` rows of the input: better no table
+        than one that lacks rows.
         """
         reason = F.substring_index("error", ":", 1).alias("reason")
-        rows = self.staged().groupBy("status", reason).count().collect()
+        facts = (F.count("*").alias("count"), F.sum(self._first).alias("inputs"))
+        rows = self.staged().groupBy("status", reason).agg(*facts).collect()
         status: dict[str, int] = {}
         for row in rows:
             status[row["status"]] = status.get(row["status"], 0) + row["count"]
         reasons = {row["reason"]: row["count"] for row in rows if row["status"] == "error"}
-        total = sum(status.values())
+        total = sum(row["inputs"] for row in rows)
         if total != expected:
             raise EmberError(
                 f"{expected} rows were to be written and {total} are there; nothing was published. "
                 "Did the input change during the run?"
             )
         return {
-            "rows": total,
+            "rows": sum(status.values()),
+            **({} if self._part is None else {"input_rows": total}),
             "status": dict(sorted(status.items())),
             "reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
         }
@@ -177,11 +197,12 @@ class Output:
 
         The rows that were done stay staged, so that a resumed run need not repeat them.
         """
-        failed, rows = counts["status"].get("error", 0), counts["rows"]
+        failed = counts["status"].get("error", 0)
+        rows = counts["input_rows"] if self._part else counts["rows"]
         if failed <= max_failed_fraction * rows:
             return
         table = self.staged().filter(F.col("status") == "error")
-        table = table.drop(table.columns[1])  # the result, which is null
+        table = table.drop(table.columns[-3])  # the result, which is null
         self.keep_failures(table.coalesce(1))
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts["reasons"].items())
         raise TooManyFailures(

@@ -195,15 +195,15 @@ def _spark_silent() -> Iterator[None]:
         logger.disabled = before
 
 
-def read_corpus(spark: SparkSession, config: InputConfig, result: str = "embedding") -> Corpus:
+def read_corpus(spark: SparkSession, config: InputConfig, *results: str) -> Corpus:
     """The corpus that `config` names, checked: columns, types, and ids where asked for.
 
-    result: the column that the output will have beside the id.
+    results: the columns that the output will have beside the id, `embedding` if none is given.
     Raises InvalidInput; see `select_corpus` and `check_unique`.
     """
     table = read_table(spark, config)
     select = corpus_selector(spark, config)
-    corpus = select(table, config.id, config.content, config.modality, result)
+    corpus = select(table, config.id, config.content, config.modality, *results)
     read_batches.fit(corpus.rows)
     if config.unique_ids:
         check_unique(corpus.rows, corpus.id)
@@ -225,8 +225,7 @@ def select_corpus(
     id: str,
     content: str,
     modality: str,
-    result: str = "embedding",
-    *,
+    *results: str,
     content_is: ContentIs | None = None,
     root: str | Sequence[str] | None = None,
 ) -> Corpus:
@@ -243,7 +242,7 @@ def select_corpus(
             f"the id column {id} is {id_field.dataType.simpleString()}; an id is one value, such "
             "as a string or a number"
         )
-    check_result_name(table, id_field.name, result, *_ACCOUNT_COLUMNS)
+    check_result_name(table, id_field.name, *(results or ("embedding",)), *_ACCOUNT_COLUMNS)
     if not isinstance(content_field.dataType, StringType | BinaryType):
         raise InvalidInput(
             f"the content column {content} is {content_field.dataType.simpleString()}; give "

@@ -291,7 +291,12 @@ POOLING, DENSE, BERT = "1_Pooling/config.json", "2_Dense/config.json", "sentence
         (BERT, {"modality_config": {"text": {"method": "f"}}}, "setting modality_config"),
         (BERT, {"modality_config": {"message": {}}}, "setting modality_config"),
         (BERT, {"config_args": {"is_causal": False}}, "setting config_kwargs is_causal"),
-        (BERT, {"processing_kwargs": {"text": {"stride": 2}}}, "processing_kwargs text stride"),
+        (
+            BERT,
+            {"processing_kwargs": {"text": {"stride": 2}}},
+            "processing_kwargs {'text': {'stride'",
+        ),
+        (BERT, {"model_args": 3}, "model_kwargs of its Transformer holds no names"),
         (BERT, {"max_seq_length": 0.5}, "max_seq_length is 0.5"),
         ("config_sentence_transformers.json", {"model_type": "CrossEncoder"}, "is a CrossEncoder"),
         ("config_sentence_transformers.json", {"prompts": {"a": 1}}, "its prompt a is no text"),

@@ -129,15 +129,18 @@ class Predictions:
 
 
 def to_batch(slot: Slot, result: Result) -> pa.RecordBatch:
-    """A filled slot, whose tag is a batch with the id in column 0: (id, result, status, error)."""
+    """A filled slot, whose tag is a batch of the columns that come first, the id's before all.
+
+    Returns (id, the tag's other columns, result, status, error).
+    """
     column = result.column(slot)  # first, since it may find errors
     rows = range(len(slot.raws))
     errors = pa.array([slot.errors.get(row) for row in rows], pa.string())
     status = pa.array(["error" if row in slot.errors else "ok" for row in rows], pa.string())
-    ids: pa.RecordBatch = slot.tag
+    known: pa.RecordBatch = slot.tag
     return pa.RecordBatch.from_arrays(
-        [ids.column(0), column, status, errors],
-        names=[ids.schema.names[0], result.name, "status", "error"],
+        [*known.columns, column, status, errors],
+        names=[*known.schema.names, result.name, "status", "error"],
     )
 
 

@@ -63,6 +63,13 @@ _LOADING = (
     *("use_safetensors", "use_cache", "use_fast", "add_pooling_layer", "trust_remote_code"),
     *("revision", "token", "cache_dir", "local_files_only"),
 )
+_SECTIONS = (
+    "model_kwargs",
+    "processor_kwargs",
+    "config_kwargs",
+    "processing_kwargs",
+    "modality_config",
+)
 # How a text goes through a transformer from which its tokens come.
 _FORWARD = [
     {"method": "forward", "method_output_name": name}
@@ -132,6 +139,9 @@ def _transformer(folder: Path, module: Module, role: Role | None) -> TextRecipe:
     settings = {
         _EARLIER_NAMES.get(key, key): value for key, value in found.items() if value is not None
     }
+    for name in _SECTIONS:
+        if not isinstance(settings.get(name, {}), dict):
+            raise InvalidInput(f"{at}: {name} of its Transformer holds no names with values")
     for name in _strange_settings(settings, role):
         raise unknown(folder, f"the setting {name} of its Transformer")
     tokenizer = settings.get("processor_kwargs", {})
@@ -162,12 +172,9 @@ def _strange_settings(settings: Mapping[str, Any], role: Role | None) -> Iterato
             yield f"{name} {settings[name]}"
     for section in ("model_kwargs", "config_kwargs"):
         yield from (f"{section} {key}" for key in settings.get(section, {}) if key not in _LOADING)
-    for kind, given in settings.get("processing_kwargs", {}).items():
-        yield from (
-            f"processing_kwargs {kind} {key}"
-            for key in given
-            if (kind, key) != ("text", "max_length")
-        )
+    called = settings.get("processing_kwargs", {})
+    if called and not (called.keys() == {"text"} and called["text"].keys() == {"max_length"}):
+        yield f"processing_kwargs {called}"
     modality = settings.get("modality_config", {"text": _FORWARD[0]})
     if modality.get("text") not in _FORWARD:
         yield f"modality_config {modality.get('text')}"

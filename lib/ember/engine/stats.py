@@ -25,11 +25,15 @@ def process_name() -> str:
 
 @dataclass(frozen=True)
 class WorkerRecord:
-    """A worker process after a task: how often it loaded the task's model, how long, where."""
+    """A worker process after a task: how often it loaded the task's model, how long, where.
+
+    max_tokens: the longest text that the model takes, as it was loaded; None for other models.
+    """
 
     loads: int
     load_seconds: float
     device: str
+    max_tokens: int | None = None
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ember.engine.chunks import Chunking, Splitter
 from ember.engine.device import Device
 from ember.engine.recipe import of_layer
 from ember.engine.rows import RowError, to_text
@@ -72,7 +73,7 @@ class TorchTextEncoder(TorchModel):
         self.batch_size = spec.batch_size or (256 if device == "cuda" else 32)
         self.batch_cost = self.batch_size * min(self.max_tokens, 128)
         self.window_rows = 32 * self.batch_size
-        skipped = self._count_prompt_tokens()
+        skipped, self._room = self._read_prompt()
         self._modules = TextModules(spec.path, self.recipe, self.torch_device, skipped)
         # The first call sets the truncation, which other threads must not see half done.
         self._tokenize(["warm-up"])
@@ -128,21 +129,26 @@ class TorchTextEncoder(TorchModel):
             return self._modules.cut(output.pooler_output)
         return self._modules.vectors(output.last_hidden_state, mask)
 
-    def _count_prompt_tokens(self) -> int:
-        """Tokens of the prompt at the start of each text, special ones before them included.
+    def splitter(self, chunking: Chunking) -> Splitter:
+        """What cuts texts into chunks that fit this model. Raises InvalidInput; see `Splitter`."""
+        return Splitter(self.tokenizer, self._room, chunking)
 
-        Counted as sentence-transformers does: of the prompt alone, less a special token at its end.
+    def _read_prompt(self) -> tuple[int, int]:
+        """Tokens of the prompt at the start of each text, and those that a text may have beside it.
+
+        Special tokens before the prompt count with it. Counted as sentence-transformers does: of
+        the prompt alone, less a special token at its end.
         """
-        if not self.recipe.prompt:
-            return 0
         ids = self.tokenizer(self.recipe.prompt)["input_ids"]
-        count = len(ids) - (ids[-1] in self.tokenizer.all_special_ids) if ids else 0
-        if len(ids) >= self.max_tokens:
+        room = self.max_tokens - len(ids)
+        if self.recipe.prompt and room < 1:
             raise InvalidInput(
                 f"model.prompt has {len(ids)} tokens, and {self.spec.name} takes "
                 f"{self.max_tokens} with the text"
             )
-        return count
+        if not self.recipe.prompt or not ids:
+            return 0, room
+        return len(ids) - (ids[-1] in self.tokenizer.all_special_ids), room
 
     def _check_dimension(self, dimension: int) -> None:
         """Raise InvalidInput when the model's vectors have fewer numbers."""

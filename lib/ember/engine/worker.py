@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from time import perf_counter
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
 from ember.engine.batching import Encoder, Slot, encode
+from ember.engine.chunks import Chunking, Splitter, chunk_slots, joined, texts_in
 from ember.engine.device import claim
 from ember.engine.paths import PathRules
 from ember.engine.results import Embedding, Result, to_batch
@@ -18,7 +20,7 @@ from ember.engine.spec import GENERATED, ModelSpec
 from ember.engine.stats import TaskStats, WorkerRecord
 from ember.errors import InvalidInput
 
-__all__ = ["embed_batches", "load", "record", "run_batches"]
+__all__ = ["embed_batches", "load", "normalizes_means", "record", "run_batches", "splitter"]
 
 # Rows of an output batch. Small, so that rows travel on while others are still being embedded.
 _SLOT_ROWS = 512
@@ -60,8 +62,21 @@ def load(spec: ModelSpec, *, address: str | None, threads: int, paths: PathRules
             loads=before.loads + 1,
             load_seconds=before.load_seconds + perf_counter() - start,
             device=encoder.device,
+            max_tokens=getattr(encoder, "max_tokens", None),
         )
     return _loaded[key]
+
+
+def splitter(encoder: Encoder, chunking: Chunking) -> Splitter:
+    """What cuts texts into chunks for this model. Raises InvalidInput as `Splitter` does."""
+    if not isinstance(encoder, _Splitting):
+        raise InvalidInput("chunk is for embeddings of texts; leave it out")
+    return encoder.splitter(chunking)
+
+
+@runtime_checkable
+class _Splitting(Protocol):
+    def splitter(self, chunking: Chunking) -> Splitter: ...
 
 
 def _build(spec: ModelSpec, address: str | None, threads: int, paths: PathRules | None) -> Encoder:
@@ -108,6 +123,7 @@ def embed_batches(
     threads: int = 1,
     paths: PathRules | None = None,
     stats: TaskStats | None = None,
+    chunking: Chunking | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Embed every row of a stream of batches; with `spec.normalize`, to unit length.
 
@@ -116,12 +132,19 @@ def embed_batches(
     yield from run_batches(
         batches,
         spec,
-        Embedding(spec.normalize),
+        Embedding(spec.normalize or normalizes_means(spec, chunking)),
         address=address,
         threads=threads,
         paths=paths,
         stats=stats,
+        chunking=chunking,
     )
+
+
+def normalizes_means(spec: ModelSpec, chunking: Chunking | None) -> bool:
+    """Are means of chunks brought to the unit length that the model's vectors have?"""
+    pooled = chunking is not None and chunking.pool is not None
+    return pooled and spec.text is not None and spec.text.normalizes
 
 
 def run_batches(
@@ -134,14 +157,18 @@ def run_batches(
     paths: PathRules | None = None,
     stats: TaskStats | None = None,
     slot_of: Callable[[pa.RecordBatch], Slot] = _content_slot,
+    chunking: Chunking | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Run the model on every row of a stream of batches.
 
     batches: columns (id of any type, content string or binary), any names, any sizes.
     result: what a row's line of the model's matrix becomes.
     slot_of: makes the slot of a small batch, where its columns or the model's results are others.
+    chunking: of texts, in place of `slot_of`.
     Yields batches (id, the result's column, status string, error string), rows in the order of
-    the input: `status` is "ok" with a result, or "error" with a null result and a reason.
+    the input: `status` is "ok" with a result, or "error" with a null result and a reason. With
+    chunks that are not pooled (id, chunk int, start int, end int, …): as many rows for each text
+    as it has chunks, one where it fails.
     Filled in on the way: `stats`.
     """
     stats = stats or TaskStats()
@@ -153,10 +180,20 @@ def run_batches(
     encoder = load(spec, address=address, threads=threads, paths=paths)
     stats.timed("load", perf_counter() - start)
     truncated_before = encoder.truncated
-    slots = (slot_of(part) for part in _parts(chain([first], filled)))
+    parts = _parts(chain([first], filled))
+    slots = (
+        (slot_of(part) for part in parts)
+        if chunking is None
+        else chunk_slots(parts, splitter(encoder, chunking), whole=chunking.pool is not None)
+    )
     for slot in encode(slots, encoder, threads=max(1, threads), timed=stats.timed):
-        stats.rows += len(slot.raws)
-        yield to_batch(slot, result)
+        if chunking is None:
+            stats.rows += len(slot.raws)
+            yield to_batch(slot, result)
+        else:
+            stats.rows += texts_in(slot)
+            stats.count("chunks", len(slot.raws))
+            yield to_batch(joined(slot) if chunking.pool else slot, result)
     stats.truncated = encoder.truncated - truncated_before
 
 

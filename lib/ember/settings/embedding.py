@@ -11,6 +11,7 @@ from ember.config import Config
 from ember.engine.rows import MAX_BYTES
 
 __all__ = [
+    "ChunkConfig",
     "EmbedConfig",
     "EmbeddingsConfig",
     "InputConfig",
@@ -112,6 +113,19 @@ class ModelConfig(Config):
         return ["layer"] * bool(self.chosen_layer) + ["normalize"] * self.normalize + used
 
 
+class ChunkConfig(Config):
+    """Long texts are cut into windows of tokens, each of which has a vector.
+
+    tokens: of a window at most, without special tokens and the prompt; fewer where the model takes
+        fewer. overlap: of them, those that the window before has as well. pool: `mean` for one
+        vector a text, the mean of its windows', each of which counts the same.
+    """
+
+    tokens: Annotated[int, Field(ge=1)] = 256
+    overlap: Annotated[int, Field(ge=0)] = 32
+    pool: Literal["mean"] | None = None
+
+
 class OutputConfig(Config):
     """Where the table goes, and what happens when one is there."""
 
@@ -150,6 +164,7 @@ class EmbedConfig(Config):
 
     input: InputConfig
     model: ModelConfig
+    chunk: ChunkConfig | None = None
     output: OutputConfig
     limits: LimitsConfig = LimitsConfig()
 
