@@ -93,7 +93,7 @@ def identity_of(spark: SparkSession, config: Config, facts: Mapping[str, Any]) -
             continue
         paths = named.get(key)
         settings[key] = sorted(map(storage.qualify, paths)) if paths else value
-    if any(key.endswith("where") and value for key, value in settings.items()):
+    if any(key.endswith(".where") and value for key, value in settings.items()):
         settings["time_zone"] = spark.conf.get("spark.sql.session.timeZone")
     return {**facts, **{key: value for key, value in settings.items() if key not in facts}}
 
