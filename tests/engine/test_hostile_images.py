@@ -313,6 +313,8 @@ def test_the_plain_tiff_of_these_tests_is_sound() -> None:
         ({"t273": (4, 200_000, 8)}, "too many pixels: 10x10 counts for"),
         ({"t259": 34_925}, "unsupported image: compression 34925"),
         ({"t259": 6}, "unsupported image: compression 6"),
+        # Places and sizes of strips as bytes: the fuzz found them.
+        ({"t259": 7, "t273": (1, 4, 8), "t279": (1, 4, 9)}, "corrupt image: the strips or tiles"),
         ({"t65000": (3, 2_000_000, 8)}, "corrupt image: tag 65000"),
         ({"t256": 0}, "corrupt image: the TIFF says no size"),
         ({"t273": (4, 0, 0)}, "corrupt image: the TIFF has neither strips nor tiles"),

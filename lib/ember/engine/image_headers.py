@@ -42,6 +42,8 @@ def read_claim(data: bytes) -> Claim:
                 return reader(data)
             except (struct.error, IndexError, OverflowError):  # places beyond the end
                 raise RowError("truncated image", "the file ends in its header") from None
+            except ValueError as error:  # what no reader thought of is no reason to end a job
+                raise corrupt(f"its header cannot be read: {error}") from error
     for pattern, name in _REFUSED:
         if pattern.match(data):
             raise RowError("not an image", f"{name} is not read; {', '.join(FORMATS)} are")

@@ -63,7 +63,7 @@ def claim(data: bytes) -> Claim:
 
 def _scans(data: bytes, offsets: tuple[int, ...], sizes: tuple[int, ...]) -> int:
     """The most scans that a strip or tile has."""
-    if len(sizes) != len(offsets) or sum(sizes) > 2 * len(data) + _MOST_VALUES:
+    if not sizes or len(sizes) != len(offsets) or sum(sizes) > 2 * len(data) + _MOST_VALUES:
         raise corrupt("the strips or tiles of the TIFF do not fit into the file")
     places = zip(offsets, sizes, strict=True)
     return max(data.count(b"\xff\xda", start, start + size) for start, size in places)
