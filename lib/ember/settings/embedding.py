@@ -164,9 +164,9 @@ class EmbedConfig(Config):
 
     input: InputConfig
     model: ModelConfig
-    chunk: ChunkConfig | None = None
     output: OutputConfig
     limits: LimitsConfig = LimitsConfig()
+    chunk: ChunkConfig | None = None
 
 
 class EmbeddingsConfig(TableConfig):
