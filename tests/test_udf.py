@@ -48,6 +48,13 @@ def test_a_registered_udf_is_called_from_sql(spark, bert, tmp_path):
     assert first != second
 
 
+def test_a_text_udf_puts_the_prompt_before_each_text(spark, bert):
+    prompted, plain = embed_texts(bert, prompt="the big "), embed_texts(bert)
+    row = spark.createDataFrame([("cat", "the big cat")], ["text", "whole"])
+    first, second = row.select(prompted("text").alias("a"), plain("whole").alias("b")).collect()[0]
+    assert first == second is not None
+
+
 def test_an_image_udf_reads_paths_where_told(spark, resnet, tmp_path):
     (tmp_path / "a.png").write_bytes(picture(0))
     row = spark.createDataFrame([(str(tmp_path / "a.png"), picture(0))], ["path", "content"])

@@ -60,7 +60,10 @@ def embed_images(
 
 
 def embed_texts(model: str, *, kind: Kind = "auto", **options: Any) -> Any:
-    """A UDF from text (string, or binary in UTF-8) to array<float>; see `embed_images`."""
+    """A UDF from text (string, or binary in UTF-8) to array<float>; see `embed_images`.
+
+    With `role="query"` or `role="document"` the texts have the model's prompt for it.
+    """
     return _make(model, "text", ("bytes", None), kind, options)
 
 

@@ -14,6 +14,7 @@ from ember.engine.device import Device
 from ember.engine.recipe import of_layer
 from ember.engine.rows import RowError, to_text
 from ember.engine.spec import ModelSpec
+from ember.engine.text_input import prompt_tokens, room_for_texts, set_up_tokenizer
 from ember.engine.text_modules import TextModules
 from ember.engine.torch_runtime import TorchModel
 from ember.errors import InvalidInput
@@ -62,10 +63,7 @@ class TorchTextEncoder(TorchModel):
         # Without its files transformers makes an empty tokenizer, which knows no word.
         if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
             raise InvalidInput(f"{spec.name} cannot be loaded: the folder holds no tokenizer")
-        if self.recipe.max_tokens is not None:
-            self.tokenizer.model_max_length = self.recipe.max_tokens
-        if self.recipe.lower_case:
-            _lower_case(self.tokenizer)
+        set_up_tokenizer(self.tokenizer, self.recipe)
         self.max_tokens = max_tokens(self.tokenizer, self.model.config)
         # SigLIP was trained on texts of full length, padding unmasked, and pools the last token.
         full = self._dual and self.model.config.model_type.startswith("siglip")
@@ -73,7 +71,9 @@ class TorchTextEncoder(TorchModel):
         self.batch_size = spec.batch_size or (256 if device == "cuda" else 32)
         self.batch_cost = self.batch_size * min(self.max_tokens, 128)
         self.window_rows = 32 * self.batch_size
-        skipped, self._room = self._read_prompt()
+        prompt = self.recipe.prompt
+        self._room = room_for_texts(self.tokenizer, prompt, self.max_tokens, spec.name)
+        skipped = prompt_tokens(self.tokenizer, prompt)
         self._modules = TextModules(spec.path, self.recipe, self.torch_device, skipped)
         # The first call sets the truncation, which other threads must not see half done.
         self._tokenize(["warm-up"])
@@ -133,23 +133,6 @@ class TorchTextEncoder(TorchModel):
         """What cuts texts into chunks that fit this model. Raises InvalidInput; see `Splitter`."""
         return Splitter(self.tokenizer, self._room, chunking)
 
-    def _read_prompt(self) -> tuple[int, int]:
-        """Tokens of the prompt at the start of each text, and those that a text may have beside it.
-
-        Special tokens before the prompt count with it. Counted as sentence-transformers does: of
-        the prompt alone, less a special token at its end.
-        """
-        ids = self.tokenizer(self.recipe.prompt)["input_ids"]
-        room = self.max_tokens - len(ids)
-        if self.recipe.prompt and room < 1:
-            raise InvalidInput(
-                f"model.prompt has {len(ids)} tokens, and {self.spec.name} takes "
-                f"{self.max_tokens} with the text"
-            )
-        if not self.recipe.prompt or not ids:
-            return 0, room
-        return len(ids) - (ids[-1] in self.tokenizer.all_special_ids), room
-
     def _check_dimension(self, dimension: int) -> None:
         """Raise InvalidInput when the model's vectors have fewer numbers."""
         (found,) = self.run([tokens for tokens, _ in self._tokenize(["warm-up"])])
@@ -158,14 +141,3 @@ class TorchTextEncoder(TorchModel):
                 f"model.dimension is {dimension}, and the vectors of {self.spec.name} have "
                 f"{len(found)} numbers"
             )
-
-
-def _lower_case(tokenizer: Any) -> None:
-    """Have a tokenizer lower texts first, its special tokens excepted."""
-    from tokenizers import normalizers
-
-    own = tokenizer.backend_tokenizer.normalizer
-    lower = normalizers.Lowercase()
-    tokenizer.backend_tokenizer.normalizer = (
-        lower if own is None else normalizers.Sequence([lower, own])
-    )
