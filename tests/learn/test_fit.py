@@ -13,7 +13,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from ember.errors import InvalidInput
 from ember.learn.fit import fit, fit_on_worker, problem_of, targets_of
+from ember.learn.metric import fit_metric
 from ember.learn.objective import INTERCEPT_SCALING, Problem, minimise
 from ember.learn.rows import Moments, Rows, scaling
 
@@ -195,3 +197,33 @@ def test_moments_of_parts_are_those_of_the_whole():
     np.testing.assert_allclose(merged.variance, np.nanvar(exact, axis=0), rtol=1e-9)
     _, scale = scaling(merged, [2, 1], "table")
     assert scale[0] == scale[1] == pytest.approx(np.sqrt(np.var(exact[:, :2], axis=0).mean()))
+
+
+@pytest.mark.parametrize("scaling", ["table", "feature"])
+@pytest.mark.parametrize("power", [-43, -38, -20, 15, 25, 37])
+def test_features_of_any_size_are_learned_as_others(power, scaling):
+    rows = labelled(n=200, c=2)
+    plain = fit_on_worker(rows, recipe(rows, scaling=scaling))
+    # By a power of two, which costs digits only where the numbers become subnormal.
+    factor = 2.0 ** round(power * np.log2(10))
+    sized = replace(rows, matrix=(rows.matrix * factor).astype(np.float32))
+    head = fit_on_worker(sized, recipe(sized, scaling=scaling))
+    expected, found = plain.scores(rows.matrix), head.scores(sized.matrix)
+    tolerance = {-43: 0.05, -38: 1e-4}.get(power, 1e-5)
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+    assert accuracy(head, sized) == pytest.approx(accuracy(plain, rows), abs=tolerance)
+
+
+@pytest.mark.parametrize("fitter", [fit_on_worker, fit_metric])
+@pytest.mark.parametrize("size", [1e9, 1e38])
+def test_a_few_very_large_rows_that_hide_all_others_are_refused(fitter, size):
+    rows = labelled(n=200, c=2)
+    rows.matrix[5] *= np.float32(size / 100)
+    with pytest.raises(InvalidInput, match="features table 1: most rows differ by"):
+        fitter(rows, recipe(rows, iterations=1))
+
+
+def test_features_that_few_rows_have_are_no_reason_to_refuse():
+    rows = labelled(n=200, c=2)
+    rows.matrix[:195] = 0
+    fit_on_worker(rows, recipe(rows))

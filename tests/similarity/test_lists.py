@@ -11,7 +11,7 @@ from cases import KINDS, brute_force, brute_top_k, clustered, random
 from ember.similarity import fit_basis, inverted, prepare
 from ember.similarity.inverted import InvertedFile, list_places
 from ember.similarity.lists import fit_lists
-from ember.similarity.node import RunFiles, Shelf, own_numbers, to_ipc
+from ember.similarity.node import RunFiles, Shelf, own_keys, own_numbers, shared_keys, to_ipc
 from ember.similarity.recall import choose_probes
 
 METRICS = ["cosine", "inner_product", "euclidean"]
@@ -42,7 +42,7 @@ def shelf(folder, matrix, metric, size):
     ]
     runs[1] = str(folder / "run1.npy")
     np.save(runs[1], lying[starts[1] : starts[2]])
-    vectors = RunFiles(runs, starts, count, dimension)
+    vectors = RunFiles(runs, starts, count, dimension, matrix.dtype.name)
     blocks = [(file, row) for row in range(len(firsts))]
     return Shelf(blocks, firsts, vectors, fit_basis(matrix, metric), str(folder / "cache"), 1)
 
@@ -190,3 +190,38 @@ def test_recall_of_queries_without_neighbours_is_complete_and_all_lists_always_d
     assert choose_probes(np.full((5, 3), -1), 4, 0.99).probes == 1
     beyond = choose_probes(np.full((5, 3), 4), 4, 0.5)
     assert (beyond.probes, beyond.mean, beyond.low) == (4, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("away", "powers", "dtype"),
+    [(0, (-40, 0, 36), np.float32), (0, (-30, -29), np.float64), (5_500_000, (0,), np.float64),
+     (0, (0,) * 90 + (17,), np.float32)],
+)  # fmt: skip
+def test_lists_of_rows_of_any_size_and_place(tmp_path, metric, away, powers, dtype):
+    rng = np.random.default_rng(9)
+    powers = [min(power, 18) if metric == "inner_product" else power for power in powers]
+    sizes = 10.0 ** rng.choice(powers, (200, 1))
+    rows = (away + rng.normal(size=(200, 6)) * sizes).astype(dtype)
+    here = shelf(tmp_path, rows, metric, 70)
+    lists = fit_lists(rows, metric, 8)
+    owners = lists.nearest(rows, 1)[:, 0].astype(np.int32)
+    file = InvertedFile.on_node(here, owners, 8)
+    block = prepare(rows[:30], metric, here.basis)
+    found, _ = file.search(block, lists.nearest(rows[:30], 8, queries=True), 5, exclude_self=True)
+    exact = brute_force(rows[:30], rows, metric)
+    expected = brute_top_k(exact, np.arange(200), 5, metric, np.arange(30))
+    np.testing.assert_array_equal(found.result(metric)[1], expected[1])
+    np.testing.assert_array_equal(found.result(metric)[0], expected[0])
+
+
+def test_rows_of_one_id_share_a_key_across_blocks(tmp_path):
+    here = shelf(tmp_path, np.ones((10, 2), np.float32), "cosine", 4)
+    assert here.own(1).tolist() == [4, 5, 6, 7]
+    ids = pa.array([2, 2, 3, None, None])
+    assert own_keys(ids, 10, 3).tolist() == [7, 7, 12, 13, 14]
+    zeros = pa.array([-0.0, 0.0, 1.0, float("nan"), float("nan")])
+    assert own_keys(zeros, 0, 0).tolist() == [0, 0, 2, 3, 3]
+    mine, theirs = shared_keys(pa.array([1, None, 5]), pa.array([None, 5, 7]))
+    agree = (mine[:, None] == theirs).tolist()
+    assert agree == [[False] * 3, [False] * 3, [False, True, False]]

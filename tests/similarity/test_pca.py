@@ -140,3 +140,38 @@ def test_a_column_is_projected_row_by_row_with_reasons_for_the_rest():
     ]  # fmt: skip
     with pytest.raises(ValueError, match="takes 2 dimensions, the rows have 3"):
         fitted.apply(np.ones((1, 3), np.float32))
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("whiten", [True, False])
+def test_rows_that_are_kept_give_what_their_square_matrix_gives(center, whiten):
+    rows = falling(4, 30, 80, rank=11)
+    kept = Moments.of(rows[:13]).merge(Moments.of(rows[13:]))
+    assert kept.square is None
+    square = Moments(kept.count, kept.mean, None, kept.scatter)
+    np.testing.assert_allclose(kept.squares, square.squares)
+    fits = [fit_pca(m, dimension=12, center=center, whiten=whiten) for m in (kept, square)]
+    assert fits[0].facts["rank"] == fits[1].facts["rank"] == (11 if center else 12)
+    one, other = (fit.apply(rows) for fit in fits)
+    np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+    again = Moments.unpack(kept.pack(), 80)
+    np.testing.assert_array_equal(again.factor, kept.factor)
+    np.testing.assert_array_equal(Moments.unpack(square.pack(), 80).scatter, square.scatter)
+
+
+def test_doubles_far_from_the_origin_lose_no_component():
+    rng = np.random.default_rng(5)
+    rows = 5_500_000 + rng.normal(size=(200, 3)) * [9.0, 3.0, 0.1]
+    fitted = fit_pca(Moments.of(rows), dimension=3)
+    assert fitted.facts["rank"] == 3
+    theirs = PCA(3, svd_solver="full").fit(rows)
+    found = np.abs(fitted.apply(rows).astype(np.float64))
+    np.testing.assert_allclose(found, np.abs(theirs.transform(rows)), atol=1e-5)
+
+
+def test_rows_and_dimensions_that_are_both_too_many_are_refused(monkeypatch):
+    monkeypatch.setattr("ember.similarity.pca.MOST_BYTES", 8 * 100 * 20)
+    few, many = np.ones((9, 100), np.float32), np.ones((30, 100), np.float32)
+    assert Moments.of(few).merge(Moments.of(few)).count == 18
+    with pytest.raises(ValueError, match=r"up to 20, chosen with input\.where"):
+        Moments.of(many).merge(Moments.of(few))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import to_arrow_schema
-from pyspark.sql.types import StructField, StructType
+from pyspark.sql.types import ArrayType, DoubleType, StructField, StructType
 
 from ember import places
 from ember.compare import blocks, runs
@@ -45,7 +45,8 @@ def export_faiss(
     path: the folder to write: `index.faiss`; `ids.parquet` with `position` (int64, the number
         that faiss returns) and `id`; `_manifest.json`.
     metric: cosine and inner_product give an IndexFlatIP, euclidean an IndexFlatL2. For cosine the
-        rows are scaled to length 1; scale the queries, too.
+        rows are scaled to length 1; scale the queries, too. Doubles are rounded to float32, which
+        is what faiss computes in; its own distances far from the origin are rounded by more.
     mode: fail where there is something at `path`, or overwrite it.
 
     Rows are in the order of their ids. Rows without a usable vector are left out and kept with
@@ -90,6 +91,7 @@ def stage_index(
     """
     spark = rows.sparkSession
     # faiss takes float32.
+    doubles = rows.schema["embedding"].dataType == ArrayType(DoubleType())
     made = runs.write(rows, metric, f"{output.scratch}/runs", exact=False)
     dimension = made.dimension("the table", max_failed_fraction)
     if not dimension:
@@ -109,6 +111,8 @@ def stage_index(
             "scaled_to_length_1": metric == "cosine",
         },
         "dimension": dimension,
+        # What a value may be off by, relatively, where the table has doubles.
+        "rounding": 2.0**-24 if doubles else 0.0,
         "counts": {"rows": packed.rows, "rejected": packed.rejected},
     }
 

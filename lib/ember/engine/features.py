@@ -44,7 +44,7 @@ def _slot(batch: pa.RecordBatch, parts: tuple[int, ...]) -> Slot:
     found = np.zeros(rows, bool)
     start = 0
     for column, size in zip(batch.columns[1:], parts, strict=True):
-        vectors = read_vectors(column, "euclidean", size)
+        vectors = read_vectors(column, None, size)
         slot.vectors[vectors.kept, start : start + size] = vectors.matrix
         found |= vectors.kept
         slot.errors |= {row: why for row, why in vectors.reasons.items() if why != NULL}

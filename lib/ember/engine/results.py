@@ -172,7 +172,9 @@ def _failed(slot: Slot) -> npt.NDArray[np.bool_]:
 
 
 def _unit(vectors: Matrix) -> Matrix:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    # In float64: squares of very large or small values are no float32 numbers.
+    exact = vectors.astype(np.float64)
+    lengths = np.linalg.norm(exact, axis=1, keepdims=True)
     lengths[lengths == 0] = 1
-    unit: Matrix = vectors / lengths
+    unit: Matrix = (exact / lengths).astype(vectors.dtype)
     return unit

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ember.errors import InvalidInput
 from ember.learn.head import Float32, Head, Kind, standardise
 from ember.learn.objective import INTERCEPT_SCALING, Layers, Loss, Problem, minimise
-from ember.learn.rows import Float64, Moments, Rows, scaling
+from ember.learn.rows import Float64, Moments, Rows, check_scale, scaling
 from ember.learn.weighting import fit_weighted
 
 __all__ = [
@@ -154,6 +154,7 @@ def fit_on_worker(rows: Rows, recipe: Recipe) -> Head:
     The order of the rows counts (floating-point sums): have them sorted by id.
     """
     mean, scale = scaling(Moments.of(rows.matrix), list(recipe.parts), recipe.scaling)
+    check_scale(rows.matrix, recipe.parts, mean, scale)
 
     def attempt(recipe: Recipe, scale: Float32) -> tuple[Layers, dict[str, Any]]:
         matrix = standardise(rows.matrix, recipe.parts, recipe.indicators, mean, scale)

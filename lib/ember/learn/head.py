@@ -230,9 +230,15 @@ def standardise(
 ) -> Float32:
     """(n, d) raw features to zero mean and unit variance, float32; see `Head`.
 
-    A missing table becomes zeros, the mean of the training rows, and its indicator 1.
+    A missing table becomes zeros, the mean of the training rows, and its indicator 1. In float64,
+    since the differences of float32 numbers need not be any.
     """
-    rows = (matrix - mean) / scale
+    rows = np.empty(matrix.shape, np.float32)
+    center, unit = mean.astype(np.float64), scale.astype(np.float64)
+    for start in range(0, len(matrix), _SCORED_ROWS):
+        some = slice(start, start + _SCORED_ROWS)
+        with np.errstate(over="ignore"):  # beyond float32: infinite, as other such rows
+            rows[some] = (matrix[some] - center) / unit
     if len(parts) == 1:
         return rows
     ends = np.cumsum(parts)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ember.errors import InvalidInput
 from ember.learn.fit import Recipe
 from ember.learn.head import Float32, Head, standardise
-from ember.learn.rows import Float64, Moments, Rows, scaling
+from ember.learn.rows import Float64, Moments, Rows, check_scale, scaling
 
 __all__ = ["contrastive_loss", "fit_metric", "retrieval_figures", "same_label_map"]
 
@@ -40,6 +40,7 @@ def fit_metric(rows: Rows, recipe: Recipe) -> Head:
         raise InvalidInput("head: similarity learns from one label a row; the labels are lists")
     parts = list(recipe.parts)
     mean, scale = scaling(Moments.of(rows.matrix), parts, recipe.scaling)
+    check_scale(rows.matrix, parts, mean, scale)
     matrix = standardise(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
     start = _principal_directions(matrix, recipe.dimension)
     weights = _descend(matrix.astype(np.float64), rows.targets, start, recipe)
@@ -132,11 +133,12 @@ def retrieval_figures(head: Head, rows: Rows) -> dict[str, Any]:
     return {"rows": len(some), "map_plain": round(before, 6), "map": round(after or 0.0, 6)}
 
 
-def same_label_map(vectors: Float32, targets: NDArray[Any]) -> float | None:
+def same_label_map(vectors: Float32 | Float64, targets: NDArray[Any]) -> float | None:
     """Mean average precision of retrieving rows of the same label by cosine, the row itself aside.
 
     vectors: (n, m). Over the rows whose label another row has; None where there is none.
     """
+    vectors = vectors.astype(np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = vectors / np.where(lengths > 0, lengths, 1)
     found = []

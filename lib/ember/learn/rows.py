@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ember.errors import InvalidInput
 from ember.learn.head import Float32
 from ember.similarity.vectors import read_vectors
 
-__all__ = ["Moments", "Rows", "read_features", "read_rows", "scaling"]
+__all__ = ["Moments", "Rows", "check_scale", "read_features", "read_rows", "scaling"]
 
 Float64 = NDArray[np.float64]
+_LEAST_SPREAD = 1e-4
+_CHECKED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def read_features(columns: list[pa.Array], parts: list[int]) -> Float32:
     matrix = np.full((len(columns[0]), sum(parts)), np.nan, np.float32)
     start = 0
     for column, size in zip(columns, parts, strict=True):
-        vectors = read_vectors(column, "euclidean", size)
+        vectors = read_vectors(column, None, size)
         matrix[vectors.kept, start : start + size] = vectors.matrix
         start += size
     return matrix
@@ -141,4 +144,28 @@ def scaling(moments: Moments, parts: list[int], by: str) -> tuple[Float32, Float
         means = [variance[end - size : end].mean() for end, size in zip(ends, parts, strict=True)]
         variance = np.repeat(means, parts)
     scale = np.where(variance > 0, np.sqrt(variance), 1)
+    # Of the smallest numbers there are, half would be none.
+    scale = np.maximum(scale, np.finfo(np.float32).smallest_subnormal)
     return moments.mean.astype(np.float32), scale.astype(np.float32)
+
+
+def check_scale(matrix: Float32, parts: Sequence[int], mean: Float32, scale: Float32) -> None:
+    """Raise InvalidInput where a few very large rows leave nothing of the others.
+
+    matrix: (n, d) raw rows. All but the largest twentieth of a table's rows must vary by more than
+    `_LEAST_SPREAD` of the scale, if at all: a head could not tell them apart.
+    """
+    some = matrix[:: max(1, len(matrix) // _CHECKED_ROWS)].astype(np.float64)
+    start = 0
+    for number, size in enumerate(parts, 1):
+        part = slice(start, start + size)
+        start += size
+        rows = some[~np.isnan(some[:, part]).any(axis=1), part]
+        scaled = (rows - mean[part]) / scale[part]
+        usual = np.argsort(np.square(scaled).sum(axis=1))[: len(rows) * 19 // 20]
+        spread = np.sqrt(scaled[usual].var(axis=0).mean()) if len(usual) else 0.0
+        if spread < _LEAST_SPREAD and (rows[usual] != rows[usual[:1]]).any():
+            raise InvalidInput(
+                f"features table {number}: most rows differ by {spread:.1g} of the scale that very "
+                "large rows give it, so they could not be told apart; leave those out with where"
+            )

@@ -26,7 +26,7 @@ from ember.learn.fit import (
 )
 from ember.learn.head import Float32, Head, standardise
 from ember.learn.objective import Layers, minimise
-from ember.learn.rows import Float64, Moments, read_rows, scaling
+from ember.learn.rows import Float64, Moments, check_scale, read_rows, scaling
 from ember.learn.weighting import fit_weighted
 
 __all__ = ["fit_on_cluster"]
@@ -82,6 +82,7 @@ def _packer(recipe: Recipe) -> Callable[..., Iterator[pa.RecordBatch]]:
 def _scaler(recipe: Recipe, mean: Float32, scale: Float32) -> Callable[[bytes], _Block]:
     def run(packed: bytes) -> _Block:
         rows = pickle.loads(packed)
+        check_scale(rows.matrix, recipe.parts, mean, scale)
         matrix = standardise(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
         return matrix, targets_of(rows, recipe), fold_of(rows.draw, recipe.folds)
 
