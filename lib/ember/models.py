@@ -20,6 +20,8 @@ from pathlib import Path
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
+from ember.cache import cache_folder, check_cached
+from ember.engine.model_folder import check_folder
 from ember.engine.recipe import TextRecipe
 from ember.engine.rows import MAX_BYTES
 from ember.engine.sentence_folder import recipe_of
@@ -37,12 +39,13 @@ from ember.engine.spec import (
     ModelSpec,
     Runtime,
     hash_files,
+    weight_files,
 )
 from ember.errors import InvalidConfig, InvalidInput
 from ember.session import is_local
 from ember.settings.embedding import ModelConfig
 
-__all__ = ["ModelFiles", "distribute", "keras_file", "resolve"]
+__all__ = ["ModelFiles", "distribute", "keras_file", "pack", "resolve"]
 
 _log = logging.getLogger(__name__)
 _RUNTIMES: dict[Family, tuple[Runtime, ...]] = {
@@ -95,6 +98,8 @@ def resolve(
             layer = _layer(config, family, modality, classes, **kind)
     text = _recipe(config, path, modality, layer)
     weights = hash_files(path)
+    if path.parent == cache_folder():
+        check_cached(path, weights)
     if runtime == "openvino":
         path = _converted(name, path, layer, weights)
     return ModelSpec(
@@ -224,7 +229,7 @@ def _keras_weights(name: str, weights: str) -> Path:
         return path
     # Random weights differ between versions of Keras; the published ones do not.
     tag = f"random-{version('keras')}" if weights == "random" else weights
-    path = _cache() / f"keras-{name}-{tag}.weights.h5"
+    path = cache_folder() / f"keras-{name}-{tag}.weights.h5"
     if not path.exists():
         _log.info("making %s weights of keras:%s at %s", weights, name, path)
         _prepare(f"get the {weights} weights of keras:{name}", "weights", name, weights, path)
@@ -240,11 +245,12 @@ def keras_file(weights: str) -> Path:
 def _converted(name: str, weights: Path, layer: str, sha256: str) -> Path:
     """The model in OpenVINO's format, converted on the first run that wants it."""
     tag = f"{layer}-{sha256[:16]}-{version('keras')}-{version('openvino').partition('-')[0]}"
-    folder = _cache() / f"openvino-{name}-{tag}"
+    folder = cache_folder() / f"openvino-{name}-{tag}"
     if not folder.exists():
         _log.info("converting keras:%s to openvino at %s, once", name, folder)
         what = f"convert keras:{name} to openvino"
         _prepare(what, "openvino", name, weights, layer, folder)
+    check_cached(folder)
     return folder
 
 
@@ -270,8 +276,11 @@ def _folder(name: str, config: ModelConfig) -> Path:
     """The transformers folder on disk: the one named, or a snapshot of the hub's repository."""
     path = Path(name.removeprefix("file://")).expanduser()
     if path.is_dir():
+        if config.revision:
+            raise InvalidConfig(f"model.revision is for names of the hub, and {path} is a folder")
         if not (path / "config.json").is_file() and not has_modules(path):
             raise InvalidInput(f"the folder {path} has no config.json; give a transformers folder")
+        check_folder(path.absolute())
         return path.absolute()
     if name.startswith((".", "/", "~", "file:")) or name.count("/") > 1:
         raise InvalidInput(f"there is no model folder {path.absolute()}")
@@ -289,6 +298,7 @@ def _folder(name: str, config: ModelConfig) -> Path:
             f"hf:{name} is neither a folder here nor to be had from the hub ({reason}); without a "
             "network give hf:<folder>"
         ) from None
+    check_folder(Path(snapshot))
     return Path(snapshot)
 
 
@@ -308,13 +318,6 @@ def _preprocessing(family: Family, name: str, modality: Modality, path: Path) ->
     except ValueError as error:
         raise InvalidInput(f"{file} is not JSON: {error}") from None
     return f"rgb, AutoImageProcessor {json.dumps(settings, sort_keys=True)}"
-
-
-def _cache() -> Path:
-    """Where prepared weights are kept: EMBER_CACHE, or ember in the user's cache folder."""
-    if cache := os.environ.get("EMBER_CACHE"):
-        return Path(cache)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ember"
 
 
 @dataclass(frozen=True)
@@ -342,7 +345,16 @@ def distribute(spark: SparkSession, spec: ModelSpec) -> ModelFiles:
         folder = tempfile.mkdtemp(prefix="ember-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         archive = f"{folder}/{name}.tar"
-        with tarfile.open(archive, "w", dereference=True) as tar:
-            tar.add(spec.path, Path(spec.path).name)
+        pack(Path(spec.path), archive)
         context.addArchive(f"{archive}#{name}")
     return ModelFiles(spec, name)
+
+
+def pack(path: Path, archive: str) -> None:
+    """Write the archive of a model that executors get.
+
+    It holds what the fingerprint covers and no more: nothing hidden, no picture, no table.
+    """
+    with tarfile.open(archive, "w", dereference=True) as tar:
+        for file in weight_files(path):
+            tar.add(file, str(path.name / file.relative_to(path)))

@@ -66,7 +66,7 @@ def _load_whole(weights: str) -> Any:
     import keras
 
     try:
-        return keras.saving.load_model(weights, compile=False)
+        return keras.saving.load_model(weights, compile=False, safe_mode=True)
     except Exception as error:  # whatever the file holds, Keras reports it in its own way
         raise InvalidInput(
             f"cannot read weights from {weights}: {' '.join(str(error).split())[:200]}"
@@ -81,7 +81,7 @@ def _loads(model: Any, weights: str) -> bool:
             model.load_weights(weights)
     except (ValueError, KeyError, UserWarning):  # shapes or layers that do not match
         return False
-    except OSError as error:
+    except Exception as error:  # a file that is damaged, as any of Keras's readers tells it
         raise InvalidInput(
             f"cannot read weights from {weights}: {' '.join(str(error).split())[:200]}"
         ) from None

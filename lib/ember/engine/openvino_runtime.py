@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ember.engine.device import Device
+from ember.engine.model_folder import loading
 from ember.engine.paths import PathRules
 from ember.engine.pixels import PixelEncoder, Pixels
 from ember.engine.spec import ModelSpec
@@ -47,7 +48,8 @@ class OpenvinoImageEncoder(PixelEncoder):
             # Each worker would pin itself to the same first cores.
             "ENABLE_CPU_PINNING": False,
         }
-        self._model = openvino.Core().compile_model(f"{spec.path}/model.xml", "CPU", settings)
+        with loading(spec.name, spec.path):
+            self._model = openvino.Core().compile_model(f"{spec.path}/model.xml", "CPU", settings)
 
     def run(self, items: Sequence[Pixels]) -> npt.NDArray[np.float32]:
         """Vectors (n, d) float32 of pixels n × (h, w, 3) uint8."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ember.engine.device import Device, require_cuda
+from ember.engine.model_folder import FILES_ONLY, loading, plain_config
 from ember.engine.spec import CLASSES, GENERATED, ModelSpec
 from ember.errors import InvalidInput
 
@@ -57,18 +58,16 @@ class TorchModel:
             )
 
     def _load(self, transformers: Any) -> Any:
-        from safetensors import SafetensorError
-
         torch, spec = self._torch, self.spec
-        try:
+        with loading(spec.name, spec.path):
             model, info = self._kind(transformers).from_pretrained(
                 spec.transformer_path,
+                config=plain_config(spec.transformer_path),
                 dtype=getattr(torch, spec.precision),
-                local_files_only=True,
                 output_loading_info=True,
+                weights_only=True,
+                **FILES_ONLY,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise self._unusable(error) from None
         # Transformers fills what the folder lacks with random numbers; only a pooler that is not
         # asked for may be missing.
         needs_pooler = spec.layer == "pooler"
@@ -98,17 +97,8 @@ class TorchModel:
 
     def _auto(self, kind: Any, **settings: Any) -> Any:
         """The processor or tokenizer of the model's folder."""
-        try:
-            return kind.from_pretrained(
-                self.spec.transformer_path, local_files_only=True, **settings
-            )
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise self._unusable(error) from None
-
-    def _unusable(self, error: Exception) -> InvalidInput:
-        return InvalidInput(
-            f"{self.spec.name} cannot be loaded: {' '.join(str(error).split())[:300]}"
-        )
+        with loading(self.spec.name, self.spec.path):
+            return kind.from_pretrained(self.spec.transformer_path, **FILES_ONLY, **settings)
 
     def _features(self, output: Any, pool: Callable[[], Any]) -> Matrix:
         if self.spec.layer == CLASSES:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ember.engine.device import Device, require_cuda
 from ember.engine.images import decode
+from ember.engine.model_folder import FILES_ONLY, loading, plain_config
 from ember.engine.rows import to_text
 from ember.engine.spec import ModelSpec
 from ember.engine.torch_texts import max_tokens
@@ -58,29 +59,27 @@ class TorchLearner:
         self._optimiser: Any = None
 
     def _load(self, transformers: Any) -> Any:
-        from safetensors import SafetensorError
-
         kind = transformers.AutoModelForSequenceClassification
         if self.spec.modality == "image":
             kind = transformers.AutoModelForImageClassification
         labels = dict(enumerate(self.tuning.labels))
-        try:
-            own = transformers.AutoConfig.from_pretrained(
-                self.spec.transformer_path, local_files_only=True
-            )
-            model, info = kind.from_pretrained(
+        with loading(self.spec.name, self.spec.path):
+            own = plain_config(self.spec.transformer_path)
+            config = plain_config(
                 self.spec.transformer_path,
                 id2label=labels,
                 label2id={label: index for index, label in labels.items()},
                 problem_type="single_label_classification",
+            )
+            model, info = kind.from_pretrained(
+                self.spec.transformer_path,
+                config=config,
                 ignore_mismatched_sizes=True,
                 dtype=self._torch.float32,
-                local_files_only=True,
                 output_loading_info=True,
+                weights_only=True,
+                **FILES_ONLY,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise InvalidInput(f"{self.spec.name} cannot be loaded: {reason}") from None
         prefix = f"{model.base_model_prefix}."
         lacking = [key for key in info["missing_keys"] if key.startswith(prefix)]
         if any("pooler" not in key for key in lacking):
@@ -246,9 +245,8 @@ class _Images:
         from PIL import Image
         from transformers import AutoImageProcessor
 
-        self.processor = AutoImageProcessor.from_pretrained(
-            spec.transformer_path, local_files_only=True
-        )
+        with loading(spec.name, spec.path):
+            self.processor = AutoImageProcessor.from_pretrained(spec.transformer_path, **FILES_ONLY)
         self.max_pixels = spec.max_pixels
         self.augmentation = tuning.augmentation
         shape, other = (self._pixels(Image.new("RGB", size)).shape for size in ((64, 64), (96, 64)))
@@ -287,7 +285,8 @@ class _Texts:
     def __init__(self, spec: ModelSpec, config: Any) -> None:
         from transformers import AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(spec.transformer_path, local_files_only=True)
+        with loading(spec.name, spec.path):
+            self.tokenizer = AutoTokenizer.from_pretrained(spec.transformer_path, **FILES_ONLY)
         self.max_tokens = max_tokens(self.tokenizer, config)
         self.prepare(b"warm-up", None)  # sets the truncation, before there are threads
 
