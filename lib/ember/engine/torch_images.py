@@ -11,6 +11,7 @@ from PIL import Image
 
 from ember.engine.device import Device
 from ember.engine.images import check_shape, decode
+from ember.engine.model_folder import loading
 from ember.engine.paths import PathRules, content_of
 from ember.engine.rows import RowError
 from ember.engine.spec import ModelSpec
@@ -82,10 +83,8 @@ class TorchImageEncoder(TorchModel):
 
         Raises InvalidInput where it makes nothing of them.
         """
-        try:
+        with loading(self.spec.name, self.spec.path):
             made = [self._processed(Image.new("RGB", size)) for size in _PROBES]
-        except RowError as error:
-            raise self._unusable(error) from None
         self._usual, other = map(_shapes, made)
         self._fixed = self._usual == other
         shape = made[1]["pixel_values"].shape
