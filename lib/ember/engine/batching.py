@@ -38,10 +38,13 @@ class Encoder(Protocol):
     """Rows of an average batch; a batch's cost is bounded by `batch_cost`."""
     batch_cost: int
     """Most that rows × the largest cost of a row may come to in one batch."""
-    truncated: int
-    """Rows cut to the model's length so far."""
     device: str
     """Where it runs, in words."""
+
+    @property
+    def truncated(self) -> int:
+        """Rows cut to the model's length so far."""
+        ...
 
     def prepare(self, raws: Sequence[Any]) -> list[tuple[Any, int] | RowError]:
         """Make the model's input for each row, with its cost. Called on threads."""

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from threading import Lock
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ember.engine.device import Device
 from ember.engine.generation import Ask
 from ember.engine.generation_runtime import Item, TorchWriter, alike, noise_key, text_of, too_long
 from ember.engine.rows import RowError
 from ember.engine.spec import ModelSpec
+from ember.engine.text_tokens import TextTokens, Tokens
 from ember.engine.torch_texts import max_tokens
 
 __all__ = ["TorchTextGenerator"]
-
-Tokens = npt.NDArray[np.int64]
 
 
 class TorchTextGenerator(TorchWriter):
     """Prompts to texts through AutoTokenizer and AutoModelForCausalLM. See `batching.Encoder`."""
 
     chunk_rows = 256
-    truncated = 0
 
     def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
         super().__init__(spec, device, threads)
-        self._counting = Lock()
         self.tokenizer = self._own_tokenizer()
-        self.tokenizer.truncation_side = "left"
         longest = max_tokens(self.tokenizer, self.model.config)
         self.max_prompt = longest - self.generation.max_new_tokens
         if self.max_prompt < 1:
@@ -39,9 +33,12 @@ class TorchTextGenerator(TorchWriter):
         self.batch_size = spec.batch_size or (128 if device == "cuda" else 32)
         self.batch_cost = self.batch_size * min(longest, 128 + self.generation.max_new_tokens)
         self.window_rows = 8 * self.batch_size
-        # The first call sets the truncation, which other threads must not see half done.
-        self._tokenize(["warm-up"])
-        self.truncated = 0
+        self._tokens = TextTokens(self.tokenizer, self.max_prompt, side="left")
+        self._tokens.settle(self.max_prompt)
+
+    @property
+    def truncated(self) -> int:
+        return self._tokens.truncated
 
     def _kind(self, transformers: Any) -> Any:
         return transformers.AutoModelForCausalLM
@@ -55,26 +52,18 @@ class TorchTextGenerator(TorchWriter):
             except RowError as error:
                 outcomes.append(error)
         texts = [outcome for outcome in outcomes if isinstance(outcome, str)]
-        tokens = iter(self._tokenize(texts) if texts else [])
+        tokens = iter(self._tokens(texts))
         return [
             self._item(next(tokens), ask) if isinstance(outcome, str) else outcome
             for outcome, ask in zip(outcomes, raws, strict=True)
         ]
 
-    def _item(self, tokens: Tokens, ask: Ask) -> tuple[Item, int] | RowError:
-        if not len(tokens):
-            return RowError("empty content", "the tokenizer finds no token in it")
-        cost = len(tokens) + self.generation.max_new_tokens
-        return (tokens, noise_key(self.generation, ask)), cost
-
-    def _tokenize(self, texts: list[str]) -> list[Tokens]:
-        encoded = self.tokenizer(
-            texts, truncation=True, max_length=self.max_prompt, return_attention_mask=False
-        )
-        cut = sum(1 for each in encoded.encodings or () if each.overflowing)
-        with self._counting:  # threads tokenise side by side
-            self.truncated += cut
-        return [np.asarray(ids, np.int64) for ids in encoded["input_ids"]]
+    def _item(self, tokens: Tokens | RowError, ask: Ask) -> tuple[Item, int] | RowError:
+        if isinstance(tokens, RowError):
+            return tokens
+        (ids,) = tokens
+        cost = len(ids) + self.generation.max_new_tokens
+        return (ids, noise_key(self.generation, ask)), cost
 
     def _groups(self, items: Sequence[Item]) -> Iterable[list[int]]:
         """All of them; or prompts of one length, where padding would count as something said."""

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from ember.engine.device import Device, require_cuda
 from ember.engine.images import decode
 from ember.engine.model_folder import FILES_ONLY, loading, plain_config
-from ember.engine.rows import to_text
+from ember.engine.rows import RowError, to_text
 from ember.engine.spec import ModelSpec
+from ember.engine.text_tokens import TextTokens
 from ember.engine.torch_texts import max_tokens
 from ember.errors import InvalidInput
 from ember.learn.learner import Batch, Stage, Tuning
@@ -288,12 +289,16 @@ class _Texts:
         with loading(spec.name, spec.path):
             self.tokenizer = AutoTokenizer.from_pretrained(spec.transformer_path, **FILES_ONLY)
         self.max_tokens = max_tokens(self.tokenizer, config)
-        self.prepare(b"warm-up", None)  # sets the truncation, before there are threads
+        self._tokens = TextTokens(self.tokenizer, self.max_tokens)
+        self._tokens.settle(self.max_tokens)  # before there are threads
 
     def prepare(self, content: bytes, _: np.random.Generator | None) -> npt.NDArray[np.int64]:
-        """Token ids (t,), cut at the model's length."""
-        encoded = self.tokenizer(to_text(content), truncation=True, max_length=self.max_tokens)
-        return np.asarray(encoded["input_ids"], np.int64)
+        """Token ids (t,), cut at the model's length. Raises InvalidInput for a text without any."""
+        (tokens,) = self._tokens([to_text(content)])
+        if isinstance(tokens, RowError):
+            raise InvalidInput(f"the model cannot learn from a text of the corpus: {tokens}")
+        ids: npt.NDArray[np.int64] = tokens[0]
+        return ids
 
     def batch(self, items: Sequence[Any], device: Any) -> dict[str, Any]:
         import torch
