@@ -37,7 +37,7 @@ def tiny_resnet(folder: Path, *, dtype: str = "float32") -> Path:
         label2id={"ant": 0, "bee": 1, "cow": 2, "dog": 3, "elk": 4},
     )
     model = ResNetForImageClassification(config).eval()
-    _stir(model)
+    stir(model)
     model.to(getattr(torch, dtype)).save_pretrained(folder)
     ConvNextImageProcessorPil(
         size={"shortest_edge": 32}, crop_pct=0.875, image_mean=[0.5] * 3, image_std=[0.25] * 3
@@ -78,7 +78,7 @@ def tiny_bert(folder: Path, *, pooler: bool = True, labels: tuple[str, ...] = ()
         model = BertForSequenceClassification(config).eval()
     else:
         model = BertModel(config, add_pooling_layer=pooler).eval()
-    _stir(model)
+    stir(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -107,7 +107,7 @@ def tiny_roberta(folder: Path) -> Path:
         eos_token_id=2,
     )
     model = RobertaModel(config).eval()
-    _stir(model)
+    stir(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -130,7 +130,7 @@ def tiny_dual(folder: Path, kind: str) -> Path:
     sizes = {} if kind == "Siglip" else {"projection_dim": 16}
     config = getattr(transformers, f"{kind}Config")(text_config=text, vision_config=vision, **sizes)
     model = getattr(transformers, f"{kind}Model")(config).eval()
-    _stir(model)
+    stir(model)
     model.save_pretrained(folder)
     transformers.BertTokenizerFast(
         vocab={word: index for index, word in enumerate(words)}, model_max_length=MAX_TOKENS
@@ -148,7 +148,7 @@ def tiny_gpt2(folder: Path, **settings: Any) -> Path:
 
     torch.manual_seed(51)
     model = GPT2LMHeadModel(GPT2Config(**_gpt2_settings())).eval()
-    _stir(model)
+    stir(model)
     model.generation_config.update(**settings)
     model.save_pretrained(folder)
     _letters().save_pretrained(folder)
@@ -171,7 +171,7 @@ def tiny_captioner(folder: Path) -> Path:
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(_vit(ViTConfig), decoder)
     config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = 1, 0, 0
     model = VisionEncoderDecoderModel(config).eval()
-    _stir(model)
+    stir(model)
     model.save_pretrained(folder)
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     _letters().save_pretrained(folder)
@@ -206,7 +206,7 @@ def tiny_blip(folder: Path) -> Path:
     }
     vision = {**_vit(dict), "projection_dim": 16, "initializer_range": 0.02}
     model = BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision)).eval()
-    _stir(model)
+    stir(model)
     model.save_pretrained(folder)
     tokenizer = BertTokenizerFast(vocab=words, model_max_length=40)
     images = BlipImageProcessorPil(size={"height": 32, "width": 32})
@@ -240,7 +240,7 @@ def tiny_git(folder: Path) -> Path:
         pad_token_id=words["[PAD]"],
     )
     model = GitForCausalLM(config).eval()
-    _stir(model)
+    stir(model)
     model.save_pretrained(folder)
     tokenizer = BertTokenizerFast(vocab=words, model_max_length=40)
     size = {"height": 32, "width": 32}
@@ -322,7 +322,7 @@ def stir_keras(model: Any) -> None:
             weight.assign(rng.uniform(-0.1, 0.1, shape))
 
 
-def _stir(model: Any) -> None:
+def stir(model: Any) -> None:
     """The same in torch; without it, an error in loading the statistics would not show."""
     import torch
 

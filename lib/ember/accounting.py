@@ -50,7 +50,7 @@ class Account:
         return progress.shown(total, self.rows)
 
     def summary(self) -> dict[str, Any]:
-        """For the manifest: workers, model loads, devices, task seconds, the job's own counts."""
+        """For the manifest: workers, model loads, devices, notes, seconds, the job's own counts."""
         workers: dict[str, WorkerRecord] = self.reports.value.get("workers", {})
         seconds: dict[str, float] = {}
         counts: dict[str, int] = {}
@@ -66,6 +66,7 @@ class Account:
             "loads_by_worker": {name: worker.loads for name, worker in sorted(workers.items())},
             "devices": sorted({worker.device for worker in workers.values()}),
             **({"max_tokens": max(lengths)} if lengths else {}),
+            "notes": sorted({note for worker in workers.values() for note in worker.notes}),
             "truncated_texts": sum(task["truncated"] for task in self._tasks()),
             "task_seconds": {phase: round(spent, 3) for phase, spent in sorted(seconds.items())},
             **counts,

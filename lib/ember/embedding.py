@@ -239,15 +239,20 @@ def try_model(
     paths: PathRules | None,
     chunking: Chunking | None = None,
 ) -> str:
-    """Load the model in a task and return the device it runs on. Raises what loading raises."""
+    """Load the model in a task, where texts go through it. Raises what loading raises.
+
+    Returns the device it runs on, with what is out of the ordinary in how.
+    """
     files = models.distribute(spark, spec)
 
     def load(_: Iterable[Any]) -> Iterator[str]:
         address, threads = task_resources()
-        encoder = worker.load(files.on_worker(), address=address, threads=threads, paths=paths)
+        placed = files.on_worker()
+        encoder = worker.load(placed, address=address, threads=threads, paths=paths)
         if chunking is not None:
             worker.splitter(encoder, chunking)
-        yield encoder.device
+        record = worker.record(placed, paths=paths)
+        yield "; ".join([record.device, *record.notes])
 
     return str(spark.sparkContext.parallelize([0], 1).mapPartitions(load).first())
 

@@ -28,12 +28,14 @@ class WorkerRecord:
     """A worker process after a task: how often it loaded the task's model, how long, where.
 
     max_tokens: the longest text that the model takes, as it was loaded; None for other models.
+    notes: what is out of the ordinary in how it runs the model.
     """
 
     loads: int
     load_seconds: float
     device: str
     max_tokens: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass

@@ -30,7 +30,8 @@ class TextTokens:
 
     tokenizer: from AutoTokenizer.
     keys: what of the tokenizer's output a model takes, by line of `Tokens`; ids first.
-    side: "right" cuts the end of a long text off, "left" its beginning.
+    side: "right" cuts the end of a long text off, "left" its beginning; None: as the tokenizer's
+        files have it.
 
     `truncated` counts the texts that were cut, as far as the tokenizer tells.
     """
@@ -40,15 +41,15 @@ class TextTokens:
         tokenizer: Any,
         longest: int,
         keys: Sequence[str] = ("input_ids",),
-        side: Literal["right", "left"] = "right",
+        side: Literal["right", "left"] | None = None,
     ) -> None:
         self.longest = longest
         self.keys = tuple(keys)
         self.truncated = 0
         self._tokenizer = tokenizer
-        self._side = side
+        self._side = side or tokenizer.truncation_side
         self._counting = Lock()
-        tokenizer.truncation_side = side
+        tokenizer.truncation_side = self._side
 
     def __call__(self, texts: Sequence[str]) -> list[Tokens | RowError]:
         """The tokens of each text; an error for one that has none, or none within reach.

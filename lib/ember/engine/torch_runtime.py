@@ -68,12 +68,17 @@ class TorchModel:
                 weights_only=True,
                 **FILES_ONLY,
             )
-        # Transformers fills what the folder lacks with random numbers; only a pooler that is not
-        # asked for may be missing.
+        part = self._part(model)
+        # Transformers fills what the folder lacks with random numbers. Only what is not used may
+        # be missing: a pooler that is not asked for, the decoder beside an encoder.
         needs_pooler = spec.layer == "pooler"
-        missing = [
-            key for key in info["missing_keys"] if needs_pooler or not key.startswith("pooler")
-        ]
+        used = {id(parameter) for parameter in part.parameters()}
+        unused = {
+            key
+            for key, parameter in model.named_parameters(remove_duplicate=False)
+            if id(parameter) not in used or (key.startswith("pooler") and not needs_pooler)
+        }
+        missing = [key for key in info["missing_keys"] if key not in unused]
         if missing and spec.layer == CLASSES:
             raise InvalidInput(
                 f"{spec.name} has no classification head (it lacks {sorted(missing)[0]}); give "
@@ -84,8 +89,11 @@ class TorchModel:
                 f"{spec.name} lacks the weights {', '.join(sorted(missing)[:3])}"
                 f"{' …' if len(missing) > 3 else ''} that layer {spec.layer!r} needs"
             )
-        model = model.eval().requires_grad_(False)
-        return model.to(self.torch_device)
+        return part.eval().requires_grad_(False).to(self.torch_device)
+
+    def _part(self, model: Any) -> Any:
+        """What of a loaded model is used: all of it."""
+        return model
 
     def _kind(self, transformers: Any) -> Any:
         """The class of transformers that makes this model of its folder."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import Lock
+from sys import maxsize
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,27 @@ import numpy.typing as npt
 
 from ember.engine.chunks import Chunking, Splitter
 from ember.engine.device import Device
+from ember.engine.first_layer import unchanged
 from ember.engine.recipe import of_layer
 from ember.engine.rows import RowError, to_text
-from ember.engine.spec import ModelSpec
+from ember.engine.spec import CLASSES, RELATIVE_TOLERANCE, ModelSpec
+from ember.engine.text_call import TextCall, accepted_keys, parameters
+from ember.engine.text_fit import Fit, Trial, find_fit, find_tables
 from ember.engine.text_input import prompt_tokens, room_for_texts, set_up_tokenizer
 from ember.engine.text_modules import TextModules
+from ember.engine.text_tokens import TextTokens, Tokens
 from ember.engine.torch_runtime import TorchModel
 from ember.errors import InvalidInput
 
 __all__ = ["TorchTextEncoder", "max_tokens"]
 
 Matrix = npt.NDArray[np.float32]
-Tokens = npt.NDArray[np.int64]
+
+
+def stated_length(tokenizer: Any) -> int | None:
+    """The longest input by the tokenizer's files, in tokens; None where they do not say."""
+    stated = tokenizer.model_max_length
+    return int(stated) if stated < 1_000_000 else None
 
 
 def max_tokens(tokenizer: Any, config: Any) -> int:
@@ -32,9 +41,8 @@ def max_tokens(tokenizer: Any, config: Any) -> int:
     its kin spend the positions up to the padding id on padding.
     """
     config = getattr(config, "text_config", None) or config  # of a dual encoder
-    limits = []
-    if tokenizer.model_max_length < 1_000_000:  # larger stands for "not stated"
-        limits.append(tokenizer.model_max_length)
+    stated = stated_length(tokenizer)
+    limits = [] if stated is None else [stated]
     positions = getattr(config, "max_position_embeddings", None)
     if positions and positions > 0:
         shifted = "roberta" in config.model_type or config.model_type in {"camembert", "mpnet"}
@@ -47,42 +55,100 @@ class TorchTextEncoder(TorchModel):
     """Text rows to vectors through AutoTokenizer and AutoModel. See `batching.Encoder`.
 
     A row's cost is its number of tokens, so that batches hold texts of similar length and as many
-    as an average batch's worth of tokens allows.
+    as an average batch's worth of tokens allows. Of an encoder-decoder only the encoder is used,
+    but for its classes.
+
+    Raises InvalidInput for a folder whose model does not embed texts; it is tried (`text_fit`).
     """
 
     chunk_rows = 256
-    truncated = 0
 
     def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
         super().__init__(spec, device, threads)
         from transformers import AutoTokenizer
 
         self.recipe = spec.text or of_layer(spec.layer)
-        self._counting = Lock()
         self.tokenizer = self._auto(AutoTokenizer, **dict(self.recipe.tokenizer))
         # Without its files transformers makes an empty tokenizer, which knows no word.
         if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
             raise InvalidInput(f"{spec.name} cannot be loaded: the folder holds no tokenizer")
         set_up_tokenizer(self.tokenizer, self.recipe)
-        self.max_tokens = max_tokens(self.tokenizer, self.model.config)
+        call = self.model.get_text_features if self._dual else self.model
+        keys = accepted_keys(call, self.tokenizer, spec.name)
+        self._tokens = TextTokens(
+            self.tokenizer, max_tokens(self.tokenizer, self.model.config), keys
+        )
         # SigLIP was trained on texts of full length, padding unmasked, and pools the last token.
         full = self._dual and self.model.config.model_type.startswith("siglip")
-        self._padded_to = self.max_tokens if full else None
+        self._forward = TextCall(call, keys, self.torch_device, masked=not full)
+        self._restore = unchanged(self.model)
+        # Tried on texts without the prompt, so that none of their tokens is left out.
+        self._modules = TextModules(spec.path, self.recipe, self.torch_device, 0)
+        self.fit = self._try(full)
+        self.max_tokens = self.fit.longest
+        prompt = self.recipe.prompt
+        self._room = room_for_texts(self.tokenizer, prompt, self.max_tokens, spec.name)
+        if prompt:
+            skipped = prompt_tokens(self.tokenizer, prompt)
+            self._modules = TextModules(spec.path, self.recipe, self.torch_device, skipped)
+        self._tokens.settle(self.max_tokens)
         self.batch_size = spec.batch_size or (256 if device == "cuda" else 32)
         self.batch_cost = self.batch_size * min(self.max_tokens, 128)
         self.window_rows = 32 * self.batch_size
-        prompt = self.recipe.prompt
-        self._room = room_for_texts(self.tokenizer, prompt, self.max_tokens, spec.name)
-        skipped = prompt_tokens(self.tokenizer, prompt)
-        self._modules = TextModules(spec.path, self.recipe, self.torch_device, skipped)
-        # The first call sets the truncation, which other threads must not see half done.
-        self._tokenize(["warm-up"])
-        self.truncated = 0
         if spec.text and spec.text.dimension:
             self._check_dimension(spec.text.dimension)
 
+    def _part(self, model: Any) -> Any:
+        """Of an encoder-decoder the encoder, unless its classes are asked for."""
+        if self.spec.layer == CLASSES or "decoder_input_ids" not in parameters(model):
+            return model
+        return model.get_encoder()
+
+    def _try(self, full: bool) -> Fit:
+        """How texts are to be given to the model, by running it; see `text_fit`."""
+        trial = Trial(
+            model=self.model,
+            example=self._tokens.example(),
+            tolerance=RELATIVE_TOLERANCE[self.spec.precision],
+            forward=lambda items, width: self._forward(items, width)[0],
+            scores=self._scores,
+            is_out_of_memory=self.is_out_of_memory,
+            restore=self._restore,
+        )
+        tables = find_tables(trial, self._tokens.longest)
+        self._vocabulary = tables.vocabulary or maxsize
+        if self.tokenizer.vocab_size > self._vocabulary:
+            raise InvalidInput(
+                f"the tokenizer of {self.spec.name} knows {self.tokenizer.vocab_size} tokens and "
+                f"its model {self._vocabulary}; the folder mixes the files of two models"
+            )
+        self._forward.padding = {
+            "input_ids": min(self.tokenizer.pad_token_id or 0, self._vocabulary - 1),
+            "token_type_ids": self.tokenizer.pad_token_type_id,
+        }
+        longest = self._tokens.longest
+        if tables.positions is not None:
+            longest = min(tables.positions, stated_length(self.tokenizer) or tables.positions)
+        return find_fit(trial, longest, self.spec.name, full=full)
+
+    def _scores(self, items: Sequence[Tokens], width: int) -> Matrix:
+        """The vectors, or the scores of classes before they become probabilities."""
+        output, mask = self._forward(items, width)
+        if self.spec.layer == CLASSES:
+            scores: Matrix = output.logits.float().cpu().numpy()
+            return scores
+        return self._of_output(output, mask)
+
+    @property
+    def truncated(self) -> int:
+        return self._tokens.truncated
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.fit.notes
+
     def prepare(self, raws: Sequence[bytes | None]) -> list[tuple[Tokens, int] | RowError]:
-        """Token ids (t,) int64 of each row, truncated at the model's length, counted."""
+        """Tokens (keys, t) int64 of each row, truncated at the model's length, counted."""
         outcomes: list[Any] = []
         for raw in raws:
             try:
@@ -90,44 +156,37 @@ class TorchTextEncoder(TorchModel):
             except RowError as error:
                 outcomes.append(error)
         prompt = self.recipe.prompt
-        texts = [prompt + outcome for outcome in outcomes if isinstance(outcome, str)]
-        tokens = iter(self._tokenize(texts) if texts else [])
-        return [next(tokens) if isinstance(each, str) else each for each in outcomes]
+        made = iter(self._tokens([prompt + each for each in outcomes if isinstance(each, str)]))
+        return [self._item(next(made)) if isinstance(each, str) else each for each in outcomes]
 
-    def _tokenize(self, texts: list[str]) -> list[tuple[Tokens, int]]:
-        encoded = self.tokenizer(
-            texts, truncation=True, max_length=self.max_tokens, return_attention_mask=False
-        )
-        cut = sum(1 for each in encoded.encodings or () if each.overflowing)
-        with self._counting:  # threads tokenise side by side
-            self.truncated += cut
-        return [(np.asarray(ids, np.int64), len(ids)) for ids in encoded["input_ids"]]
+    def _item(self, tokens: Tokens | RowError) -> tuple[Tokens, int] | RowError:
+        if isinstance(tokens, RowError):
+            return tokens
+        if (largest := int(tokens[0].max())) >= self._vocabulary:
+            known = f"the tokenizer says {largest}, the model has vectors for {self._vocabulary}"
+            return RowError("unknown token", known)
+        return tokens, self.fit.width([tokens.shape[1]])
 
     def run(self, items: Sequence[Tokens]) -> Matrix:
-        """Vectors (n, d) float32 of token ids n × (t,), padded here to the longest."""
-        torch = self._torch
-        shape = (len(items), self._padded_to or max(len(ids) for ids in items))
-        ids = np.full(shape, self.tokenizer.pad_token_id or 0, np.int64)
-        mask = np.zeros(shape, np.int64)
-        for row, each in enumerate(items):
-            ids[row, : len(each)] = each
-            mask[row, : len(each)] = 1
-        inputs = {
-            "input_ids": torch.from_numpy(ids).to(self.torch_device),
-            "attention_mask": torch.from_numpy(mask).to(self.torch_device),
-        }
-        with torch.inference_mode():
-            if self._dual:
-                given = {"input_ids": inputs["input_ids"]} if self._padded_to else inputs
-                output = self.model.get_text_features(**given)
-                return self._features(output, lambda: self._modules.cut(output.pooler_output))
-            output = self.model(**inputs)
-            return self._features(output, lambda: self._pool(output, inputs["attention_mask"]))
+        """Vectors (n, d) float32 of tokens n × (keys, t), in groups that the model allows."""
+        made = []
+        lengths = [each.shape[1] for each in items]
+        groups = list(self.fit.groups(lengths))
+        for rows in groups:
+            if self.fit.fresh:
+                self._restore()
+            width = self.fit.width([lengths[row] for row in rows])
+            output, mask = self._forward([items[row] for row in rows], width)
+            made.append(self._of_output(output, mask))
+        if len(made) == 1:
+            return made[0]
+        vectors: Matrix = np.concatenate(made)[np.argsort(np.concatenate(groups))]
+        return vectors
 
-    def _pool(self, output: Any, mask: Any) -> Any:
-        if not self.recipe.modules:
-            return self._modules.cut(output.pooler_output)
-        return self._modules.vectors(output.last_hidden_state, mask)
+    def _of_output(self, output: Any, mask: Any) -> Matrix:
+        if not self.recipe.modules:  # of a dual encoder, or the transformer's own pooler
+            return self._features(output, lambda: self._modules.cut(output.pooler_output))
+        return self._features(output, lambda: self._modules.vectors(output.last_hidden_state, mask))
 
     def splitter(self, chunking: Chunking) -> Splitter:
         """What cuts texts into chunks that fit this model. Raises InvalidInput; see `Splitter`."""
@@ -135,7 +194,7 @@ class TorchTextEncoder(TorchModel):
 
     def _check_dimension(self, dimension: int) -> None:
         """Raise InvalidInput when the model's vectors have fewer numbers."""
-        (found,) = self.run([tokens for tokens, _ in self._tokenize(["warm-up"])])
+        (found,) = self._scores([self._tokens.example()], 0)
         if len(found) < dimension:
             raise InvalidInput(
                 f"model.dimension is {dimension}, and the vectors of {self.spec.name} have "

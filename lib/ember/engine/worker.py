@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -21,6 +22,8 @@ from ember.engine.stats import TaskStats, WorkerRecord
 from ember.errors import InvalidInput
 
 __all__ = ["embed_batches", "load", "normalizes_means", "record", "run_batches", "splitter"]
+
+_log = logging.getLogger(__name__)
 
 # Rows of an output batch. Small, so that rows travel on while others are still being embedded.
 _SLOT_ROWS = 512
@@ -58,11 +61,15 @@ def load(spec: ModelSpec, *, address: str | None, threads: int, paths: PathRules
         encoder = _build(spec, address, threads, paths)
         _loaded[key] = encoder
         before = record(spec, paths=paths)
+        notes: tuple[str, ...] = getattr(encoder, "notes", ())
+        for note in notes:
+            _log.warning("%s: %s", spec.name, note)
         _records[key] = WorkerRecord(
             loads=before.loads + 1,
             load_seconds=before.load_seconds + perf_counter() - start,
             device=encoder.device,
             max_tokens=getattr(encoder, "max_tokens", None),
+            notes=notes,
         )
     return _loaded[key]
 
