@@ -89,6 +89,8 @@ def test_cut_text_has_the_tokens_of_the_whole(
 class Reading:
     """A tokenizer that remembers how much it was given."""
 
+    truncation_side = "right"
+
     def __init__(self, made: Any) -> None:
         self._made = made
         self.read = 0
@@ -124,7 +126,7 @@ def test_endless_text_is_read_no_further_than_its_tokens_need(kind: str, text: s
 
 def test_texts_keep_their_order_whatever_their_length() -> None:
     texts = ["the cat", "mat " * 2000, "", "dogs", "ran " * 3000, "sat"]
-    tokens = TextTokens(tokenizer("bytes"), 8)
+    tokens = TextTokens(tokenizer("bytes"), 8, side="right")
     outcomes = tokens(texts)
     assert isinstance(outcomes[2], RowError)
     for text, outcome in zip(texts, outcomes, strict=True):
