@@ -226,6 +226,28 @@ def test_texts_over_the_model_s_length_are_cut_and_counted(embed, out, tmp_path,
     assert manifest(out)["truncated_texts"] == 1
 
 
+def test_dry_run_foretells_a_model_that_cannot_embed_a_text(embed, out, tmp_path):
+    from text_models import text_model
+
+    path = write(tmp_path / "in.parquet", image_id=[1], content=["w1 w2"])
+    model = text_model(tmp_path / "xmod", "xmod", default_language=None)
+    for flags in (["--dry-run"], []):
+        code, err = embed(path, *flags, input__modality="text", model__name=f"hf:{model}")
+        assert code == 2
+        assert "cannot embed a text: ValueError: Input language unknown" in err
+        assert not out.exists()
+
+
+def test_manifest_says_what_a_model_s_batches_hold(embed, out, tmp_path):
+    from text_models import text_model
+
+    path = write(tmp_path / "in.parquet", image_id=[1, 2], content=["w1 w2", "w3"])
+    model = text_model(tmp_path / "fnet", "fnet")
+    assert embed(path, input__modality="text", model__name=f"hf:{model}")[0] == 0
+    (note,) = manifest(out)["notes"]
+    assert note.startswith("texts of equal length in a batch, since padding changes")
+
+
 IDS = {
     "int": pa.array([1, -2, 3], pa.int32()),
     "tinyint": pa.array([1, 2, 3], pa.int8()),
