@@ -15,12 +15,15 @@ from pyspark.sql import functions as F
 from ember import places
 from ember.errors import EmberError, InvalidInput, TooManyFailures
 from ember.paths import literal
+from ember.redaction import redact, redact_all
 from ember.staging import MANIFEST, Staging, read_manifest
 from ember.storage import Storage
 from ember.tables import column
 
 __all__ = ["MANIFEST", "Counts", "Output", "read_manifest"]
 
+# Names of columns that no table of a user's has.
+_KEY, _DONE = "_ember_id", "_ember_done"
 _log = logging.getLogger(__name__)
 
 Counts = dict[str, Any]
@@ -67,7 +70,7 @@ class Output:
             self.path,
             run_id=self._run_id,
             mode=mode,
-            identity=identity,
+            identity=redact_all(identity),  # it is written beside the rows
             new=self._NEW,
         )
         # Of which tables this run keeps rejected rows; None where it looks for none.
@@ -119,19 +122,19 @@ class Output:
             return rows, 0
         done = self._read(sources).filter(F.col("status") == "ok")
         key = column(rows, id)
-        here = rows.select(key.alias("_id")).groupBy("_id").count().filter("count = 1")
+        here = rows.select(key.alias(_KEY)).groupBy(_KEY).count().filter("count = 1")
         once = self._whole(self._read(sources), id)
-        usable = here.join(once, F.col("_id").eqNullSafe(F.col("_done"))).select("_id")
-        kept = done.join(usable, column(done, id).eqNullSafe(F.col("_id")), "left_semi")
+        usable = here.join(once, F.col(_KEY).eqNullSafe(F.col(_DONE))).select(F.col(_KEY))
+        kept = done.join(usable, column(done, id).eqNullSafe(F.col(_KEY)), "left_semi")
         kept.write.mode("overwrite").parquet(self._kept)
         self._staging.forget_sources()
         stored = self._spark.read.parquet(literal(self._kept))
-        ids = stored.select(column(stored, id).alias("_id"))
-        todo = rows.join(ids, column(rows, id).eqNullSafe(F.col("_id")), "left_anti")
+        ids = stored.select(column(stored, id).alias(_KEY))
+        todo = rows.join(ids, column(rows, id).eqNullSafe(F.col(_KEY)), "left_anti")
         return todo, stored.filter(self._first == 1).count()
 
     def _whole(self, table: DataFrame, id: str) -> DataFrame:
-        """The ids (_done) that stand for one row of the input each, with all its parts done."""
+        """The ids that stand for one row of the input each, with all its parts done."""
         bad = F.sum((F.col("status") != "ok").cast("int"))
         facts = [F.count("*").alias("rows"), F.sum(self._first).alias("inputs"), bad.alias("bad")]
         condition = "inputs = 1 AND bad = 0"
@@ -140,8 +143,8 @@ class Output:
         else:
             facts.append(F.max(self._part).alias("last"))
             condition += " AND last = rows - 1"
-        counted = table.groupBy(column(table, id).alias("_done")).agg(*facts)
-        return counted.filter(condition).select("_done")
+        counted = table.groupBy(column(table, id).alias(_DONE)).agg(*facts)
+        return counted.filter(condition).select(_DONE)
 
     def write(self, table: DataFrame, part: str | None = None, **options: str) -> None:
         """Stage the rows of this attempt; each task's rows are safe as soon as it ends.
@@ -256,7 +259,7 @@ class Output:
         """Write rows that cannot be used to `folder`, `failures` or `rejected` or a side of it."""
         staged = f"{self.scratch}/{uuid4().hex}"
         table.write.parquet(staged)
-        note = json.dumps({"job": self._job, "run_id": self._run_id, "of": self.path})
+        note = json.dumps({"job": self._job, "run_id": self._run_id, "of": redact(self.path)})
         self._storage.write_text(f"{staged}/{MANIFEST}", note)
         self._staging.trash(folder)
         self._storage.make_folder(self._storage.sibling(folder, ""))

@@ -511,3 +511,11 @@ def test_a_model_that_only_a_worker_finds_broken_is_exit_code_2_and_leaves_nothi
 def test_the_session_that_was_there_is_left_running(embed, spark, tmp_path):
     assert embed(write_pictures(tmp_path / "in.parquet", 1))[0] == 0
     assert spark.range(3).count() == 3
+
+
+def test_an_id_column_of_any_name_is_resumed_in_a_folder_of_any_name(embed, tmp_path):
+    path = write(tmp_path / "in.parquet", _id=["a", "b"], content=[picture(0), picture(1)])
+    settings = {"input__id": "_id", "output__path": tmp_path / "set[1] {x}*"}
+    assert embed(path, **settings) == (0, "")
+    assert embed(path, **settings, output__mode="resume") == (0, "")
+    assert manifest(tmp_path / "set[1] {x}*")["counts"]["reused"] == 2
