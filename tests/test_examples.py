@@ -1,7 +1,8 @@
-"""The examples under conf/ hold together: every step, against the configuration of its job."""
+"""What the documentation says holds together: the examples under conf/, the tests it names."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,13 @@ def test_there_is_an_example_of_each_system():
         "text_pairs",
         "text_to_image_search",
     ]
+
+
+def test_every_test_that_the_documentation_names_is_there():
+    root = CONF.parent
+    tests = "\n".join(file.read_text("utf-8") for file in (root / "tests").rglob("test_*.py"))
+    for page in [root / "README.md", *(root / "docs").glob("*.md")]:
+        for name in re.findall(r"`(test_\w+)`", page.read_text("utf-8")):
+            assert f"def {name}(" in tests, f"{page.name} names {name}"
+        for name in re.findall(r"`(?:tests/)?(\w+/test_\w+\.py)`", page.read_text("utf-8")):
+            assert (root / "tests" / name).is_file(), f"{page.name} names {name}"
