@@ -167,3 +167,10 @@ def test_a_process_is_told_from_one_that_got_its_number_later(tmp_path):
     assert not _is_running({**own, "pid": 2**22 + 1})
     assert not _is_running({**own, "host": "another"})
     assert not _is_running({})
+
+
+def test_where_nothing_can_be_written_the_file_system_s_own_error_is_told(tmp_path):
+    run = job(tmp_path, "fail", "mean")
+    (tmp_path / ".out.staging").write_text("a file where the folder goes")
+    outcome = run.finish()
+    assert outcome.startswith("failed: ")

@@ -140,7 +140,7 @@ class Staging:
         plain = re.sub(r"[^A-Za-z0-9_.=-]", "_", run_id)[:80]
         self.attempt = f"attempt-{plain}-{secrets.token_hex(4)}"
         self.folder = f"{root}/{self.attempt}"
-        self._over = False
+        self._begun = self._over = False
 
     @property
     def new(self) -> str:
@@ -227,7 +227,7 @@ class Staging:
             self._begin(recheck)
             yield
         except BaseException as error:
-            if self._over:
+            if self._over or not self._begun:
                 raise
             lost: str | None = None
             with suppress(Exception):  # what went wrong first is what the user must hear of
@@ -248,6 +248,7 @@ class Staging:
             "identity": self._identity,
         }
         self._files.write_text(f"{self.folder}/attempt.json", json.dumps(facts))
+        self._begun = True
         # From here on a run that takes over takes this attempt. What it did before is seen now.
         recheck()
         for other in self._others():

@@ -13,9 +13,11 @@ from PIL import Image, ImageOps
 
 from ember.engine import worker
 from ember.engine.batching import Slot, encode
+from ember.engine.spec import CLASSES
+from ember.engine.torch_texts import TorchTextEncoder
 from ember.errors import InvalidInput
 from odd_images import encoded, odd_images, picture
-from tiny_models import MAX_TOKENS, spec_of, tiny_bert, tiny_resnet
+from tiny_models import MAX_TOKENS, spec_of, stir, tiny_bert, tiny_resnet
 
 TEXTS = [
     "the cat sat on a mat",
@@ -283,3 +285,27 @@ def test_threads_share_a_tokenizer(fresh_process: pytest.MonkeyPatch, tmp_path: 
     assert encoder.truncated == 40 * once > 0
     for outcome in outcomes:
         assert [ids.tolist() for ids, _ in outcome] == [ids.tolist() for ids, _ in outcomes[0]]
+
+
+@pytest.mark.parametrize("problem", [None, "regression", "multi_label_classification"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_scores_of_a_head_are_those_of_the_library_s_own_pipeline(tmp_path, count, problem):
+    """A reranker has one output, whose softmax is 1 for every text."""
+    import torch
+    from transformers import AutoConfig, BertForSequenceClassification, pipeline
+
+    folder = tiny_bert(tmp_path)
+    config = AutoConfig.from_pretrained(folder)
+    config.num_labels, config.problem_type = count, problem
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(config).eval()
+    stir(model)
+    model.save_pretrained(folder)
+    texts = ["the cat sat", "a dog", "blue house"]
+    encoder = TorchTextEncoder(spec_of(folder, layer=CLASSES), "cpu", 1)
+    items = [item for item, _ in encoder.prepare([text.encode() for text in texts])]
+    library = pipeline("text-classification", model=str(folder), tokenizer=str(folder), top_k=None)
+    for ours, theirs in zip(encoder.run(items), library(texts), strict=True):
+        scores = {each["label"]: each["score"] for each in theirs}
+        expected = [scores[f"LABEL_{number}"] for number in range(count)]
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)

@@ -22,12 +22,15 @@ Matrix = npt.NDArray[np.float32]
 
 
 def probabilities(output: Any, problem_type: str | None) -> Any:
-    """Class probabilities of a transformers classifier's output: (n, classes) float32.
+    """Scores of the classes of a transformers classifier's output: (n, classes) float32.
 
-    A sigmoid for each label where the model was trained for several at once, else a softmax.
+    As transformers' own pipelines have it: a sigmoid for each label where the model was trained for
+    several at once or has one only, the number itself of a regression, else a softmax.
     """
     logits = output.logits.float()
-    several = problem_type == "multi_label_classification"
+    if problem_type == "regression":
+        return logits
+    several = problem_type == "multi_label_classification" or logits.shape[-1] == 1
     return logits.sigmoid() if several else logits.softmax(dim=-1)
 
 
