@@ -345,7 +345,7 @@ def identity(spark, monkeypatch, frames):
     monkeypatch.setattr(tables, "read", read)
     monkeypatch.setattr(tables, "check_unique", lambda *_: None)
 
-    def stop(self: Output, session: Any, path: str, mode: str, identity: Any) -> None:
+    def stop(self: Output, session: Any, path: str, mode: str, identity: Any, **_: Any) -> None:
         found.append(dict(identity))
         raise Stop
 

@@ -86,12 +86,27 @@ def test_cut_text_has_the_tokens_of_the_whole(
     assert tokens.truncated == (len(whole) > longest)
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("extra", range(4))
+def test_a_word_without_end_is_read_whole(side: Literal["right", "left"], extra: int) -> None:
+    """Parts of it agree with each other where they cut what repeats itself at the same place."""
+    text = (
+        "b" + "a" * (16 * 64 + 1 + extra) + "b" if side == "right" else "a" * (2050 + extra) + "b"
+    )
+    made = tokenizer("unigram" if side == "right" else "whole")
+    (actual,) = TextTokens(made, 64, side=side)([text])
+    whole = made(text, truncation=False, verbose=False)["input_ids"]
+    assert not isinstance(actual, RowError)
+    assert actual.tolist() == [whole[:64] if side == "right" else whole[-64:]]
+
+
 class Reading:
     """A tokenizer that remembers how much it was given."""
 
     truncation_side = "right"
 
     def __init__(self, made: Any) -> None:
+        made.truncation_side = self.truncation_side  # one tokenizer serves all tests
         self._made = made
         self.read = 0
 

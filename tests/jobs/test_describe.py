@@ -87,7 +87,7 @@ def test_a_template_is_filled_from_columns_and_bad_rows_are_told(
     }
     given = {
         "input__path": write(tmp_path / "in.parquet", **columns),
-        "prompt__template": '"A photo of {label} ({size} {{cm}}):"',
+        "prompt__template": "A photo of {label} ({size} {{cm}}):",
         "prompt__columns": "{label: 'the `top`', size: facts.size}",
     }
     assert describe("--dry-run", **given) == (0, "")

@@ -195,7 +195,7 @@ def test_cca_saves_a_map_for_each_side(run_job, tmp_path):
         ({"dimension": 11}, "cannot project 10 dimensions to 11; give 1 to 10"),
         ({"projection": "/nowhere"}, "there is no projection at /nowhere"),
         ({"projection": "HERE"}, "no usable projection"),
-        ({"dimension": 2, "save": "HERE"}, "exists, and the projection goes there"),
+        ({"dimension": 2, "save": "HERE"}, "here exists; set output.mode to overwrite"),
         ({"dimension": 2, "input__embedding": "a `b`"}, "embeddings are array<float>"),
         ({"align__to__path": "SAME", "align__to__id": "a `b`.x"}, "the ids are string in one"),
         (

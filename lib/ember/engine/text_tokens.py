@@ -95,20 +95,24 @@ class TextTokens:
         """Of a part of the text, the same as of a part half as long: more would change nothing.
 
         What a tokenizer makes of a text's beginning depends on a few words ahead at most, and
-        both parts end between two words where there are any. The exceptions, such as a word of
-        100,000 letters that only as a whole is unknown, differ between the parts.
+        both parts end between two words. Of one endless word all is read: its first pieces may
+        depend on its last letter.
         """
         before: Tokens | None = None
         while size < min(len(text), MOST_CHARACTERS):
-            ((tokens, cut),) = self._tokenize([_part(text, size, self._side)])
+            part = _part(text, size, self._side)
+            if part is None:
+                break
+            ((tokens, cut),) = self._tokenize([part])
             if cut and before is not None and np.array_equal(before, tokens):
                 return tokens, True
             before = tokens if cut else None
-            size *= 2
+            size = 2 * size + 1  # odd, or what repeats itself would be cut at the same place
         if len(text) <= MOST_CHARACTERS:
             return self._tokenize([text])[0]
         return RowError(
-            "too long", f"{len(text)} characters, whose first {MOST_CHARACTERS} do not settle it"
+            "too long",
+            f"{len(text)} characters, of which {MOST_CHARACTERS} do not settle its tokens",
         )
 
     def _tokenize(self, texts: list[str]) -> list[tuple[Tokens, bool]]:
@@ -132,10 +136,12 @@ class TextTokens:
         return len(self._tokenizer(text, verbose=False)["input_ids"]) > len(ids)
 
 
-def _part(text: str, size: int, side: str) -> str:
-    """At most `size` characters of one end of the text, between two words where that is not far."""
+def _part(text: str, size: int, side: str) -> str | None:
+    """At most `size` characters of one end of the text, between two words; None if that is far."""
     if side == "left":
-        return _part(text[: -size - 1 : -1], size, "right")[::-1]
-    part = text[:size]
-    words = part.rsplit(None, 1)
-    return words[0] if len(words) == 2 and 2 * len(words[0]) >= size else part
+        mirrored = _part(text[: -size - 2 : -1], size, "right")
+        return None if mirrored is None else mirrored[::-1]
+    if text[size - 1 : size + 1].strip() != text[size - 1 : size + 1]:
+        return text[:size]
+    words = text[:size].rsplit(None, 1)
+    return words[0] if len(words) == 2 and 2 * len(words[0]) >= size else None
