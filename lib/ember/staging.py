@@ -197,7 +197,7 @@ class Staging:
     def _compare(self, place: str, found: Facts) -> None:
         differing = [
             key
-            for key in sorted(self._identity.keys() | found.keys())
+            for key in [*self._identity, *(found.keys() - self._identity.keys())]
             if found.get(key) != self._identity.get(key)
         ]
         if differing:

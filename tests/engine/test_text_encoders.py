@@ -15,7 +15,7 @@ from text_models import ARCHITECTURES, POSITIONS, VOCABULARY, text_model, word_t
 from tiny_models import spec_of
 
 # What of the positions in the configuration a text can take, where that is not all of them.
-LONGEST = dict.fromkeys(("t5", "longt5", "funnel", "xlnet"), 512) | dict.fromkeys(
+LONGEST = dict.fromkeys(("t5", "longt5", "funnel", "xlnet"), 2048) | dict.fromkeys(
     ("roberta", "camembert", "xmod", "ibert", "longformer", "mpnet", "data2vec-text"),
     POSITIONS - 2,
 )

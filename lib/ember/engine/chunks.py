@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ember.engine.batching import Slot
+from ember.engine.results import unit_length
 from ember.engine.rows import RowError, raw_values, to_text
 from ember.errors import InvalidInput
 
@@ -197,9 +198,10 @@ def texts_in(slot: Slot) -> int:
     return int((slot.tag.column(1).to_numpy() == 0).sum())
 
 
-def joined(slot: Slot) -> Slot:
+def joined(slot: Slot, *, unit: bool = False) -> Slot:
     """A filled slot of whole texts as one of rows: the mean of each text's vectors.
 
+    unit: of the vectors at unit length, as the chunks would have them.
     A text fails with the first of its chunks that does.
     """
     firsts = np.flatnonzero(slot.tag.column(1).to_numpy() == 0)
@@ -207,7 +209,8 @@ def joined(slot: Slot) -> Slot:
     for chunk in sorted(slot.errors, reverse=True):
         made.errors[int(np.searchsorted(firsts, chunk, "right")) - 1] = slot.errors[chunk]
     if slot.vectors is not None:
-        made.vectors = _means(slot.vectors, firsts)
+        vectors = unit_length(slot.vectors) if unit else slot.vectors
+        made.vectors = _means(vectors, firsts)
     return made
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "Scorer",
     "best_first",
     "to_batch",
+    "unit_length",
     "vectors_to_arrow",
 ]
 
@@ -62,7 +63,7 @@ class Embedding:
 
     def column(self, slot: Slot) -> pa.Array:
         if self.normalize and slot.vectors is not None:
-            slot.vectors = _unit(slot.vectors)
+            slot.vectors = unit_length(slot.vectors)
         return vectors_to_arrow(slot.vectors, _failed(slot))
 
 
@@ -103,7 +104,7 @@ class Predictions:
                 f"the head takes embeddings of {self.head.dimension} numbers and the model gives "
                 f"{lines.shape[1]}; give the model and the layer that the head was trained on"
             )
-        return self.head.scores(_unit(lines) if self.normalize else lines)
+        return self.head.scores(unit_length(lines) if self.normalize else lines)
 
     def of_scores(self, scores: Matrix, failed: npt.NDArray[np.bool_]) -> pa.Array:
         """Scores (m, classes) of the m rows that did not fail, as a column of len(failed) rows."""
@@ -171,7 +172,8 @@ def _failed(slot: Slot) -> npt.NDArray[np.bool_]:
     return failed
 
 
-def _unit(vectors: Matrix) -> Matrix:
+def unit_length(vectors: Matrix) -> Matrix:
+    """Vectors (n, d) divided by their lengths; those of length 0 stay."""
     # In float64: squares of very large or small values are no float32 numbers.
     exact = vectors.astype(np.float64)
     lengths = np.linalg.norm(exact, axis=1, keepdims=True)

@@ -27,6 +27,10 @@ __all__ = ["TorchTextEncoder", "max_tokens"]
 
 Matrix = npt.NDArray[np.float32]
 
+# Tokens of the longest text where neither tokenizer nor model states a length. The library takes
+# any there, as long as memory suffices, of which attention takes some 0.2 GB at this length.
+_UNSTATED = 2048
+
 
 def stated_length(tokenizer: Any) -> int | None:
     """The longest input by the tokenizer's files, in tokens; None where they do not say."""
@@ -34,11 +38,11 @@ def stated_length(tokenizer: Any) -> int | None:
     return int(stated) if stated < 1_000_000 else None
 
 
-def max_tokens(tokenizer: Any, config: Any) -> int:
+def max_tokens(tokenizer: Any, config: Any, unstated: int = 512) -> int:
     """The longest input the model takes, in tokens, special tokens included.
 
     The smaller of what the tokenizer states and the number of position embeddings; RoBERTa and
-    its kin spend the positions up to the padding id on padding.
+    its kin spend the positions up to the padding id on padding. unstated: where neither says.
     """
     config = getattr(config, "text_config", None) or config  # of a dual encoder
     stated = stated_length(tokenizer)
@@ -48,7 +52,7 @@ def max_tokens(tokenizer: Any, config: Any) -> int:
         shifted = "roberta" in config.model_type or config.model_type in {"camembert", "mpnet"}
         reserved = (config.pad_token_id or 0) + 1 if shifted else 0
         limits.append(positions - reserved)
-    return min(limits, default=512)
+    return min(limits, default=unstated)
 
 
 class TorchTextEncoder(TorchModel):
@@ -75,9 +79,8 @@ class TorchTextEncoder(TorchModel):
         set_up_tokenizer(self.tokenizer, self.recipe)
         call = self.model.get_text_features if self._dual else self.model
         keys = accepted_keys(call, self.tokenizer, spec.name)
-        self._tokens = TextTokens(
-            self.tokenizer, max_tokens(self.tokenizer, self.model.config), keys
-        )
+        longest = max_tokens(self.tokenizer, self.model.config, _UNSTATED)
+        self._tokens = TextTokens(self.tokenizer, longest, keys)
         # SigLIP was trained on texts of full length, padding unmasked, and pools the last token.
         full = self._dual and self.model.config.model_type.startswith("siglip")
         self._forward = TextCall(call, keys, self.torch_device, masked=not full)
@@ -145,7 +148,10 @@ class TorchTextEncoder(TorchModel):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return self.fit.notes
+        """What is out of the ordinary, for the log and the manifest."""
+        if self.fit.longest < _UNSTATED or stated_length(self.tokenizer):
+            return self.fit.notes
+        return (*self.fit.notes, f"texts cut at {_UNSTATED} tokens; neither file states a length")
 
     def prepare(self, raws: Sequence[bytes | None]) -> list[tuple[Tokens, int] | RowError]:
         """Tokens (keys, t) int64 of each row, truncated at the model's length, counted."""

@@ -200,7 +200,7 @@ def run_batches(
         else:
             stats.rows += texts_in(slot)
             stats.count("chunks", len(slot.raws))
-            yield to_batch(joined(slot) if chunking.pool else slot, result)
+            yield to_batch(joined(slot, unit=spec.normalize) if chunking.pool else slot, result)
     stats.truncated = encoder.truncated - truncated_before
 
 
