@@ -157,6 +157,13 @@ class Job(threading.Thread):
             self.step()
         return self.outcome
 
+    def staging_alone(self) -> Staging:
+        """Its staging for the test to call, in place of the run."""
+        self.kill()
+        self.disk = Disk()
+        self.staging._files = self.disk
+        return self.staging
+
     def kill(self) -> None:
         self._dying = True
         self.finish()

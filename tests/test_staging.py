@@ -174,3 +174,15 @@ def test_where_nothing_can_be_written_the_file_system_s_own_error_is_told(tmp_pa
     (tmp_path / ".out.staging").write_text("a file where the folder goes")
     outcome = run.finish()
     assert outcome.startswith("failed: ")
+
+
+def test_a_table_is_finished_by_its_manifest_and_while_no_killed_run_was_to_replace_it(tmp_path):
+    (tmp_path / "out").mkdir()
+    assert not job(tmp_path, "resume", "mean").staging_alone().is_finished()
+    assert job(tmp_path, "overwrite", "mean").finish() == "published"
+    assert job(tmp_path, "resume", "mean").staging_alone().is_finished()
+    killed = job(tmp_path, "overwrite", "cls")
+    while not rows_in(killed.staging.new):
+        killed.step()
+    killed.kill()
+    assert not job(tmp_path, "resume", "cls").staging_alone().is_finished()

@@ -367,9 +367,10 @@ class Staging:
             for folder, told in self._unfinished()
         )
 
-    def is_unfinished(self) -> bool:
-        """Is there an attempt of a killed run that one can go on with?"""
-        return bool(self._unfinished())
+    def is_finished(self) -> bool:
+        """Is there a published table, and no attempt of a killed run that was to replace it?"""
+        published = read_manifest(self._files, self._target)
+        return published is not None and not self._unfinished()
 
     def _unfinished(self) -> list[tuple[str, dict[str, Any]]]:
         """Attempts of other runs that can be gone on with, and what their attempt.json says."""

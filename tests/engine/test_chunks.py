@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ember.engine import worker
@@ -31,6 +31,7 @@ def sizes(draw):
 
 
 @settings(max_examples=200)
+@example(([False, True, False, True, False], 3, 1))
 @given(sizes())
 def test_windows_cover_all_tokens_and_overlap(given):
     begins, tokens, overlap = given

@@ -41,17 +41,22 @@ __all__ = [
 ]
 
 # The number is that of the format: what another version has packed is packed again.
-_FILE = "packed-3.json"
+_FILE = "packed-4.json"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two packed tables, or one with itself (right is left), and the basis they share."""
+    """Two packed tables, or one with itself (right is left), and the basis they share.
+
+    cores: of the application that packed them. Tasks are divided by it, so that a run which is
+    resumed with other cores has tasks of the same numbers.
+    """
 
     left: Packed
     right: Packed
     metric: str
     basis: bytes
+    cores: int
 
     @property
     def itself(self) -> bool:
@@ -115,6 +120,7 @@ class Comparison:
             "right": right,
             "metric": self.metric,
             "basis": base64.b64encode(self.basis).decode("ascii"),
+            "cores": self.cores,
             "folder": storage.qualify(folder),
         }
         storage.write_text(f"{folder}/{_FILE}", json.dumps(facts))
@@ -129,7 +135,7 @@ class Comparison:
         left = _restored(facts["left"])
         right = left if facts["right"] is None else _restored(facts["right"])
         basis = base64.b64decode(facts["basis"])
-        return cls(left, right, facts["metric"], basis)
+        return cls(left, right, facts["metric"], basis, facts["cores"])
 
 
 def sides(

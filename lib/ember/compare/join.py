@@ -14,7 +14,7 @@ from pyspark.sql.types import FloatType, LongType, StructField, StructType
 
 from ember.compare import blockwise, comparison, packing
 from ember.compare.blocks import Fitter
-from ember.compare.blockwise import Written, cores
+from ember.compare.blockwise import Written
 from ember.compare.comparison import Comparison
 from ember.compare.resumable import TaskOutput
 from ember.embedding import task_resources
@@ -78,7 +78,7 @@ def check_threshold(threshold: float, metric: str) -> None:
 
 def pairs(spark: SparkSession, compared: Comparison, threshold: float) -> DataFrame:
     """The result of `similarity_join` for tables that are packed."""
-    tasks = list(enumerate(_tasks(compared, _TASKS_PER_CORE * cores(spark))))
+    tasks = list(enumerate(_tasks(compared, _TASKS_PER_CORE * compared.cores)))
     return blockwise.frame(spark, tasks, _joiner(compared, threshold), _schema(compared))
 
 
@@ -97,7 +97,7 @@ def write_pairs(
     Raises TooManyPairs, with the count and a threshold that would do, when there are more than
     `max_pairs`; what was staged is gone then.
     """
-    tasks = _tasks(compared, _TASKS_PER_CORE * cores(spark))
+    tasks = _tasks(compared, _TASKS_PER_CORE * compared.cores)
     body = _joiner(compared, threshold, max_pairs)
     written = blockwise.write(spark, output, tasks, body, _schema(compared), limit=max_pairs)
     if written.complete:

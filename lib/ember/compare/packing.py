@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ember.compare import blocks, runs
 from ember.compare.blocks import Fitter, TableVectors
+from ember.compare.blockwise import cores
 from ember.compare.comparison import Comparison
 from ember.compare.runs import Runs
 from ember.errors import InvalidInput
@@ -107,7 +108,7 @@ def _pack(
     packed = _at_once(spark, {**sorting, "basis": basis})
     for name in given:
         packed[name].send(spark)
-    return Comparison(packed["left"], packed[last], metric, packed["basis"])
+    return Comparison(packed["left"], packed[last], metric, packed["basis"], cores(spark))
 
 
 def _affordable(k: int | None, rows: int) -> int:

@@ -40,7 +40,7 @@ class TaskOutput(Output):
     @property
     def finished(self) -> bool:
         """Is a resumed run's table there already? Its settings agree: `check` compared them."""
-        return self._mode == "resume" and self._storage.exists(self.path)
+        return self._mode == "resume" and self._staging.is_finished()
 
     def take_up(self) -> set[int]:
         """Keep what earlier attempts finished, and return the numbers of those tasks."""

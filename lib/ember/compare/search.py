@@ -84,7 +84,7 @@ def top_k(
 def neighbors(spark: SparkSession, compared: Comparison, k: int, exclude_self: bool) -> DataFrame:
     """The result of `top_k` for tables that are packed."""
     k = places(compared, k)
-    tasks, body = _tasks(compared, cores(spark)), _searcher(compared, k, exclude_self)
+    tasks, body = _tasks(compared, compared.cores), _searcher(compared, k, exclude_self)
     found = blockwise.frame(spark, list(enumerate(tasks)), body, schema(compared))
     return _merged(found, compared.metric, k) if _is_split(tasks) else plain(found)
 
@@ -100,7 +100,7 @@ def write_neighbors(
 
     A search of few queries, which has to be spread over the corpus and merged, is done in one go.
     """
-    tasks = _tasks(compared, cores(spark))
+    tasks = _tasks(compared, compared.cores)
     if _is_split(tasks):
         output.write(neighbors(spark, compared, k, exclude_self))
         return Written(len(tasks), 0, complete=True)

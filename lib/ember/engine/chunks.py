@@ -59,15 +59,22 @@ def windows(begins: Sequence[bool], tokens: int, overlap: int) -> list[Span]:
     does, unless that is farther back than `overlap`, or half a window where that is more.
     """
     found: list[Span] = []
-    start, reach = 0, max(overlap, tokens // 2)
-    while True:
+    reach = max(overlap, tokens // 2)
+
+    def end(start: int) -> int:
         stop = min(start + tokens, len(begins))
-        if stop < len(begins):
-            stop = _back(begins, stop, start + reach)
+        return stop if stop == len(begins) else _back(begins, stop, start + reach)
+
+    start = last = 0
+    while True:
+        stop = end(start)
+        if stop <= last:  # it went back to a word's beginning, and so far that nothing is new
+            start = last - overlap
+            stop = end(start)
         found.append((start, stop))
         if stop == len(begins):
             return found
-        start = _back(begins, stop - overlap, max(start, stop - 2 * overlap - 1))
+        start, last = _back(begins, stop - overlap, max(start, stop - 2 * overlap - 1)), stop
 
 
 def _back(begins: Sequence[bool], at: int, floor: int) -> int:

@@ -35,8 +35,7 @@ class ModelOutput(Output):
     @property
     def finished(self) -> bool:
         """Is the model that a resumed run would make already there?"""
-        there = self._storage.exists(self.path) and not self._staging.is_unfinished()
-        return self._mode == "resume" and there
+        return self._mode == "resume" and self._staging.is_finished()
 
     @property
     def rows_staged(self) -> Mapping[str, Any] | None:
