@@ -200,3 +200,25 @@ def test_an_output_of_the_same_job_and_an_empty_folder_may_be_replaced(storage, 
     for name in ("empty", "ours"):
         with pytest.raises(InvalidInput, match="exists"):
             check_target(storage, str(tmp_path / name), "fail", "search")
+
+
+def test_of_what_one_job_writes_only_the_same_kind_is_replaced(storage, tmp_path):
+    place = tmp_path / "out"
+    place.mkdir()
+    (place / "_manifest.json").write_text('{"job": "project", "holds": "projection"}')
+    check_target(storage, str(place), "overwrite", "project", "projection")
+    with pytest.raises(InvalidInput, match="is a projection that project wrote"):
+        check_target(storage, str(place), "overwrite", "project")
+
+
+def test_a_glob_that_leads_into_staged_rows_is_refused(spark, tmp_path):
+    from ember import tables
+
+    for folder in ("a", ".b.staging/attempt-x-01234567"):
+        (tmp_path / "g" / folder / "new").mkdir(parents=True)
+        spark.range(2).coalesce(1).write.mode("overwrite").parquet(
+            str(tmp_path / "g" / folder / "new")
+        )
+    assert tables.read(spark, f"{tmp_path}/g/*/new").count() == 2
+    with pytest.raises(InvalidInput, match="rows that a run has staged"):
+        tables.read(spark, f"{tmp_path}/g/*/*/*")

@@ -27,6 +27,7 @@ __all__ = ["beside", "check_apart", "check_config", "check_target", "is_ours", "
 
 # Schemes under which one store goes by several names.
 _ALIASES = {"s3": "s3a", "s3n": "s3a", "wasb": "abfs", "wasbs": "abfs", "abfss": "abfs"}
+TABLE = "table"
 Key = tuple[Any, ...]
 
 
@@ -155,10 +156,13 @@ def _inode(path: str) -> Key | None:
     return (status.st_dev, status.st_ino)
 
 
-def check_target(storage: Storage, path: str, mode: str, job: str | None) -> None:
+def check_target(
+    storage: Storage, path: str, mode: str, job: str | None, holds: str = TABLE
+) -> None:
     """Raise InvalidInput unless a run in this mode may put its output at `path`.
 
     job: the one that must have written what is there, if anything is; None: any of Ember's.
+    holds: what that must be, of what the job writes (see `publish.Output`).
     """
     advice = "give another output.path"
     if not storage.name(path):
@@ -185,11 +189,11 @@ def check_target(storage: Storage, path: str, mode: str, job: str | None) -> Non
             f"{path} exists; set output.mode to overwrite (replace it) or, where the job knows it, "
             f"resume (keep the rows that are done), or {advice}"
         )
-    by = (manifest or {}).get("job")
-    if not empty and job is not None and by != job:
+    by, kind = (manifest or {}).get("job"), (manifest or {}).get("holds", TABLE)
+    if not empty and job is not None and (by, kind) != (job, holds):
         raise InvalidInput(
-            f"{path} exists and was written by {by}; {job} replaces only what {job} wrote: {advice}"
-            ", or delete it yourself"
+            f"{path} exists and is a {kind} that {by} wrote; a {holds} of {job} replaces only such "
+            f"a one: {advice}, or delete it yourself"
         )
 
 

@@ -34,8 +34,9 @@ class Output:
 
     identity: what the rows depend on (model, columns); compared when a run is resumed.
     job: the only one whose output may be replaced; None: any of Ember's. run_id: names the run
-    where another one meets it. part: a column that numbers, from 0, the rows that stand for one row
-    of the input; None: each stands for one.
+    where another one meets it. holds: what the output is, where a job writes several kinds: a
+    "table", "projection" or "table of groups". part: a column that numbers, from 0, the rows that
+    stand for one row of the input; None: each stands for one.
     """
 
     _NEW = "new"
@@ -49,12 +50,14 @@ class Output:
         *,
         job: str | None = None,
         run_id: str | None = None,
+        holds: str = places.TABLE,
         part: str | None = None,
     ) -> None:
         self._spark = spark
         self._storage = Storage(spark)
         self._mode = mode
         self._job = job
+        self._holds = holds
         self._given = path
         self._run_id = run_id or str(spark.sparkContext.applicationId)
         # Counts one for each row of the input.
@@ -88,7 +91,7 @@ class Output:
         self._staging.check()
 
     def _check_target(self) -> None:
-        places.check_target(self._storage, self._given, self._mode, self._job)
+        places.check_target(self._storage, self._given, self._mode, self._job, self._holds)
 
     def _is_ours(self, folder: str) -> bool:
         """Has Ember written this table of bad rows, or folder of one such table for each side?"""
@@ -270,7 +273,8 @@ class Output:
 
         Raises InvalidInput when the place is taken meanwhile, by another run or anybody else.
         """
-        self._staging.publish({"job": self._job, **manifest}, self._check_target)
+        facts = {"job": self._job, **manifest, "holds": self._holds}
+        self._staging.publish(facts, self._check_target)
         try:
             self._clean_up()
         except Exception as error:  # the table is there all the same

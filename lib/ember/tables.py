@@ -11,6 +11,7 @@ from operator import or_
 from typing import Any
 from urllib.parse import unquote
 
+from py4j.protocol import Py4JError
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.logger import PySparkLogger
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -64,6 +65,7 @@ __all__ = [
 ]
 
 _ACCOUNT_COLUMNS = ("status", "error")
+_STAGED = re.compile(r"/\.[^/]+\.staging(/|$)")
 # Metadata of the column `group`.
 _NAMES, _TYPES = "ember.names", "ember.types"
 # Classes of Spark's expressions that read tables, and that are no function of a row.
@@ -106,6 +108,11 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
     storage = Storage(spark)
     for each in paths:
         check_path(each)
+        if is_glob(each) and not storage.exists(each) and (inner := _staged(storage, each)):
+            raise InvalidInput(
+                f"{each} also names {inner}, rows that a run has staged and not published; write "
+                "the glob so that it does not lead into hidden folders"
+            )
     try:
         # What is there by that very name is meant, even where it could be a glob as well.
         table = spark.read.parquet(
@@ -126,6 +133,15 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
             raise InvalidInput(f"there is nothing at {named}, which is no glob either") from None
         raise InvalidInput(f"cannot read {named} as Parquet: {cause(error)}") from error
     return table
+
+
+def _staged(storage: Storage, glob: str) -> str | None:
+    """One of the places that a glob names inside the staged rows of an output, if any is."""
+    try:
+        found = storage.found(glob)
+    except Py4JError:  # no glob, as reading it will say
+        return None
+    return next((place for place in found if _STAGED.search(place)), None)
 
 
 def read_table(spark: SparkSession, config: TableConfig) -> DataFrame:

@@ -66,7 +66,15 @@ def output(
         raise InvalidConfig("groups.path needs a join of one table with itself: set right to null")
     # A resumed join makes its groups again, also where an earlier attempt had come so far.
     mode = config.output.mode
-    groups = Output(spark, config.groups.path, mode, identity, job="join", run_id=run_id)
+    groups = Output(
+        spark,
+        config.groups.path,
+        mode,
+        identity,
+        job="join",
+        run_id=run_id,
+        holds="table of groups",
+    )
     groups.check()
     return groups
 

@@ -206,7 +206,15 @@ def projection_output(
     spark: SparkSession, folder: str, mode: str, run_id: str | None = None
 ) -> Output:
     """Where a projection is saved, checked; see `Output.check` for what is refused."""
-    output = Output(spark, folder, mode, {"job": "project"}, job="project", run_id=run_id)
+    output = Output(
+        spark,
+        folder,
+        mode,
+        {"job": "project"},
+        job="project",
+        run_id=run_id,
+        holds="projection",
+    )
     output.check()
     return output
 

@@ -49,9 +49,14 @@ def _in_the_way(storage: Storage, step: Step) -> Iterator[str]:
             )
             continue
         try:
-            places.check_target(storage, path, step.config.output.mode, step.job)
+            _check(storage, step, key, path)
         except InvalidInput as error:
             yield f"{at}: {error}"
+
+
+def _check(storage: Storage, step: Step, key: str, path: str) -> None:
+    holds = {"groups.path": "table of groups", "save": "projection"}.get(key, places.TABLE)
+    places.check_target(storage, path, step.config.output.mode, step.job, holds)
 
 
 def _harmed(storage: Storage, step: Step, later: Sequence[Step], own: str) -> Iterator[str]:
