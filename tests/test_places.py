@@ -222,3 +222,15 @@ def test_a_glob_that_leads_into_staged_rows_is_refused(spark, tmp_path):
     assert tables.read(spark, f"{tmp_path}/g/*/new").count() == 2
     with pytest.raises(InvalidInput, match="rows that a run has staged"):
         tables.read(spark, f"{tmp_path}/g/*/*/*")
+
+
+def test_an_output_in_another_output_is_refused(storage, tmp_path):
+    _other_job(tmp_path / "outer")
+    for inner in ("inner", "a/b/inner"):
+        with pytest.raises(InvalidInput, match="an output itself"):
+            check_target(storage, str(tmp_path / "outer" / inner), "fail", "embed")
+
+
+def test_a_mount_point_is_no_output(storage):
+    with pytest.raises(InvalidInput, match="is a mount point"):
+        check_target(storage, "/proc", "overwrite", "embed")

@@ -28,6 +28,7 @@ __all__ = ["beside", "check_apart", "check_config", "check_target", "is_ours", "
 # Schemes under which one store goes by several names.
 _ALIASES = {"s3": "s3a", "s3n": "s3a", "wasb": "abfs", "wasbs": "abfs", "abfss": "abfs"}
 TABLE = "table"
+_ADVICE = "give another output.path"
 Key = tuple[Any, ...]
 
 
@@ -164,37 +165,56 @@ def check_target(
     job: the one that must have written what is there, if anything is; None: any of Ember's.
     holds: what that must be, of what the job writes (see `publish.Output`).
     """
-    advice = "give another output.path"
-    if not storage.name(path):
-        raise InvalidInput(f"{path} is a root; {advice}")
-    if storage.is_home(path):
-        raise InvalidInput(f"{path} is your home folder; {advice}")
-    if link := storage.dangling_link(path):
-        raise InvalidInput(f"{path} is a link to {link}, which is not there; {advice}")
-    if above := storage.file_above(path):
-        raise InvalidInput(f"{path} cannot be made, because {above} is a file; {advice}")
+    _check_place(storage, path)
     if not storage.exists(path):
         return
     if storage.is_file(path):
-        raise InvalidInput(f"{path} exists and is a file; {advice}")
+        raise InvalidInput(f"{path} exists and is a file; {_ADVICE}")
     manifest = read_manifest(storage, path)
     empty = not storage.files(path) and not storage.folders(path)
     if not is_ours(manifest) and not empty:
         raise InvalidInput(
-            f"{path} exists and was not written by Ember (it has no {MANIFEST} of a job); {advice},"
-            " or delete it yourself"
+            f"{path} exists and was not written by Ember (it has no {MANIFEST} of a job); "
+            f"{_ADVICE}, or delete it yourself"
         )
     if mode == "fail":
         raise InvalidInput(
             f"{path} exists; set output.mode to overwrite (replace it) or, where the job knows it, "
-            f"resume (keep the rows that are done), or {advice}"
+            f"resume (keep the rows that are done), or {_ADVICE}"
         )
     by, kind = (manifest or {}).get("job"), (manifest or {}).get("holds", TABLE)
     if not empty and job is not None and (by, kind) != (job, holds):
         raise InvalidInput(
             f"{path} exists and is a {kind} that {by} wrote; a {holds} of {job} replaces only such "
-            f"a one: {advice}, or delete it yourself"
+            f"a one: {_ADVICE}, or delete it yourself"
         )
+
+
+def _check_place(storage: Storage, path: str) -> None:
+    """Raise InvalidInput for a place where no output can be, whatever is there."""
+    if not storage.name(path):
+        raise InvalidInput(f"{path} is a root; {_ADVICE}")
+    if storage.is_home(path):
+        raise InvalidInput(f"{path} is your home folder; {_ADVICE}")
+    if link := storage.dangling_link(path):
+        raise InvalidInput(f"{path} is a link to {link}, which is not there; {_ADVICE}")
+    if storage.is_mount(path):
+        raise InvalidInput(
+            f"{path} is a mount point, and no folder can be put in its place; give a folder in it"
+        )
+    if above := storage.file_above(path):
+        raise InvalidInput(f"{path} cannot be made, because {above} is a file; {_ADVICE}")
+    if around := _around(storage, path):
+        raise InvalidInput(
+            f"{path} lies in {around}, an output itself, which takes it along when it is replaced; "
+            f"{_ADVICE}"
+        )
+
+
+def _around(storage: Storage, path: str) -> str | None:
+    """The output of Ember that a path lies in, if it does."""
+    above = (each for each in storage.parents(path) if storage.name(each))
+    return next((each for each in above if is_ours(read_manifest(storage, each))), None)
 
 
 def is_ours(manifest: Mapping[str, Any] | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,8 @@ __all__ = ["MANIFEST", "Counts", "Output", "read_manifest"]
 
 # Names of columns that no table of a user's has.
 _KEY, _DONE = "_ember_id", "_ember_done"
+# What the manifest of a table of failed or rejected rows says that it is.
+_BAD_ROWS = "rows that could not be used"
 _log = logging.getLogger(__name__)
 
 Counts = dict[str, Any]
@@ -73,7 +76,7 @@ class Output:
             self.path,
             run_id=self._run_id,
             mode=mode,
-            identity=redact_all(identity),  # it is written beside the rows
+            identity=_shown(identity),
             new=self._NEW,
         )
         # Of which tables this run keeps rejected rows; None where it looks for none.
@@ -98,7 +101,7 @@ class Output:
         sides = self._storage.folders(folder)
         if sides and not self._storage.files(folder):
             return all(self._is_ours(side) for side in sides)
-        return places.is_ours(read_manifest(self._storage, folder))
+        return (read_manifest(self._storage, folder) or {}).get("holds") == _BAD_ROWS
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -157,6 +160,8 @@ class Output:
         """
         writer = table.write.option("mapreduce.fileoutputcommitter.algorithm.version", "2")
         target = f"{self._new}/{part}" if part else self._new
+        if self._part:  # all parts of a row in one file, which appears in one step
+            writer = writer.option("maxRecordsPerFile", "0")
         writer.options(**options).mode("append").parquet(target)
 
     def staged(self) -> DataFrame:
@@ -262,7 +267,8 @@ class Output:
         """Write rows that cannot be used to `folder`, `failures` or `rejected` or a side of it."""
         staged = f"{self.scratch}/{uuid4().hex}"
         table.write.parquet(staged)
-        note = json.dumps({"job": self._job, "run_id": self._run_id, "of": redact(self.path)})
+        facts = {"job": self._job, "run_id": self._run_id, "of": redact(self.path)}
+        note = json.dumps({**facts, "holds": _BAD_ROWS})
         self._storage.write_text(f"{staged}/{MANIFEST}", note)
         self._staging.trash(folder)
         self._storage.make_folder(self._storage.sibling(folder, ""))
@@ -301,3 +307,12 @@ class Output:
     def _read(self, folders: list[str]) -> DataFrame:
         there = [literal(each) for each in folders if self._staging.has_data(each)]
         return self._spark.read.parquet(*there)
+
+
+def _shown(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity as it may be written beside the rows: what is hidden counts by its hash."""
+    shown: dict[str, Any] = redact_all(identity)
+    if shown != identity:
+        text = json.dumps(identity, sort_keys=True, default=str)
+        shown["hidden"] = hashlib.sha256(text.encode()).hexdigest()
+    return shown

@@ -436,12 +436,13 @@ class Staging:
 
     def _recover(self) -> None:
         """Put back the table that a killed run had set aside and not replaced."""
-        if self._files.exists(self._target):
+        if self._files.files(self._target) or self._files.folders(self._target):
             return
         for folder in self._others():
             aside = f"{folder}/replaced"
             if self._files.exists(aside):
                 _log.warning("putting back %s, which a killed run had set aside", self._target)
+                self._files.delete_empty(self._target)
                 self._files.rename(aside, self._target)
                 return
 

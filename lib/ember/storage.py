@@ -66,6 +66,13 @@ class Storage:
         parent = self._jvm.org.apache.hadoop.fs.Path(self.qualify(path)).getParent()
         return f"{str(parent.toString()).rstrip('/')}/{name}"
 
+    def parents(self, path: str) -> Iterator[str]:
+        """The folders above `path`, the nearest first, up to the root."""
+        above = self._jvm.org.apache.hadoop.fs.Path(self.resolve(path)).getParent()
+        while above is not None:
+            yield str(above.toString())
+            above = above.getParent()
+
     def name(self, path: str) -> str:
         """The last part of `path`."""
         return str(self._jvm.org.apache.hadoop.fs.Path(self.qualify(path)).getName())
@@ -86,6 +93,11 @@ class Storage:
         if self._local(path) is not None:
             homes.append(str(Path.home()))
         return self.resolve(path) in map(self.resolve, homes)
+
+    def is_mount(self, path: str) -> bool:
+        """Is this a mount point of this machine, which nothing can be renamed to?"""
+        local = self._local(path)
+        return local is not None and Path(local).is_mount()
 
     def dangling_link(self, path: str) -> str | None:
         """Where a link of this machine leads when nothing is there; None for anything else."""
@@ -126,10 +138,11 @@ class Storage:
     def rename(self, source: str, target: str) -> None:
         """Rename a file or a folder. Raises OSError when that fails or `target` is there.
 
-        Hadoop would move a folder into one that is there, and copies it where this machine's file
-        system cannot rename.
+        Hadoop would move a folder into one that is there. Of this machine's own files it makes a
+        copy where they cannot be renamed, as of a mount point, and deletes what it copied.
         """
-        if _renameat2(self._local(source), self._local(target), _RENAME_NOREPLACE):
+        one, other = self._local(source), self._local(target)
+        if _renameat2(one, other, _RENAME_NOREPLACE):
             return
         system, hadoop_source = self._open(source)
         _, hadoop_target = self._open(target)
@@ -137,6 +150,9 @@ class Storage:
             raise FileNotFoundError(f"there is nothing at {source} to rename")
         if system.exists(hadoop_target):
             raise FileExistsError(f"{target} is in the way of {source}")
+        if one is not None and other is not None:
+            Path(one).rename(other)
+            return
         if not system.rename(hadoop_source, hadoop_target):
             raise OSError(f"could not rename {source} to {target}")
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 from ember.engine.batching import Slot
 from ember.engine.results import unit_length
 from ember.engine.rows import RowError, raw_values, to_text
+from ember.engine.text_tokens import MOST_CHARACTERS
 from ember.errors import InvalidInput
 
 __all__ = [
@@ -87,12 +88,20 @@ class Splitter:
 
     tokenizer: of transformers, on top of the tokenizers library.
     room: tokens that the model takes beside its special ones and the prompt.
+    max_bytes: of a text.
 
     Raises InvalidInput for a tokenizer that does not say where its tokens are, and where `overlap`
     leaves nothing of a window.
     """
 
-    def __init__(self, tokenizer: Any, room: int, chunking: Chunking, piece: int = _PIECE) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        room: int,
+        chunking: Chunking,
+        piece: int = _PIECE,
+        max_bytes: int | None = None,
+    ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise InvalidInput(
                 "chunk needs a tokenizer that says where its tokens are; this model's does not"
@@ -109,11 +118,13 @@ class Splitter:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._piece = piece
+        self.max_bytes = max_bytes
 
     def spans(self, text: str) -> list[Span]:
         """(start, end) of each chunk, in characters; the first starts at 0, the last ends with
         the text.
 
+        Raises RowError for a text of so few tokens in so many characters that no chunk ends.
         A text of several pieces is taken up again where the last, unfinished window of a piece
         begins.
         """
@@ -125,6 +136,8 @@ class Splitter:
                 break
             if len(found) < 2:  # few tokens in many characters
                 size *= 2
+                if size > MOST_CHARACTERS:
+                    raise RowError("too long", f"{size // 2} characters make no whole chunk")
                 continue
             spans += [(at + start, at + end) for start, end in found[:-1]]
             at += found[-1][0]
@@ -152,7 +165,7 @@ class Splitter:
 class _Rows:
     """Chunks of some rows on their way into a slot."""
 
-    raws: list[bytes | None] = field(default_factory=list)
+    raws: list[bytes | RowError | None] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     spans: list[tuple[int | None, int | None]] = field(default_factory=list)
@@ -190,13 +203,14 @@ def chunk_slots(
 
 def _chunks(
     raw: bytes | None, splitter: Splitter
-) -> Iterator[tuple[bytes | None, tuple[int | None, int | None]]]:
+) -> Iterator[tuple[bytes | RowError | None, tuple[int | None, int | None]]]:
     try:
-        text = to_text(raw)
-    except RowError:
-        yield raw, (None, None)
+        text = to_text(raw, splitter.max_bytes)
+        spans = splitter.spans(text)
+    except RowError as error:
+        yield error, (None, None)
         return
-    for start, end in splitter.spans(text):
+    for start, end in spans:
         yield text[start:end].encode(), (start, end)
 
 

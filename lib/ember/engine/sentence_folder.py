@@ -7,6 +7,7 @@ refused by name, since without it the vectors would be others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,8 @@ _EARLIER_NAMES = {
     "config_args": "config_kwargs",
 }
 # How files are found and loaded, which Ember decides itself; nothing of it changes the vectors.
+# Settings of a tokenizer by which a folder would have files read that are not its own.
+_ELSEWHERE = re.compile("_file$|^subfolder$|_dir$|^revision$|_path$")
 _LOADING = (
     *("torch_dtype", "dtype", "attn_implementation", "device_map", "low_cpu_mem_usage"),
     *("use_safetensors", "use_cache", "use_fast", "add_pooling_layer", "trust_remote_code"),
@@ -165,6 +168,11 @@ def _transformer(folder: Path, module: Module, role: Role | None) -> TextRecipe:
     )
 
 
+def _leads_away(key: str) -> bool:
+    """Would this setting of a tokenizer have a file read that is not the folder's own?"""
+    return key not in _LOADING and bool(_ELSEWHERE.search(key))
+
+
 def _strange_settings(settings: Mapping[str, Any], role: Role | None) -> Iterator[str]:
     """Names of a Transformer's settings that change its vectors in ways Ember does not know."""
     for name, usual in (("transformer_task", "feature-extraction"), ("module_output_name", TOKENS)):
@@ -180,6 +188,8 @@ def _strange_settings(settings: Mapping[str, Any], role: Role | None) -> Iterato
         yield f"modality_config {modality.get('text')}"
     if "message" in modality:  # texts would go through a chat template
         yield "modality_config message"
+    given = settings.get("processor_kwargs", {})
+    yield from (f"processor_kwargs {key}" for key in given if _leads_away(key))
     if "tokenizer_name_or_path" in settings:
         yield "tokenizer_name_or_path"
     if "query_expansion" in settings and role == "query":

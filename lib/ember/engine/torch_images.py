@@ -16,6 +16,7 @@ from ember.engine.paths import PathRules, content_of
 from ember.engine.rows import RowError
 from ember.engine.spec import ModelSpec
 from ember.engine.torch_runtime import Matrix, TorchModel
+from ember.errors import InvalidInput
 
 __all__ = ["TorchImageEncoder", "pool_image"]
 
@@ -91,6 +92,24 @@ class TorchImageEncoder(TorchModel):
         self._keeps_size = shape[1:] == (_PROBES[1][1], _PROBES[1][0])
         self._numbers = made[0]["pixel_values"].size
         self._most = max(_MOST_INPUT, self._numbers)
+        self._refuse_chance(made[0])
+
+    def _refuse_chance(self, item: Item) -> None:
+        """Raise InvalidInput for a model that draws at random, as masked autoencoders do."""
+        torch, found = self._torch, []
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            try:
+                found.append(np.asarray(self._run_alike([item])))
+            except (RuntimeError, ValueError, IndexError):
+                return  # pictures of its own kind tell what is wrong
+        scale = float(np.abs(found[0]).max(initial=0))
+        first, second = found
+        if not np.allclose(first, second, rtol=0, atol=1e-3 * scale, equal_nan=True):
+            raise InvalidInput(
+                f"{self.spec.name} gives another vector for the same picture each time, as masked "
+                "autoencoders do; set its mask_ratio to 0, or give a folder of the encoder alone"
+            )
 
     def prepare(self, raws: Sequence[bytes | None]) -> list[tuple[Item, int] | RowError]:
         """What the processor makes of each row, by name: `pixel_values` (3, h, w) float32, …"""

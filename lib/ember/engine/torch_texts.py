@@ -153,11 +153,15 @@ class TorchTextEncoder(TorchModel):
             return self.fit.notes
         return (*self.fit.notes, f"texts cut at {_UNSTATED} tokens; neither file states a length")
 
-    def prepare(self, raws: Sequence[bytes | None]) -> list[tuple[Tokens, int] | RowError]:
+    def prepare(
+        self, raws: Sequence[bytes | RowError | None]
+    ) -> list[tuple[Tokens, int] | RowError]:
         """Tokens (keys, t) int64 of each row, truncated at the model's length, counted."""
         outcomes: list[Any] = []
         for raw in raws:
             try:
+                if isinstance(raw, RowError):  # no chunk could be made of the text
+                    raise raw
                 outcomes.append(to_text(raw, self.spec.max_bytes))
             except RowError as error:
                 outcomes.append(error)
@@ -196,7 +200,7 @@ class TorchTextEncoder(TorchModel):
 
     def splitter(self, chunking: Chunking) -> Splitter:
         """What cuts texts into chunks that fit this model. Raises InvalidInput; see `Splitter`."""
-        return Splitter(self.tokenizer, self._room, chunking)
+        return Splitter(self.tokenizer, self._room, chunking, max_bytes=self.spec.max_bytes)
 
     def _check_dimension(self, dimension: int) -> None:
         """Raise InvalidInput when the model's vectors have fewer numbers."""

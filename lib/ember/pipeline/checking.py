@@ -23,7 +23,8 @@ def check_steps(spark: SparkSession, steps: Sequence[Step], own: str) -> None:
 
     own: where the pipeline's manifest goes.
     """
-    storage, made, problems = Storage(spark), list[str](), []
+    storage, made = Storage(spark), list[str]()
+    problems = list(_colliding(storage, steps, own))
     for number, step in enumerate(steps):
         for key, path in missing(storage, step.config):
             if not any(plain(path).startswith(each) for each in made):
@@ -33,6 +34,19 @@ def check_steps(spark: SparkSession, steps: Sequence[Step], own: str) -> None:
         problems += _harmed(storage, step, steps[number + 1 :], own)
     if problems:
         raise InvalidInput("\n".join(problems))
+
+
+def _colliding(storage: Storage, steps: Sequence[Step], own: str) -> Iterator[str]:
+    """Outputs of all steps that are one place, by whatever link, or lie in one another."""
+    writes = {
+        f"steps.{step.name}.{key}": path
+        for step in steps
+        for key, path in targets(step.config).items()
+    }
+    try:
+        places.check_apart(storage, {**writes, "output.path": own}, {})
+    except InvalidInput as error:
+        yield str(error)
 
 
 def _in_the_way(storage: Storage, step: Step) -> Iterator[str]:
