@@ -304,3 +304,12 @@ def test_real_faults_of_java_and_of_a_worker(spark, tmp_path):
         explained = explain(caught.value)
         assert re.search(words, str(explained)), str(explained)
         assert (explained.exit_code, isinstance(explained, InvalidInput)) == (code, code == 2)
+
+
+@pytest.mark.parametrize("condition", ["1 / (id - 1) = 1", "cast(concat('x', id) as int) = 1"])
+def test_a_condition_that_fails_on_a_row_says_so(spark, condition):
+    with pytest.raises(Exception) as caught:  # noqa: PT011  # whatever Spark makes of it
+        spark.range(3).filter(condition).collect()
+    explained = explain(caught.value)
+    assert explained.exit_code == 2
+    assert "cannot be computed for a row" in str(explained)

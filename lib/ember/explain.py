@@ -178,6 +178,13 @@ _KNOWN = (
         "the environment that has it",
     ),
     _Known(
+        r"\[((?:CAST_INVALID_INPUT|DIVIDE_BY_ZERO|REMAINDER_BY_ZERO|ARITHMETIC_OVERFLOW|"
+        r"USER_RAISED_EXCEPTION|INVALID_PARAMETER_VALUE|INVALID_ARRAY_INDEX|CAST_OVERFLOW|"
+        r"CANNOT_PARSE_TIMESTAMP|INVALID_REGEXP\w*)[^\]]*\].*)",
+        "a condition (`where`) cannot be computed for a row: {g1}. Use functions such as try_cast, "
+        "try_divide or nullif, which give null there",
+    ),
+    _Known(
         r"FAILED_READ_FILE\.FILE_NOT_EXIST",
         "a file that was to be read is gone{path}: the input changed during the run; run again",
     ),

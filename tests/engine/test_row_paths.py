@@ -227,3 +227,9 @@ def test_bytes_of_a_row_are_held_to_the_same_limit() -> None:
     assert content_of(None, None, LIMIT) is None
     with pytest.raises(RowError, match=r"too many bytes: 1,001 bytes, more than limits"):
         content_of(bytes(LIMIT + 1), None, LIMIT)
+
+
+def test_an_endless_path_is_refused_unresolved(tmp_path):
+    rules = PathRules((str(tmp_path),))
+    with pytest.raises(RowError, match="path not allowed: 640"):
+        rules.read(f"file://{tmp_path}/{'a/' * 320_000}".encode(), 100)

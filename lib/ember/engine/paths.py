@@ -20,6 +20,8 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # longer than a drive's let
 _CLIMBS = re.compile(r"(^|[/\\])\.\.($|[/\\])")
 # Names of one store, in Hadoop and in fsspec.
 _ALIASES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfss": "abfs"}
+# Of a path or URI; the time to resolve one grows with the square of its parts.
+_LONGEST = 4096
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class PathRules:
         without reading them, "file not found", "unreadable file".
         """
         uri = to_text(raw)
+        if len(uri) > _LONGEST:
+            raise RowError("path not allowed", f"{len(uri)} characters: {uri[:100]}")
         scheme = _scheme(uri)
         try:
             if scheme is None and not Path(uri).is_absolute() and _scheme(self.roots[0]):
