@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 from pyspark.sql import functions as F
 
+from ember.evaluate.report import Evaluation, Figure, Issue, table
 from ember.report.cells import shown, table_view
-from ember.report.content import Table
+from ember.report.collecting import collect
+from ember.report.content import Table, to_json
 from ember.report.fetching import as_text, plain
 
 
@@ -29,3 +32,33 @@ def test_a_long_text_is_cut_to_its_beginning_and_told_from_others_like_it(spark)
     assert shown(["x" * 500]) == "x" * 400 + "… (500 characters)"
     view = table_view("worst", "", Table(["id"], [{"id": "y" * 2_000_000}]))
     assert len(view.rows[0][0].text) < 450
+
+
+def test_what_is_kept_of_an_evaluation_has_long_texts_cut_and_loses_no_curve(spark):
+    labels = ["x" * 20_000 + end for end in "ab"]
+    counts = [{"label": label, "support": 2 - n} for n, label in enumerate(labels)]
+    points = [{"label": label, "recall": recall} for label in labels for recall in (0.0, 1.0)]
+    evaluation = Evaluation(
+        "multilabel",
+        [Figure("f1", f"word={label}", np.ones(3), 1) for label in labels],
+        {
+            "per_label": table(spark, counts, label=str, support=int),
+            "precision_recall": table(spark, points, label=str, recall=float),
+        },
+        [Issue("no truth", 2, tuple(labels))],
+        spark.range(0),
+        spark.range(0),
+        2,
+        0,
+    )
+    report = collect(evaluation)
+    assert len(to_json(report)) < 10_000
+    slices = [row["slice"] for row in report.figures]
+    assert slices[0].startswith("word=xx")
+    assert slices[0] != slices[1]
+    assert len(set(report.issues[0]["ids"])) == 2
+    names = [row["label"] for row in report.tables["per_label"].rows]
+    curves = report.tables["precision_recall"].rows
+    assert [(row["label"], row["recall"]) for row in curves] == [
+        (name, recall) for name in names for recall in (0.0, 1.0)
+    ]

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from ember.evaluate.report import Evaluation
 from ember.evaluate.sums import ALL
 from ember.report.content import MOST_CELLS, MOST_CLASSES, Item, Report, Row, Table
-from ember.report.fetching import as_text, fetch_items, plain
+from ember.report.fetching import as_text, cut, fetch_items, plain
 from ember.settings.report import ContentConfig
 
 __all__ = ["collect"]
@@ -61,8 +61,11 @@ def collect(
         items = _items(evaluation.rows, content, query_content, rows, queries)
     return Report(
         evaluation.kind,
-        [figure.as_row() for figure in evaluation.figures],
-        [{"reason": i.reason, "rows": i.rows, "ids": list(i.ids)} for i in evaluation.issues],
+        [{**figure.as_row(), "slice": cut(figure.slice)} for figure in evaluation.figures],
+        [
+            {"reason": i.reason, "rows": i.rows, "ids": [cut(each) for each in i.ids]}
+            for i in evaluation.issues
+        ],
         found,
         items,
     )
@@ -80,7 +83,8 @@ def _curves(frame: DataFrame, labels: Table | None) -> Table:
         return _rows(frame, 1000)
     order = sorted(labels.rows, key=lambda row: (-row["support"], row["label"]))
     names = [row["label"] for row in order[:_MOST_CURVES]]
-    table = _rows(frame.filter(F.col("label").isin(names)), 1000)
+    label = as_text(F.col("label"), frame.schema["label"].dataType)  # as `names` has it
+    table = _rows(frame.filter(label.isin(names)), 1000)
     rows = sorted(table.rows, key=lambda row: (names.index(row["label"]), row["recall"]))
     return Table(table.columns, rows, len(order) > len(names))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 
@@ -18,7 +19,7 @@ from ember.ids import text_of
 from ember.report.content import Item
 from ember.settings.report import ContentConfig
 
-__all__ = ["as_text", "check_content", "fetch_items", "plain", "rows_of"]
+__all__ = ["as_text", "check_content", "cut", "fetch_items", "plain", "rows_of"]
 
 # A page that asks for more would be too long to read, and its query too long to plan.
 _MOST = 2000
@@ -40,6 +41,14 @@ def _cut(text: Column) -> Column:
     length = F.length(text)
     told = F.format_string("… (%d characters, %016x)", length, F.xxhash64(text))
     return F.when(length > _LONGEST, F.concat(F.left(text, F.lit(_LONGEST)), told)).otherwise(text)
+
+
+def cut(text: str) -> str:
+    """The same of a text that the driver has; the hash is another one."""
+    if len(text) <= _LONGEST:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{text[:_LONGEST]}… ({len(text)} characters, {digest[:16]})"
 
 
 def plain(frame: DataFrame, name: str) -> Column:
