@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
 import pytest
@@ -27,7 +27,7 @@ from ember.settings.comparison import JoinConfig, SearchConfig
 from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig
 from ember.settings.supervised import ClassifyConfig, FinetuneConfig
-from tiny_models import tiny_bert, tiny_gpt2
+from tiny_models import tiny_bert, tiny_captioner, tiny_gpt2, tiny_resnet
 
 JOBS = {
     "embed": (EmbedConfig, embed.embed),
@@ -39,12 +39,29 @@ JOBS = {
 }
 TABLE = {"path": "{a}", "where": "key > 0", "id": "key"}
 CORPUS = {**TABLE, "content": "body", "modality": "text", "unique_ids": False}
-MODEL = {"name": "hf:{bert}", "layer": "mean", "runtime": "torch", "batch_size": 4}
+PICTURES = {**CORPUS, "modality": "image", "content_is": "paths", "root": "{root}"}
+MODEL = {
+    "name": "hf:{bert}",
+    "layer": "mean",
+    "role": "query",
+    "prompt": "a ",
+    "dimension": 8,
+    "runtime": "torch",
+    "batch_size": 4,
+}
+CHUNK = {"tokens": 8, "overlap": 2, "pool": "mean"}
 OUTPUT = {"path": "{out}", "mode": "fail"}
-LIMITS = {"max_failed_fraction": 0.5, "max_pixels": 1000, "rows_per_task": 5}
+LIMITS = {"max_failed_fraction": 0.5, "max_pixels": 1000, "max_bytes": 1000, "rows_per_task": 5}
 BLOCKS = {"max_failed_fraction": 0.5, "rows_per_block": 5}
 VECTORS = {**TABLE, "embedding": "vector"}
-SHOWN = {**TABLE, "content": "body", "modality": "text", "label": "word"}
+SHOWN = {
+    **TABLE,
+    "content": "body",
+    "modality": "image",
+    "content_is": "paths",
+    "root": "{root}",
+    "label": "word",
+}
 LABELS = {**TABLE, "label": "word", "min_rows": 1}
 PROMPT = {
     "template": "a {n} {m} {t}",
@@ -61,7 +78,14 @@ GENERATION = {
 }
 # (job, configuration); all together set every key there is.
 BASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "embed": ("embed", {"input": CORPUS, "model": MODEL, "output": OUTPUT, "limits": LIMITS}),
+    "embed": (
+        "embed",
+        {"input": CORPUS, "model": MODEL, "chunk": CHUNK, "output": OUTPUT, "limits": LIMITS},
+    ),
+    "embed images": (
+        "embed",
+        {"input": PICTURES, "model": {"name": "hf:{resnet}"}, "output": OUTPUT},
+    ),
     "classify a corpus": (
         "classify",
         {
@@ -75,6 +99,10 @@ BASES: dict[str, tuple[str, dict[str, Any]]] = {
             "limits": LIMITS,
         },
     ),
+    "classify images": (
+        "classify",
+        {"input": PICTURES, "model": {"name": "hf:{resnet}"}, "output": OUTPUT},
+    ),
     "classify a table": (
         "classify",
         {"features": [VECTORS], "head": "{two}", "output": OUTPUT},
@@ -82,17 +110,25 @@ BASES: dict[str, tuple[str, dict[str, Any]]] = {
     "describe": (
         "describe",
         {
-            "input": {**CORPUS, "content": "{unset}"},
+            "input": CORPUS,
             "model": {"name": "hf:{gpt2}", "batch_size": 4},
-            "prompt": PROMPT,
             "generation": GENERATION,
             "output": OUTPUT,
             "limits": LIMITS,
         },
     ),
-    "describe contents": (
+    "describe by prompt": (
         "describe",
-        {"input": CORPUS, "model": {"name": "hf:{gpt2}"}, "output": OUTPUT},
+        {
+            "input": {**TABLE, "modality": "text"},
+            "model": {"name": "hf:{gpt2}"},
+            "prompt": PROMPT,
+            "output": OUTPUT,
+        },
+    ),
+    "describe images": (
+        "describe",
+        {"input": PICTURES, "model": {"name": "hf:{captioner}"}, "output": OUTPUT},
     ),
     "finetune": (
         "finetune",
@@ -116,6 +152,10 @@ BASES: dict[str, tuple[str, dict[str, Any]]] = {
             "split": {"column": "word"},
             "output": OUTPUT,
         },
+    ),
+    "finetune images": (
+        "finetune",
+        {"input": PICTURES, "labels": LABELS, "model": {"name": "hf:{resnet}"}, "output": OUTPUT},
     ),
     "search": (
         "search",
@@ -161,8 +201,13 @@ OTHERS: dict[str, Any] = {
     "layer": "cls",
     "model.weights": "random",
     "model.revision": "main",
+    "model.prompt": "the ",
+    "model.dimension": 4,
+    "chunk.pool": None,
+    "root": "{root}2",
     "classify:head": "{head2}",
     "classify a table:head": "{two2}",
+    "classify:threshold": 0.25,
     "labels": "{names2}",
     "rows_per_task": 6,
     "rows_per_block": 6,
@@ -177,7 +222,6 @@ OTHERS: dict[str, Any] = {
     "split.train": (("split.train", 0.6), ("split.validation", 0.3)),
     "split.validation": (("split.validation", 0.15), ("split.test", 0.05)),
     "split.test": (("split.test", 0.15), ("split.train", 0.75)),
-    "modality": "image",
     "search:mode": (("mode", "approximate"), ("within", [])),
     "search:recall": 0.5,
     "network.hidden": [3],
@@ -187,19 +231,29 @@ OTHERS: dict[str, Any] = {
 # What the base has no use for, so that the rows stay the same; and what cannot be changed alone.
 SAME = {
     "model.weights": "an hf: model has no choice of weights",
-    "model.revision": "a folder has no revisions",
     "model.runtime": "what auto stands for here",
 }
-REFUSED = {"input.modality": "neither encoder takes images"}
+REFUSED = {
+    "input.modality": "neither encoder takes images",
+    "model.revision": "a folder has no revisions; that of the hub is in the fingerprint",
+}
 # Of a second base, the keys that the first cannot have.
 ONLY = {
+    "embed images": ("input.content_is", "input.root"),
+    "classify images": ("input.content_is", "input.root"),
     "classify a table": ("features", "head"),
-    "describe contents": ("input.content",),
+    "describe by prompt": ("prompt",),
+    "describe images": ("input.content_is", "input.root"),
+    "finetune images": ("input.content_is", "input.root"),
     "finetune by column": ("split.column",),
     "join with groups": ("groups.path",),
 }
-# What `finetune` has no place for: it is about embeddings.
-NO_PLACE = {"finetune": {"model.layer", "model.normalize"}}
+# What `finetune` refuses: it is about embeddings.
+NO_PLACE = {
+    "finetune": {f"model.{key}" for key in ("layer", "normalize", "role", "prompt", "dimension")}
+}
+
+UNIONS = (types.UnionType, Union)  # a Literal beside null is the latter
 
 
 class Stop(Exception):
@@ -223,13 +277,15 @@ def places(tmp_path_factory) -> dict[str, str]:
     for name, size, seed in (("head", 24, 1), ("head2", 24, 2), ("two", 2, 1), ("two2", 2, 2)):
         head(size, seed).save(str(folder / name))
         made[name] = str(folder / name)
-    for name in ("bert", "bert2", "gpt2", "gpt2b"):
+    for name in ("bert", "bert2", "gpt2", "gpt2b", "resnet", "captioner"):
         (folder / name).mkdir()
     made["bert"] = str(tiny_bert(folder / "bert"))
     made["bert2"] = str(tiny_bert(folder / "bert2", pooler=False))
     made["gpt2"] = str(tiny_gpt2(folder / "gpt2"))
     made["gpt2b"] = str(tiny_gpt2(folder / "gpt2b", repetition_penalty=1.5))
-    return {**made, "out": str(folder / "out"), "groups": str(folder / "groups")}
+    made["resnet"] = str(tiny_resnet(folder / "resnet"))
+    made["captioner"] = str(tiny_captioner(folder / "captioner"))
+    return made | {name: str(folder / name) for name in ("out", "groups", "root")}
 
 
 def head(size: int, seed: int) -> Head:
@@ -245,13 +301,13 @@ def head(size: int, seed: int) -> Head:
 
 
 def filled(value: Any, places: dict[str, str]) -> Any:
-    """`value` with the names of files in the place of {name}; {unset} leaves a key out."""
+    """`value` with the names of files in the place of {name}."""
     if isinstance(value, str):
         for name, path in places.items():
             value = value.replace(f"{{{name}}}", path)
         return value
     if isinstance(value, dict):
-        return {k: filled(v, places) for k, v in value.items() if v != "{unset}"}
+        return {k: filled(v, places) for k, v in value.items()}
     return [filled(each, places) for each in value] if isinstance(value, list) else value
 
 
@@ -284,7 +340,7 @@ def _sections(annotation: Any, key: str) -> Iterator[tuple[str, type[Config]]]:
         yield key, annotation
     elif get_origin(annotation) in (list, dict):
         yield from _sections(get_args(annotation)[-1], f"{key}.*")
-    elif get_origin(annotation) in (Annotated, types.UnionType):
+    elif get_origin(annotation) in (Annotated, *UNIONS):
         for branch in get_args(annotation):
             yield from _sections(branch, key)
 
@@ -312,7 +368,7 @@ def other_value(base: str, job: str, key: str, annotation: Any, value: Any) -> A
 def _choices(annotation: Any) -> list[Any]:
     if get_origin(annotation) is Literal:
         return list(get_args(annotation))
-    branches = get_args(annotation) if get_origin(annotation) is types.UnionType else ()
+    branches = get_args(annotation) if get_origin(annotation) in UNIONS else ()
     return [choice for branch in branches for choice in _choices(branch)]
 
 
@@ -326,7 +382,7 @@ def changed(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def frames() -> dict[str, Any]:
-    """Tables that were looked at, by their paths."""
+    """Tables that were looked at, by their paths, and with conditions."""
     return {}
 
 
@@ -334,15 +390,22 @@ def frames() -> dict[str, Any]:
 def identity(spark, monkeypatch, frames):
     """The identity that a job gives its output."""
     found: list[Any] = []
-    look = tables.read
+    look, choose = tables.read, tables.where
 
     def read(session: Any, path: Any) -> Any:
         if str(path) not in frames:
             frames[str(path)] = look(session, path)
         return frames[str(path)]
 
+    def where(table: Any, condition: str, shown: str) -> Any:
+        key = f"{shown} {condition}"
+        if key not in frames:
+            frames[key] = choose(table, condition, shown)
+        return frames[key]
+
     # Without the Spark jobs: the files do not change, and their rows do not matter.
     monkeypatch.setattr(tables, "read", read)
+    monkeypatch.setattr(tables, "where", where)
     monkeypatch.setattr(tables, "check_unique", lambda *_: None)
 
     def stop(self: Output, session: Any, path: str, mode: str, identity: Any, **_: Any) -> None:
@@ -372,18 +435,18 @@ def test_another_value_of_any_setting_is_another_identity_or_decides_no_row(iden
     before = identity(job, values)
     assert identity(job, values) == before
     for key, annotation, value in leaves(config):
-        if (value is None and key not in SAME) or key in NO_PLACE.get(job, ()):
+        refused = key in REFUSED or key in NO_PLACE.get(job, ())
+        if value is None and key not in SAME and not refused:
             continue
         if base in ONLY and not matches(key, ONLY[base]):
             continue
-        if (base, key) == ("describe", "input.content"):
-            continue  # the prompt stands for it
         new = filled(other_value(base, job, key, annotation, value), places)
         pairs = new if isinstance(new, tuple) else ((key, new),)
         varied = values
         for each, another in pairs:
             varied = changed(varied, each, another)
-        if key in REFUSED:
+        assert JOBS[job][0].model_validate(varied) != config, key
+        if refused:
             with pytest.raises((InvalidConfig, InvalidInput)):
                 identity(job, varied)
             continue
@@ -403,7 +466,7 @@ def test_no_key_of_a_configuration_is_forgotten(job):
                         "*" if part.isdigit() or part == "t" else part for part in key.split(".")
                     ]
                     set_somewhere.add(".".join(parts))
-    known = set_somewhere | set(SAME) | NO_PLACE.get(job, set())
+    known = set_somewhere | set(SAME) | set(REFUSED) | NO_PLACE.get(job, set())
     assert set(reachable(JOBS[job][0])) - known == set()
     for listed in (INCIDENTAL[job], COVERED[job]):
         for key in listed:  # a key that is renamed does not stay listed
