@@ -32,6 +32,33 @@ def grey16(width: int = 60, height: int = 40) -> Image.Image:
     return Image.fromarray(values.astype(np.uint16))
 
 
+def grey_tiff(samples: np.ndarray, *, bits: int = 0, white: int = 1, packed: bool = False) -> bytes:
+    """A TIFF of the samples (h, w): as their dtype, or of 12 `bits`; `white` is its tag 262.
+
+    packed: with deflate, which another reader of Pillow's unpacks.
+    """
+    height, width = samples.shape
+    if bits == 12:  # each row ends with a whole byte
+        rows = ["".join(f"{value:012b}" for value in row) for row in samples]
+        content = b"".join(
+            int(row.ljust(-(-len(row) // 8) * 8, "0"), 2).to_bytes(-(-len(row) // 8))
+            for row in rows
+        )
+    else:
+        content = samples.tobytes()
+    order = ">" if samples.dtype.byteorder == ">" else "<"
+    if packed:
+        content = zlib.compress(content)
+    kind = {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]
+    entries = {
+        256: width, 257: height, 258: bits or samples.itemsize * 8, 259: 8 if packed else 1,
+        262: white, 273: 8, 277: 1, 278: height, 279: len(content), 339: kind,
+    }  # fmt: skip
+    directory = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, n) for tag, n in entries.items())
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(content))
+    return head + content + struct.pack(f"{order}H", len(entries)) + directory + bytes(4)
+
+
 def oriented(image: Image.Image, orientation: int, form: str = "JPEG") -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ember.engine.images import decode
 from ember.engine.rows import RowError
-from odd_images import animation, bomb, encoded, grey16, odd_images, oriented, picture
+from odd_images import animation, bomb, encoded, grey16, grey_tiff, odd_images, oriented, picture
 
 LIMIT = 1_000_000
 
@@ -100,6 +100,53 @@ def test_16_bit_grey_is_scaled_not_clipped(form: str) -> None:
     assert len(np.unique(expected)) > 200
     for channel in range(3):
         np.testing.assert_array_equal(decoded[..., channel], expected)
+
+
+# Samples, how they are stored, and the same as 0 (black) … 255 (white). 9 wide: an odd row of bits.
+RAMP = np.linspace(0, 1, 9 * 5).reshape(5, 9)
+FULL = (RAMP * 65_535).astype(np.uint16)
+GREY_TIFFS = {
+    "12 bits": ((RAMP * 4_095).astype(np.uint16), {"bits": 12}, (RAMP * 4_095).astype(int) // 16),
+    "16 bits": (FULL, {}, FULL // 256),
+    "16 bits, big": (FULL.astype(">u2"), {}, FULL // 256),
+    "16 bits, 0 is white": (FULL, {"white": 0}, 255 - FULL // 256),
+    "signed": ((FULL - 32_768.0).astype("<i2"), {}, FULL // 256),
+    "signed, big": ((FULL - 32_768.0).astype(">i2"), {}, FULL // 256),
+    "signed, 8 bits": ((FULL // 256 - 128.0).astype("i1"), {}, FULL // 256),
+    "8 bits, 0 is white": ((FULL // 256).astype("u1"), {"white": 0}, 255 - FULL // 256),
+    "32 bits": (FULL.astype("<u4"), {}, FULL // 256),
+    "32 bits, beyond": (FULL.astype("<u4") + (1 << 31), {}, np.full_like(FULL, 255)),
+    "float": ((FULL // 256).astype("<f4"), {}, FULL // 256),
+    "float, 0 is white": ((FULL // 256).astype("<f4"), {"white": 0}, 255 - FULL // 256),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", [name for name in GREY_TIFFS if name != "signed, big"])
+def test_grey_tiff_is_what_its_tags_mean(name: str, packed: bool) -> None:
+    samples, options, expected = GREY_TIFFS[name]
+    decoded = np.asarray(decode(grey_tiff(samples, packed=packed, **options), LIMIT))
+    for channel in range(3):
+        np.testing.assert_array_equal(decoded[..., channel], expected)
+
+
+@pytest.mark.parametrize("dtype", [">i2", ">i4", ">f4"])
+def test_big_endian_grey_that_pillow_swaps_twice_is_refused(dtype: str) -> None:
+    samples = (FULL // 256).astype(dtype)
+    assert reason(grey_tiff(samples, packed=True)).startswith("unsupported image: compressed big")
+    assert decode(grey_tiff(samples), LIMIT).size == (9, 5)
+
+
+def test_big_endian_signed_grey_begins_at_its_least_value() -> None:
+    samples, _, expected = GREY_TIFFS["signed, big"]
+    np.testing.assert_array_equal(np.asarray(decode(grey_tiff(samples), LIMIT))[..., 0], expected)
+
+
+def test_grey_tiff_is_turned_before_it_is_read() -> None:
+    samples, options, expected = GREY_TIFFS["16 bits, 0 is white"]
+    data = encoded(Image.fromarray(samples), "TIFF", tiffinfo={262: options["white"], 274: 6})
+    decoded = np.asarray(decode(data, LIMIT))
+    np.testing.assert_array_equal(decoded[..., 0], np.rot90(expected, -1))
 
 
 @pytest.mark.parametrize(

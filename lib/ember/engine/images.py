@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from ember.engine.image_claims import MAX_SIDE, Claim
@@ -14,6 +16,7 @@ from ember.engine.rows import RowError
 __all__ = ["FORMATS", "check_shape", "decode"]
 
 _ORIENTATION = 0x0112
+_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,7 +33,9 @@ def decode(data: bytes | None, max_pixels: int) -> Image.Image:
 
     The EXIF orientation is applied; of an animation the first frame is taken; transparency is
     dropped. Grey of 16 or more bits is scaled from 0 … 65,535 to 8 bits, whatever its values are;
-    floating-point grey is taken as 0 … 255.
+    floating-point grey is taken as 0 … 255. TIFF's grey of 12 bits is scaled from 0 … 4,095, its
+    signed samples of 8 and 16 bits begin at -128 and -32,768, and where it says that 0 is white,
+    0 is white.
 
     A pixel of a file that costs more to decode than one of a JPEG (see
     `image_headers.read_claim`) counts for several against `max_pixels`, so that it bounds the
@@ -67,6 +72,8 @@ def decode(data: bytes | None, max_pixels: int) -> Image.Image:
         _check_size(claim, upright.size, max_pixels)
         try:
             return _to_rgb(upright)
+        except RowError:
+            raise
         except Exception as error:
             raise RowError("unsupported image", f"{image.format} in {image.mode}") from error
 
@@ -110,12 +117,11 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.format == "TIFF" and image.mode[:1] in "LIF" and len(image.getbands()) == 1:
+        return Image.fromarray(_tiff_grey(image)).convert("RGB")
     if image.mode.startswith("I"):
         # Pillow's own conversion clips grey of more than 8 bits to 255: a white picture.
-        grey = np.asarray(image)
-        if grey.dtype.itemsize > 2:
-            grey = grey.clip(0, 65_535)
-        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_eight_bits(np.asarray(image), 16)).convert("RGB")
     if image.mode == "RGB":
         return image
     # Dropped before the conversion, which warns of a palette with several transparent colours.
@@ -123,3 +129,32 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     return image.convert("RGB")
+
+
+def _tiff_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """The samples of a TIFF as its tags mean them, which Pillow's modes do not tell."""
+    tags = image.tag_v2
+    if image.mode in ("I", "F") and tags.prefix == b"MM" and tags.get(_COMPRESSION, 1) != 1:
+        # Pillow swaps the bytes that libtiff has swapped already: noise.
+        raise RowError("unsupported image", "compressed big-endian TIFF of signed or float grey")
+    bits = tags.get(_BITS, (1,))[0]
+    signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == 2
+    if image.mode == "L":  # Pillow has turned and filled these, but for their sign
+        grey: npt.NDArray[np.uint8] = np.asarray(image)
+        return grey ^ np.uint8(0x80) if signed else grey
+    if image.mode == "F":
+        grey = np.asarray(image.convert("L"))
+    else:
+        samples = np.asarray(image)
+        if bits == 32 and not signed:
+            samples = samples.view(np.uint32)
+        elif bits == 16 and signed:
+            samples = samples + 0x8000
+        grey = _eight_bits(samples, min(bits, 16))
+    return ~grey if tags.get(_PHOTOMETRIC, 0) == 0 else grey
+
+
+def _eight_bits(samples: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
+    if samples.dtype.itemsize > 2:
+        samples = samples.clip(0, (1 << bits) - 1)
+    return (samples >> bits - 8).astype(np.uint8)
