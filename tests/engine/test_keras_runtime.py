@@ -103,6 +103,37 @@ def test_every_form_of_file_equals_plain_keras(
     close(features_of(file, architecture), plain(architecture).features)
 
 
+def _topped(bare: Any, top: str) -> Any:
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(1)
+    if top == "nested":
+        pooled = keras.Sequential([bare, layers.GlobalMaxPooling2D()])
+        head = keras.Sequential([layers.Dropout(0.2), layers.Dense(3)])
+        return keras.Sequential([keras.Input((224, 224, 3)), pooled, head])
+    joint = layers.GlobalMaxPooling2D() if top == "max" else layers.Flatten()
+    return keras.Model(bare.input, layers.Dense(3)(joint(bare.output)))
+
+
+@pytest.mark.parametrize("top", ["max", "flatten", "nested"])
+def test_average_is_of_the_last_map_whatever_the_top_makes_of_it(
+    plain: Callable[[str], Plain], tmp_path: Path, top: str
+) -> None:
+    # Its last squeeze-and-excite block averages a map of as many channels.
+    model = _topped(plain("MobileNetV3Small").bare, top)
+    save_keras(model, tmp_path / "model.keras")
+    close(
+        features_of(tmp_path / "model.keras", "MobileNetV3Small"),
+        plain("MobileNetV3Small").features,
+    )
+    inputs = plain_inputs("MobileNetV3Small")
+    logits = np.concatenate([np.asarray(model(each)) for each in inputs])
+    classes = build_features("MobileNetV3Small", str(tmp_path / "model.keras"), "classes")
+    actual = np.concatenate([np.asarray(classes(each)) for each in inputs])
+    close(actual, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+
+
 @pytest.mark.parametrize("form", ["weights.h5", "keras", "linear.keras"])
 def test_classes_are_the_probabilities_of_plain_keras(
     plain: Callable[[str], Plain], tmp_path: Path, form: str

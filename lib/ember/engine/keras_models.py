@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 from ember.engine.spec import CLASSES, KERAS_INPUT_SIZE
@@ -46,7 +47,7 @@ def build_features(architecture: str, weights: str, layer: str) -> Any:
         whole = _load_whole(weights)
         expected = [each.shape for each in bare().weights]
         if [each.shape for each in whole.weights][: len(expected)] != expected or (
-            whole.input_shape not in {(None, size, size, 3), (None, None, None, 3)}
+            whole.input_shape not in [(None, size, size, 3), (None, None, None, 3)]
         ):
             raise misfit
         if layer == CLASSES and len(whole.weights) == len(expected):
@@ -88,47 +89,103 @@ def _loads(model: Any, weights: str) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class _Call:
+    """One layer's turn in a model."""
+
+    layer: Any
+    inputs: list[Any]
+    output: Any
+
+
 def _cut(model: Any, architecture: str, layer: str) -> Any:
-    """The model up to `layer`."""
+    """The model up to `layer`, with the layers of models inside it as its own."""
     import keras
 
-    names = [each.name for each in model.layers]
+    pixels = keras.Input(model.input_shape[1:])
+    calls: list[_Call] = []
+    _unfold(model, pixels, calls)
+    outputs = {call.layer.name: call.output for call in calls}
     if layer == CLASSES:
-        output = _probabilities(model)
+        output = _probabilities(calls[-1])
     elif layer == "avg_pool":
-        output = _average(model)
-    elif layer in names:
-        output = model.get_layer(layer).output
+        output = _average(calls)
+    elif layer in outputs:
+        output = outputs[layer]
     else:
         raise InvalidInput(
-            f"keras:{architecture} has no layer {layer!r}; it has {', '.join(names[-4:])}"
+            f"keras:{architecture} has no layer {layer!r}; it has {', '.join([*outputs][-4:])}"
         )
-    return keras.Model(model.input, output)
+    return keras.Model(pixels, output)
 
 
-def _probabilities(model: Any) -> Any:
+def _unfold(model: Any, value: Any, calls: list[_Call]) -> Any:
+    """Call the layers of `model` on `value` in their order, into models inside it too."""
+    import keras
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(layer, keras.Model) and _is_graph(layer) and len(args) == 1:
+            return _unfold(layer, args[0], calls)
+        output = layer(*args, **kwargs)
+        inputs = keras.tree.flatten((args, kwargs))
+        calls.append(_Call(layer, [each for each in inputs if _is_tensor(each)], output))
+        return output
+
+    if isinstance(model, keras.Sequential):
+        for each in model.layers:
+            value = call(each, value)
+        return value
+    copy = keras.models.clone_model(
+        model, input_tensors=value, clone_function=lambda layer: layer, call_function=call
+    )
+    return copy.output
+
+
+def _is_tensor(value: Any) -> bool:
+    import keras
+
+    return isinstance(value, keras.KerasTensor)
+
+
+def _is_graph(model: Any) -> bool:
+    import keras
+
+    return isinstance(model, keras.Sequential) or type(model).__name__ == "Functional"
+
+
+def _probabilities(top: _Call) -> Any:
     """The top's output; through a softmax where the top leaves that to its loss."""
     import keras
 
-    plain = getattr(model.layers[-1], "activation", None) is keras.activations.linear
-    return keras.layers.Softmax(dtype="float32")(model.output) if plain else model.output
+    plain = getattr(top.layer, "activation", None) is keras.activations.linear
+    return keras.layers.Softmax(dtype="float32")(top.output) if plain else top.output
 
 
-def _average(model: Any) -> Any:
-    """What `include_top=False, pooling="avg"` ends with, in a model built in any other way."""
+def _average(calls: list[_Call]) -> Any:
+    """What `include_top=False, pooling="avg"` ends with, in a model built in any other way.
+
+    That is the mean of the last feature map, whatever the top makes of it. A pooling layer counts
+    only as the one that takes this map: squeeze-and-excite blocks have others, of the same kind.
+    """
     from keras import layers
 
-    pools = [
-        index
-        for index, each in enumerate(model.layers)
-        if isinstance(each, layers.GlobalAveragePooling2D)
-    ]
-    if len(model.output.shape) == 4 or not pools:  # no top, or one without pooling, as VGG has
-        maps = [each.output for each in model.layers if len(each.output.shape) == 4]
-        return layers.GlobalAveragePooling2D()(maps[-1])
-    pool = pools[-1]  # those before it belong to squeeze-and-excite blocks
-    following = model.layers[pool + 1 : pool + 2]
-    if following and isinstance(following[0], layers.LayerNormalization):  # ConvNeXt
-        return following[0].output
-    output = model.layers[pool].output
-    return output if len(output.shape) == 2 else layers.Flatten()(output)
+    pools = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
+    pooled: set[int] = set()  # what holds nothing but pooled values, some of it 1 × 1
+    last = 0
+    for number, call in enumerate(calls):
+        if isinstance(call.layer, pools) or pooled.issuperset(map(id, call.inputs)):
+            pooled.add(id(call.output))
+        elif len(call.output.shape) == 4:
+            last = number
+    features, after = calls[last].output, calls[last + 1 :]
+    takers = [call for call in after if call.inputs[0] is features]
+    pool = next((call for call in takers if isinstance(call.layer, pools)), None)
+    if pool is not None and isinstance(pool.layer, layers.GlobalAveragePooling2D):
+        mean = pool.output if len(pool.output.shape) == 2 else layers.Flatten()(pool.output)
+    else:
+        mean = layers.GlobalAveragePooling2D()(features)
+    for call in after:  # ConvNeXt
+        norm = isinstance(call.layer, layers.LayerNormalization)
+        if norm and pool is not None and call.inputs[0] is pool.output:
+            return call.layer(mean)
+    return mean
