@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from ember import job
 from ember.evaluate.running import judge, read_inputs
@@ -23,9 +24,10 @@ def evaluate(run: Run[EvaluateConfig]) -> None:
         run.say("configuration and input are fine; nothing was written")
         return
 
-    with output.attempt():
+    with output.attempt(), ExitStack() as after:
         with run.phase("judge"):
             report = judge(config, inputs)
+            after.callback(report.release)
             report.refuse_failures(config.limits.max_failed_fraction, output.keep_failures)
         with run.phase("write"):
             for name, table in report.all_tables(spark).items():
@@ -42,7 +44,6 @@ def evaluate(run: Run[EvaluateConfig]) -> None:
                 page = collect(report, config.content, config.query_content)
                 add_page(output, page, run.manifest(**facts))
         output.publish(run.manifest(**facts))
-        report.release()
     # The report of a run that falls short is what one needs to see why.
     report.refuse_shortfall(config.require, output.path)
     run.say(f"{len(report.figures)} figures of {report.total} rows in {output.path}")

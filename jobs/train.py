@@ -34,27 +34,29 @@ def train(run: Run[TrainConfig]) -> None:
             min_rows=config.labels.min_rows,
             max_failed_fraction=config.limits.max_failed_fraction,
         )
-    with output.attempt():
-        training.keep_failures(gathered, output, config.limits.max_failed_fraction)
-        with run.phase("train"):
-            head = training.fit_examples(gathered, config, config.features)
-        with run.phase("predict"):
-            if head.labels:
-                name = labelled.select(tables.column(labelled, config.labels.id)).columns[0]
-                output.write(training.held_out_predictions(head, gathered, name), "predictions")
-            place_head(head, output)
-        gathered.forget()
-        output.publish(
-            run.manifest(
-                head=head.about,
-                fingerprint=head.fingerprint(),
-                dimension=head.dimension,
-                input_files=sorted(
-                    {f for table in (*features, labels) for f in tables.files(table)}
-                ),
-                counts=gathered.counts,
+    try:
+        with output.attempt():
+            training.keep_failures(gathered, output, config.limits.max_failed_fraction)
+            with run.phase("train"):
+                head = training.fit_examples(gathered, config, config.features)
+            with run.phase("predict"):
+                if head.labels:
+                    name = labelled.select(tables.column(labelled, config.labels.id)).columns[0]
+                    output.write(training.held_out_predictions(head, gathered, name), "predictions")
+                place_head(head, output)
+            output.publish(
+                run.manifest(
+                    head=head.about,
+                    fingerprint=head.fingerprint(),
+                    dimension=head.dimension,
+                    input_files=sorted(
+                        {f for table in (*features, labels) for f in tables.files(table)}
+                    ),
+                    counts=gathered.counts,
+                )
             )
-        )
+    finally:
+        gathered.forget()
     run.say(f"{training.summary(head)}, in {output.path}")
 
 

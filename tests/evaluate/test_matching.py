@@ -162,8 +162,10 @@ def test_the_index_can_be_asked_for(spark):
 def test_rows_without_any_label_on_either_side_are_refused(spark):
     predictions = spark.createDataFrame([(1, []), (2, [])], SCHEMA)
     truth = spark.createDataFrame([(1, []), (2, [])], "id int, label array<string>")
+    before = spark.sparkContext._jsc.getPersistentRDDs().size()
     with pytest.raises(InvalidInput, match="no row of the truth has a label in column label"):
         judge_multilabel(predictions, truth, id="id")
+    assert spark.sparkContext._jsc.getPersistentRDDs().size() == before
     made = judge_multilabel(predictions.limit(0), truth.limit(0), id="id", bootstrap=0)
     assert {figure.value for figure in made.figures} == {None}
     made.release()

@@ -381,3 +381,21 @@ def test_predictions_may_be_empty_tables(evaluate, tmp_path):
     code, message = evaluate(**settings, require="{accuracy: 0.5}")
     assert code == 5
     assert "accuracy is undefined for these rows and 0.5 is required" in message
+
+
+def test_a_run_after_a_failed_one_reads_the_files_anew(evaluate, spark, tmp_path):
+    """In one session, with one table or two that are judged: no row of it is left."""
+    before = spark.sparkContext._jsc.getPersistentRDDs().size()
+    settings = classes(tmp_path)
+    whole = pq.read_table(settings["predictions__path"])
+    pq.write_table(whole.slice(9), settings["predictions__path"])
+    assert evaluate(**settings)[0] == 3
+    assert spark.sparkContext._jsc.getPersistentRDDs().size() == before
+    twice = tmp_path / "in" / "twice.parquet"
+    pq.write_table(pa.concat_tables([whole, whole]), twice)
+    pq.write_table(whole, settings["predictions__path"])
+    compared = {**settings, "kind": "compare", "of": "classification", "baseline__path": twice}
+    assert evaluate(**compared)[0] == 2
+    assert spark.sparkContext._jsc.getPersistentRDDs().size() == before
+    assert evaluate(**settings) == (0, "")
+    assert spark.sparkContext._jsc.getPersistentRDDs().size() == before

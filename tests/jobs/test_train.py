@@ -296,3 +296,38 @@ def test_a_learned_metric_brings_rows_of_one_label_together(run_job, tmp_path):
     assert not (out / "predictions").exists()
     code, message = job(run_job, features, labels, out, penalty="cross_validation", **settings)
     assert (code, "give head: similarity a number" in message) == (2, True)
+
+
+def cached(spark):
+    return spark.sparkContext._jsc.getPersistentRDDs().size()
+
+
+def test_a_run_after_a_failed_one_reads_the_files_anew(run_job, spark, tmp_path):
+    """In one session, wherever the first run fails: no row of it is left."""
+    before = cached(spark)
+    features, labels = three_kinds(tmp_path, n=60)
+    good = pq.read_table(features)
+    rows = np.array(good["embedding"].to_pylist())
+    hidden = np.where(np.arange(60)[:, None] == 5, 1e30, rows)
+    short = [None if number < 30 else row for number, row in enumerate(rows)]
+    for matrix, code in ((hidden, 2), (short, 3)):
+        table(features, good["id"], [each if each is None else list(each) for each in matrix])
+        assert job(run_job, features, labels, tmp_path / "work" / "head")[0] == code
+        assert cached(spark) == before
+    good_labels = pq.read_table(labels)
+    write(Path(labels), id=good_labels["id"], label=["cat"] * 60)
+    pq.write_table(good, features)
+    code, message = job(run_job, features, labels, tmp_path / "work" / "head")
+    assert (code, "only the label cat" in message, cached(spark)) == (2, True, before)
+    pq.write_table(good_labels, labels)
+    assert job(run_job, features, labels, tmp_path / "work" / "head") == (0, "")
+    assert cached(spark) == before
+
+
+def test_lists_of_labels_that_are_all_empty_are_exit_code_2(run_job, tmp_path):
+    features, labels = three_kinds(tmp_path, n=20)
+    ids = pq.read_table(labels)["id"]
+    write(Path(labels), id=ids, label=pa.array([[]] * 20, pa.list_(pa.string())))
+    code, message = job(run_job, features, labels, tmp_path / "work" / "head")
+    assert (code, "training rows have no label" in message, message) == (2, True, message)
+    assert not (tmp_path / "work").exists()

@@ -102,3 +102,20 @@ def test_ids_of_two_types_are_refused_unless_both_are_integers(spark, kind):
     other = rows.limit(0).selectExpr(f"CAST(NULL AS {kind}) AS id", "label")
     with pytest.raises(InvalidInput, match="write both as one type"):
         gather([rows.select("id", "embedding")], select_labels(other, "id", "label", split), split)
+
+
+def test_no_two_reads_of_one_path_are_answered_from_one_cache(spark, tmp_path):
+    """While the first is still held, which Spark would take for the second."""
+    path = str(tmp_path / "rows")
+    split = SplitConfig(train=1.0, validation=0.0, test=0.0)
+    held = []
+    for names in ("ab", "cd"):
+        rows = [(1, [1.0], names[0]), (2, [2.0], names[1])]
+        written = spark.createDataFrame(rows, "id int, embedding array<float>, label string")
+        written.coalesce(1).write.mode("overwrite").parquet(path)
+        table = spark.read.parquet(path)
+        labels = select_labels(table, "id", "label", split)
+        held.append(gather([table.select("id", "embedding")], labels, split))
+    assert [made.labels for made in held] == [("a", "b"), ("c", "d")]
+    for made in held:
+        made.forget()

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from ember.evaluate import classes as averaging
 from ember.evaluate.calibration import bin_of, calibration_error
 from ember.evaluate.classes import ratio
-from ember.evaluate.cluster import Chunk, Totals, kept, sum_rows
+from ember.evaluate.cluster import Chunk, Totals, sum_rows
 from ember.evaluate.joining import (
     class_list,
     failed_rows,
@@ -28,6 +28,7 @@ from ember.evaluate.matching import Match, classes_listed, doubts
 from ember.evaluate.report import Evaluation, Figure, Issue, none_for_nan, table
 from ember.evaluate.sums import ALL, Sums, codes_in, from_limbs, to_limbs
 from ember.evaluate.weights import interval
+from ember.kept import kept
 
 __all__ = ["classification_figures", "judge_classification"]
 
@@ -112,56 +113,56 @@ def judge_classification(
         match=match,
         many=False,
     )
-    rows = kept(_rows(joined, slices))
-    judged = rows.filter("judged")
-    few_slices(judged, slices)
-    names = class_list(judged.select("truth").union(judged.select("answer")))
-    rule = _Rule(pa.array(names), tuple(top_k), bins)
-    totals = sum_rows(judged.drop("id", "reason", "length"), rule.add, bootstrap)
-    longest = int(judged.agg(F.max("length")).collect()[0][0] or 0)
-    # Lists that were cut do not tell what would follow; whole ones have the same labels each.
-    cut = [k for k in top_k if longest < k]
-    if cut and len(classes_listed(predictions, predicted)) <= longest:
-        cut = []
-    figures, outside = _figures(totals, rule, bootstrap, cut)
-    unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
-    issues = issues_of(unusable)
-    failed = failed_rows(issues)
-    spark = predictions.sparkSession
-    total = int(totals.of("total", ALL, rule.counts, bootstrap)[0, 0])
-    if outside:
-        reason = "with a score outside 0 to 1, so that there is no calibration"
-        issues.append(Issue(reason, outside))
-    issues += doubts(names, totals.classes)
-    if cut and longest:
-        named = ", ".join(f"top_{k}_accuracy" for k in cut)
-        _log.info("the predictions list %d labels a row: there is no %s", longest, named)
-    confusion = (
-        judged.groupBy(F.col("truth").cast("string"), F.col("answer").cast("string"))
-        .count()
-        .toDF("truth", "predicted", "count")
-    )
-    order = (F.desc("count"), "truth", "predicted")
-    off = confusion.filter("truth != predicted").orderBy(*order).limit(_MOST_CONFUSED)
-    wrong = judged.filter("NOT (answer <=> truth)").select(
-        "id", "truth", F.col("answer").alias("predicted"), "score", "reason"
-    )
-    tables = {
-        "per_class": _per_class(spark, totals, names),
-        "confusion": confusion,
-        "most_confused": off.coalesce(1),
-        "reliability": _reliability(spark, totals, rule, bootstrap),
-        "worst": wrong.orderBy(F.desc_nulls_last("score"), "id").limit(worst).coalesce(1),
-    }
-    answers = judged.select(
-        "id",
-        F.col("truth").cast("string").alias("truth"),
-        F.col("answer").cast("string").alias("answer"),
-        F.col("answer").eqNullSafe(F.col("truth")).cast("double").alias("outcome"),
-    )
-    return Evaluation(
-        "classification", figures, tables, issues, answers, unusable, total, failed, (rows,)
-    )
+    with kept(_rows(joined, slices)) as rows:
+        judged = rows.filter("judged")
+        few_slices(judged, slices)
+        names = class_list(judged.select("truth").union(judged.select("answer")))
+        rule = _Rule(pa.array(names), tuple(top_k), bins)
+        totals = sum_rows(judged.drop("id", "reason", "length"), rule.add, bootstrap)
+        longest = int(judged.agg(F.max("length")).collect()[0][0] or 0)
+        # Lists that were cut do not tell what would follow; whole ones have the same labels each.
+        cut = [k for k in top_k if longest < k]
+        if cut and len(classes_listed(predictions, predicted)) <= longest:
+            cut = []
+        figures, outside = _figures(totals, rule, bootstrap, cut)
+        unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
+        issues = issues_of(unusable)
+        failed = failed_rows(issues)
+        spark = predictions.sparkSession
+        total = int(totals.of("total", ALL, rule.counts, bootstrap)[0, 0])
+        if outside:
+            reason = "with a score outside 0 to 1, so that there is no calibration"
+            issues.append(Issue(reason, outside))
+        issues += doubts(names, totals.classes)
+        if cut and longest:
+            named = ", ".join(f"top_{k}_accuracy" for k in cut)
+            _log.info("the predictions list %d labels a row: there is no %s", longest, named)
+        confusion = (
+            judged.groupBy(F.col("truth").cast("string"), F.col("answer").cast("string"))
+            .count()
+            .toDF("truth", "predicted", "count")
+        )
+        order = (F.desc("count"), "truth", "predicted")
+        off = confusion.filter("truth != predicted").orderBy(*order).limit(_MOST_CONFUSED)
+        wrong = judged.filter("NOT (answer <=> truth)").select(
+            "id", "truth", F.col("answer").alias("predicted"), "score", "reason"
+        )
+        tables = {
+            "per_class": _per_class(spark, totals, names),
+            "confusion": confusion,
+            "most_confused": off.coalesce(1),
+            "reliability": _reliability(spark, totals, rule, bootstrap),
+            "worst": wrong.orderBy(F.desc_nulls_last("score"), "id").limit(worst).coalesce(1),
+        }
+        answers = judged.select(
+            "id",
+            F.col("truth").cast("string").alias("truth"),
+            F.col("answer").cast("string").alias("answer"),
+            F.col("answer").eqNullSafe(F.col("truth")).cast("double").alias("outcome"),
+        )
+        return Evaluation(
+            "classification", figures, tables, issues, answers, unusable, total, failed, (rows,)
+        )
 
 
 def _rows(joined: DataFrame, slices: Sequence[str]) -> DataFrame:

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 
 from ember.evaluate.classes import class_figures, contributions
 from ember.evaluate.sums import ALL, CHUNK_ROWS, Slicing, Sums, Weights, slicings
 from ember.evaluate.weights import interval
 
-__all__ = ["Chunk", "Totals", "by_group", "kept", "receive", "record", "sum_rows"]
+__all__ = ["Chunk", "Totals", "by_group", "receive", "record", "sum_rows"]
 
 _SCHEMA = "section string, slice string, item int, sums binary"
 # What a task holds before it hands its sums on; 10,000 classes and 1,000 replicates are 120 MB.
@@ -68,11 +67,6 @@ class Totals:
         """(values, 1 + B) int64; zeros where nothing was added."""
         empty = np.zeros((values, replicates + 1), np.int64)
         return self.sums.get((section, name, item), empty)
-
-
-def kept(rows: DataFrame) -> DataFrame:
-    """`rows`, computed once: in memory where they fit, on disk where not."""
-    return rows.persist(StorageLevel.MEMORY_AND_DISK)
 
 
 def sum_rows(

@@ -16,7 +16,7 @@ from pyspark.sql.types import FloatType
 from ember.errors import InvalidInput
 from ember.evaluate import classes as averaging
 from ember.evaluate.classes import ratio
-from ember.evaluate.cluster import Chunk, Totals, by_group, kept, record, sum_rows
+from ember.evaluate.cluster import Chunk, Totals, by_group, record, sum_rows
 from ember.evaluate.curves import curve_rows, precision_recall, rank_against
 from ember.evaluate.joining import (
     class_list,
@@ -32,6 +32,7 @@ from ember.evaluate.ranking import label_ranking_precision, precision_at
 from ember.evaluate.report import Evaluation, Figure, none_for_nan, table
 from ember.evaluate.sums import ALL, CHUNK_ROWS, Sums, codes_in, flat, from_limbs, to_limbs
 from ember.evaluate.weights import interval
+from ember.kept import kept
 from ember.tables import column
 
 __all__ = ["judge_multilabel", "multilabel_figures"]
@@ -113,46 +114,46 @@ def judge_multilabel(
         many=True,
     )
     threshold = _as_stored(threshold, predictions, predicted)
-    rows = kept(joined)
-    judged = rows.filter("judged")
-    few_slices(judged, slices)
-    listed = judged.select(F.explode("labels")).union(judged.select(F.explode("truth")))
-    names = in_order([*class_list(listed), *(classes or [])])
-    if not names and not judged.isEmpty():
-        raise InvalidInput(
-            f"no row of the truth has a label in column {label}, and no prediction lists one: "
-            "there is nothing to judge; are these the right columns?"
+    with kept(joined) as rows:
+        judged = rows.filter("judged")
+        few_slices(judged, slices)
+        listed = judged.select(F.explode("labels")).union(judged.select(F.explode("truth")))
+        names = in_order([*class_list(listed), *(classes or [])])
+        if not names and not judged.isEmpty():
+            raise InvalidInput(
+                f"no row of the truth has a label in column {label}, and no prediction lists one: "
+                "there is nothing to judge; are these the right columns?"
+            )
+        rule = _Rule(pa.array(names), tuple(top_k), threshold)
+        chunk = max(1, min(CHUNK_ROWS, _CELLS // max(1, len(names))))
+        totals = sum_rows(judged.drop("id", "reason", "judged"), rule.add, bootstrap, chunk)
+        everything = {name: _total(totals, name, rule, bootstrap)[0] for name in totals.slices()}
+        ranked = by_group(
+            _entries(judged, slices),
+            ("slice", "label"),
+            partial(_rank, everything, {name: code for code, name in enumerate(names)}),
+            bootstrap,
         )
-    rule = _Rule(pa.array(names), tuple(top_k), threshold)
-    chunk = max(1, min(CHUNK_ROWS, _CELLS // max(1, len(names))))
-    totals = sum_rows(judged.drop("id", "reason", "judged"), rule.add, bootstrap, chunk)
-    everything = {name: _total(totals, name, rule, bootstrap)[0] for name in totals.slices()}
-    ranked = by_group(
-        _entries(judged, slices),
-        ("slice", "label"),
-        partial(_rank, everything, {name: code for code, name in enumerate(names)}),
-        bootstrap,
-    )
-    figures = _figures(totals, ranked, rule, bootstrap)
-    unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
-    issues = [*issues_of(unusable), *doubts(names, totals.classes)]
-    answers = _answers(judged, threshold)
-    order = (F.desc("wrong"), "id")
-    tables = {
-        "per_label": _per_label(predictions.sparkSession, totals, ranked, names),
-        "precision_recall": _curves(predictions.sparkSession, ranked, names),
-        "worst": answers.filter("wrong > 0").orderBy(*order).limit(worst).coalesce(1),
-    }
-    outcome = answers.select(
-        "id",
-        F.array_join(F.sort_array("truth"), ", ").alias("truth"),
-        F.array_join(F.sort_array("predicted"), ", ").alias("answer"),
-        (-F.col("wrong")).cast("double").alias("outcome"),
-    )
-    total, failed = int(everything[ALL][0]), failed_rows(issues)
-    return Evaluation(
-        "multilabel", figures, tables, issues, outcome, unusable, total, failed, (rows,)
-    )
+        figures = _figures(totals, ranked, rule, bootstrap)
+        unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
+        issues = [*issues_of(unusable), *doubts(names, totals.classes)]
+        answers = _answers(judged, threshold)
+        order = (F.desc("wrong"), "id")
+        tables = {
+            "per_label": _per_label(predictions.sparkSession, totals, ranked, names),
+            "precision_recall": _curves(predictions.sparkSession, ranked, names),
+            "worst": answers.filter("wrong > 0").orderBy(*order).limit(worst).coalesce(1),
+        }
+        outcome = answers.select(
+            "id",
+            F.array_join(F.sort_array("truth"), ", ").alias("truth"),
+            F.array_join(F.sort_array("predicted"), ", ").alias("answer"),
+            (-F.col("wrong")).cast("double").alias("outcome"),
+        )
+        total, failed = int(everything[ALL][0]), failed_rows(issues)
+        return Evaluation(
+            "multilabel", figures, tables, issues, outcome, unusable, total, failed, (rows,)
+        )
 
 
 def _as_stored(threshold: float, predictions: DataFrame, predicted: str) -> float:

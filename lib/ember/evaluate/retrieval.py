@@ -13,13 +13,14 @@ from pyspark.sql.types import DoubleType, NumericType, StructField, StructType
 
 from ember.errors import InvalidInput
 from ember.evaluate.classes import ratio
-from ember.evaluate.cluster import Chunk, Totals, kept, sum_rows
+from ember.evaluate.cluster import Chunk, Totals, sum_rows
 from ember.evaluate.joining import few_slices, filled_slices, issues_of, key_of, slice_names
 from ember.evaluate.ranking import retrieval_figures, retrieval_names
 from ember.evaluate.relevance import by_grade, by_label
 from ember.evaluate.report import Evaluation, Figure
 from ember.evaluate.sums import CHUNK_ROWS, Sums, flat, from_limbs, to_limbs
 from ember.ids import check_same_type
+from ember.kept import kept
 from ember.tables import column
 
 __all__ = ["judge_retrieval"]
@@ -84,33 +85,38 @@ def judge_retrieval(
             found, truth, queries, depth, slices, id=id, label=label, exclude_self=exclude_self
         )
     lists = _lists(known.neighbors)
-    rows = kept(_units(known.queries, lists, slices))
-    _refuse_repeated(rows)
-    names = retrieval_names(at)
-    scored = kept(_scored(rows.filter("judged"), names, at))
-    few_slices(scored, slices)
-    totals = sum_rows(
-        scored.select("key", *slice_names(slices), F.array(*map(_quoted, names)).alias("values")),
-        _Rule(len(names)).add,
-        bootstrap,
-    )
-    figures = _figures(totals, names, bootstrap)
-    unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
-    issues = [*issues_of(unusable), *known.notes]
-    failed = sum(issue.rows for issue in issues if issue.reason == _NO_RESULT)
-    order = (F.col("map"), F.col("id"))
-    per_query = scored.drop("key", *slice_names(slices))
-    tables = {"per_query": per_query, "worst": per_query.orderBy(*order).limit(worst).coalesce(1)}
-    missing = F.lit(None).cast("string")
-    outcome = scored.select("id", missing.alias("truth"), missing.alias("answer"), "map").toDF(
-        "id", "truth", "answer", "outcome"
-    )
-    held = (rows, scored)
-    total = figures[0].n
-    return Evaluation(
-        *("retrieval", figures, tables, issues, outcome, unusable, total, failed, held),
-        lists=lists.select("id", "documents", "gains"),
-    )
+    with kept(_units(known.queries, lists, slices)) as rows:
+        _refuse_repeated(rows)
+        names = retrieval_names(at)
+        with kept(_scored(rows.filter("judged"), names, at)) as scored:
+            few_slices(scored, slices)
+            totals = sum_rows(
+                scored.select(
+                    "key", *slice_names(slices), F.array(*map(_quoted, names)).alias("values")
+                ),
+                _Rule(len(names)).add,
+                bootstrap,
+            )
+            figures = _figures(totals, names, bootstrap)
+            unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
+            issues = [*issues_of(unusable), *known.notes]
+            failed = sum(issue.rows for issue in issues if issue.reason == _NO_RESULT)
+            order = (F.col("map"), F.col("id"))
+            per_query = scored.drop("key", *slice_names(slices))
+            tables = {
+                "per_query": per_query,
+                "worst": per_query.orderBy(*order).limit(worst).coalesce(1),
+            }
+            missing = F.lit(None).cast("string")
+            outcome = scored.select(
+                "id", missing.alias("truth"), missing.alias("answer"), "map"
+            ).toDF("id", "truth", "answer", "outcome")
+            held = (rows, scored)
+            total = figures[0].n
+            return Evaluation(
+                *("retrieval", figures, tables, issues, outcome, unusable, total, failed, held),
+                lists=lists.select("id", "documents", "gains"),
+            )
 
 
 def _without_self(rows: DataFrame) -> DataFrame:

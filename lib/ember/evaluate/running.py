@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,12 +104,13 @@ def judge(config: EvaluateConfig, inputs: Inputs) -> Evaluation:
     truth = inputs.frames["truth"]
     same = [tables.column(truth, theirs) == F.col(f"`{alias[own]}`") for own, theirs in ids.items()]
     inside = truth.join(judged, same, "left_semi")
-    report = _judge_all(config, replace(inputs, frames={**inputs.frames, "truth": inside}))
     named = tables.column(truth, next(iter(ids.values())))
     outside = truth.join(judged, same, "left_anti").select(
         named.alias("id"), F.lit(_NOT_JUDGED).alias("reason")
     )
-    return replace(report, issues=[*report.issues, *issues_of(outside)])
+    left_out = issues_of(outside)
+    report = _judge_all(config, replace(inputs, frames={**inputs.frames, "truth": inside}))
+    return replace(report, issues=[*report.issues, *left_out])
 
 
 def _ids(config: EvaluateConfig, kind: str) -> dict[str, str]:
@@ -126,7 +128,13 @@ def _judge_all(config: EvaluateConfig, inputs: Inputs) -> Evaluation:
     new = _judge_one(config, inputs, inputs.judged)
     if config.kind != "compare":
         return new
-    return compare(new, _judge_one(config, inputs, inputs.frames["baseline"]), config.worst)
+    with ExitStack() as failed:
+        failed.callback(new.release)
+        baseline = _judge_one(config, inputs, inputs.frames["baseline"])
+        failed.callback(baseline.release)
+        report = compare(new, baseline, config.worst)
+        failed.pop_all()
+    return report
 
 
 def _judge_one(config: EvaluateConfig, inputs: Inputs, judged: DataFrame) -> Evaluation:

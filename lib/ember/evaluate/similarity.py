@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import AtomicType, BooleanType, DataType, IntegralType, NumericType
 
 from ember.errors import InvalidInput
-from ember.evaluate.cluster import Totals, by_group, kept, record
+from ember.evaluate.cluster import Totals, by_group, record
 from ember.evaluate.curves import correlations, curve_rows, precision_recall, rank_against
 from ember.evaluate.joining import (
     NO_TRUTH,
@@ -28,6 +28,7 @@ from ember.evaluate.report import Evaluation, Figure
 from ember.evaluate.report import table as small_table
 from ember.evaluate.sums import ALL, Sums
 from ember.ids import check_same_type
+from ember.kept import kept
 from ember.tables import check_unique, column
 
 __all__ = ["FIGURES", "judge_similarity"]
@@ -74,43 +75,43 @@ def judge_similarity(
     Raises InvalidInput for tables that do not fit each other, or ids that occur twice.
     """
     joined = _join(pairs, truth, id, truth_id or id, score=score, label=label, slices=slices)
-    rows = kept(joined)
-    judged = rows.filter("reason IS NULL")
-    few_slices(judged, slices)
-    facts = judged.agg(
-        F.count("*"),
-        F.coalesce(F.bool_and(F.col("truth").isin(0.0, 1.0)), F.lit(False)),
-        *(function(name) for name in ("score", "truth") for function in (F.avg, F.stddev)),
-    ).collect()[0]
-    total, binary = int(facts[0]), bool(facts[1])
-    names = F.explode(F.array(F.lit(ALL), *slice_names(slices)))
-    totals = by_group(
-        judged.select(names.alias("slice"), "key", "score", "truth"),
-        ("slice",),
-        partial(_judge, binary),
-        bootstrap,
-    )
-    unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
-    issues = issues_of(unusable)
-    failed = sum(issue.rows for issue in issues if issue.reason in _FAILED)
-    apart = F.abs(_standard("score", *facts[2:4]) - _standard("truth", *facts[4:6]))
-    far = judged.select("id", "truth", "score", apart.alias("deviation"))
-    tables = {"worst": far.orderBy(F.desc("deviation"), "id").limit(worst).coalesce(1)}
-    if binary:
-        points = curve_rows(totals.classes.get(0, np.zeros(0)).reshape(-1, 3))
-        kinds = dict.fromkeys(("threshold", "recall", "precision"), float)
-        tables["precision_recall"] = small_table(judged.sparkSession, points, **kinds)
-    outcome = judged.select(
-        "id",
-        F.col("truth").cast("string").alias("truth"),
-        F.col("score").cast("string").alias("answer"),
-        F.col("score").alias("outcome"),
-    )
-    figures = _figures(totals, bootstrap)
-    return Evaluation(
-        *("similarity", figures, tables, issues, outcome, unusable, total + failed, failed),
-        held=(rows,),
-    )
+    with kept(joined) as rows:
+        judged = rows.filter("reason IS NULL")
+        few_slices(judged, slices)
+        facts = judged.agg(
+            F.count("*"),
+            F.coalesce(F.bool_and(F.col("truth").isin(0.0, 1.0)), F.lit(False)),
+            *(function(name) for name in ("score", "truth") for function in (F.avg, F.stddev)),
+        ).collect()[0]
+        total, binary = int(facts[0]), bool(facts[1])
+        names = F.explode(F.array(F.lit(ALL), *slice_names(slices)))
+        totals = by_group(
+            judged.select(names.alias("slice"), "key", "score", "truth"),
+            ("slice",),
+            partial(_judge, binary),
+            bootstrap,
+        )
+        unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
+        issues = issues_of(unusable)
+        failed = sum(issue.rows for issue in issues if issue.reason in _FAILED)
+        apart = F.abs(_standard("score", *facts[2:4]) - _standard("truth", *facts[4:6]))
+        far = judged.select("id", "truth", "score", apart.alias("deviation"))
+        tables = {"worst": far.orderBy(F.desc("deviation"), "id").limit(worst).coalesce(1)}
+        if binary:
+            points = curve_rows(totals.classes.get(0, np.zeros(0)).reshape(-1, 3))
+            kinds = dict.fromkeys(("threshold", "recall", "precision"), float)
+            tables["precision_recall"] = small_table(judged.sparkSession, points, **kinds)
+        outcome = judged.select(
+            "id",
+            F.col("truth").cast("string").alias("truth"),
+            F.col("score").cast("string").alias("answer"),
+            F.col("score").alias("outcome"),
+        )
+        figures = _figures(totals, bootstrap)
+        return Evaluation(
+            *("similarity", figures, tables, issues, outcome, unusable, total + failed, failed),
+            held=(rows,),
+        )
 
 
 def _standard(name: str, mean: float | None, deviation: float | None) -> Column:

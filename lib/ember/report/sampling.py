@@ -13,6 +13,7 @@ import numpy as np
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from ember.kept import kept
 from ember.report.content import Item, Report, Row, Table
 from ember.report.fetching import as_text, fetch_items, rows_of
 from ember.settings.comparison import JoinConfig, SearchConfig
@@ -98,10 +99,10 @@ def collect_join(
         tables[name] = Table(["left_id", "right_id", "score"], found)
     members: list[Row] = []
     if groups is not None:
-        sizes = groups.groupBy("group_id").agg(F.count("*").alias("size")).persist()
-        tables["sizes"] = _sizes(sizes)
-        members = _largest(groups, sizes, shown.examples)
-        sizes.unpersist()
+        with kept(groups.groupBy("group_id").agg(F.count("*").alias("size"))) as sizes:
+            tables["sizes"] = _sizes(sizes)
+            members = _largest(groups, sizes, shown.examples)
+            sizes.unpersist()
     ends = [row for name in ("closest", "nearest") for row in tables[name].rows]
     ids = {
         "left": {row["left_id"] for row in ends} | {row["id"] for row in members},

@@ -49,10 +49,6 @@ def fit_on_cluster(rows: DataFrame, recipe: Recipe, label_rows: Float64, count: 
     packed = rows.repartition(blocks, "id").sortWithinPartitions("id").drop("id")
     raw = packed.mapInArrow(_packer(recipe), "block binary").rdd.map(lambda row: bytes(row[0]))
     raw.persist(StorageLevel.MEMORY_AND_DISK)
-    moments = raw.map(lambda block: Moments.of(pickle.loads(block).matrix)).treeReduce(
-        Moments.merge
-    )
-    mean, scale = scaling(moments, list(recipe.parts), recipe.scaling)
 
     def attempt(recipe: Recipe, scale: Float32) -> tuple[Layers, dict[str, Any]]:
         scaled = raw.map(_scaler(recipe, mean, scale)).persist(StorageLevel.MEMORY_AND_DISK)
@@ -62,6 +58,10 @@ def fit_on_cluster(rows: DataFrame, recipe: Recipe, label_rows: Float64, count: 
             scaled.unpersist()
 
     try:
+        moments = raw.map(lambda block: Moments.of(pickle.loads(block).matrix)).treeReduce(
+            Moments.merge
+        )
+        mean, scale = scaling(moments, list(recipe.parts), recipe.scaling)
         layers, scale, notes = fit_weighted(recipe, scale, attempt)
     finally:
         raw.unpersist()

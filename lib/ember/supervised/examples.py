@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -31,6 +30,7 @@ from pyspark.sql.types import (
 from ember.compare.census import dimension_of
 from ember.errors import InvalidConfig, InvalidInput
 from ember.ids import can_be_equal, text_of
+from ember.kept import kept
 from ember.settings.supervised import SplitConfig
 from ember.tables import check_unique, column
 
@@ -77,7 +77,7 @@ class Examples:
     _cached: DataFrame
 
     def forget(self) -> None:
-        """Free the cached rows."""
+        """Free the cached rows; whoever gathered them does, whatever happens."""
         self._cached.unpersist()
 
     @property
@@ -166,36 +166,38 @@ def gather(
     """
     _check_ids([*features, labels])
     parts = tuple(_dimension(table, n, max_failed_fraction) for n, table in enumerate(features))
-    joined = _join(features, labels, parts, split).persist(StorageLevel.MEMORY_AND_DISK)
-    missing = [F.count_if(F.col(f"f{n}").isNull()).alias(f"f{n}") for n in range(len(parts))]
-    counted = joined.groupBy("reason", "part").agg(F.count("*").alias("rows"), *missing).collect()
-    _check_parts(joined, split)
-    counts = _counts([row.asDict() for row in counted], len(parts))
-    usable = joined.filter("reason is null").drop("reason")
-    multilabel = isinstance(labels.schema["label"].dataType, ArrayType)
-    numeric = _numeric(labels)
-    names, unseen, rare = _label_names(usable, min_rows, numeric)
-    if rare and not multilabel:
-        usable = usable.filter(~F.col("labels")[0].isin(rare))
-        counts["rows"], counts[_RARE] = _without_rare(usable, counts["rows"])
-    counts |= {"labels": len(names), "unseen_labels": unseen[:_NAMED], "rare_labels": len(rare)}
-    counts["named"] = _named(joined, counts)
-    _check_learnable(names, counts["rows"], multilabel)
-    train = [row for row in counted if row["reason"] is None and row["part"] == "train"]
-    lacking = tuple(n for n in range(len(parts)) if len(parts) > 1 and train[0][f"f{n}"])
-    return Examples(
-        rows=usable,
-        failures=joined.filter(~F.col("reason").isin(_NO_LABEL, _NO_FEATURES)).select(
-            "id", F.col("reason").alias("error")
-        ),
-        labels=tuple(names),
-        label_rows=tuple(names.values()),
-        multilabel=multilabel,
-        parts=parts,
-        indicators=lacking,
-        counts=counts,
-        _cached=joined,
-    )
+    with kept(_join(features, labels, parts, split)) as joined:
+        missing = [F.count_if(F.col(f"f{n}").isNull()).alias(f"f{n}") for n in range(len(parts))]
+        counted = (
+            joined.groupBy("reason", "part").agg(F.count("*").alias("rows"), *missing).collect()
+        )
+        _check_parts(joined, split)
+        counts = _counts([row.asDict() for row in counted], len(parts))
+        usable = joined.filter("reason is null").drop("reason")
+        multilabel = isinstance(labels.schema["label"].dataType, ArrayType)
+        numeric = _numeric(labels)
+        names, unseen, rare = _label_names(usable, min_rows, numeric)
+        if rare and not multilabel:
+            usable = usable.filter(~F.col("labels")[0].isin(rare))
+            counts["rows"], counts[_RARE] = _without_rare(usable, counts["rows"])
+        counts |= {"labels": len(names), "unseen_labels": unseen[:_NAMED], "rare_labels": len(rare)}
+        counts["named"] = _named(joined, counts)
+        _check_learnable(names, counts["rows"], multilabel)
+        train = [row for row in counted if row["reason"] is None and row["part"] == "train"]
+        lacking = tuple(n for n in range(len(parts)) if len(parts) > 1 and train[0][f"f{n}"])
+        return Examples(
+            rows=usable,
+            failures=joined.filter(~F.col("reason").isin(_NO_LABEL, _NO_FEATURES)).select(
+                "id", F.col("reason").alias("error")
+            ),
+            labels=tuple(names),
+            label_rows=tuple(names.values()),
+            multilabel=multilabel,
+            parts=parts,
+            indicators=lacking,
+            counts=counts,
+            _cached=joined,
+        )
 
 
 def _check_ids(tables: Sequence[DataFrame]) -> None:
