@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from labelled_rows import labelled, recipe
 from scipy.optimize import check_grad
 from sklearn.linear_model import LogisticRegression
@@ -17,7 +19,7 @@ from ember.errors import InvalidInput
 from ember.learn.fit import fit, fit_on_worker, problem_of, targets_of
 from ember.learn.metric import fit_metric
 from ember.learn.objective import INTERCEPT_SCALING, Problem, minimise
-from ember.learn.rows import Moments, Rows, scaling
+from ember.learn.rows import Moments, Rows, check_scale, scaling
 
 
 def accuracy(head, rows):
@@ -227,3 +229,46 @@ def test_features_that_few_rows_have_are_no_reason_to_refuse():
     rows = labelled(n=200, c=2)
     rows.matrix[:195] = 0
     fit_on_worker(rows, recipe(rows))
+
+
+@given(
+    share=st.floats(0.01, 0.5),
+    power=st.floats(7, 36),
+    d=st.integers(1, 8),
+    positive=st.booleans(),
+    offset=st.sampled_from([0, 100]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60)
+def test_very_large_rows_of_any_share_are_refused(share, power, d, positive, offset, seed):
+    rows = labelled(n=400, d=d, c=2, seed=seed)
+    matrix = (abs(rows.matrix) if positive else rows.matrix) + offset
+    large = np.random.default_rng(seed).permutation(400) < share * 400
+    matrix = np.where(large[:, None], matrix * 10.0**power, matrix).astype(np.float32)
+    for by in ("feature", "table"):
+        _, scale = scaling(Moments.of(matrix), [d], by)
+        with pytest.raises(InvalidInput, match=r"features table 1: .* rows differ by"):
+            check_scale(matrix, [d], scale)
+
+
+@given(
+    kind=st.sampled_from(["lengths", "cauchy", "lognormal", "sparse", "counts", "duplicates"]),
+    n=st.sampled_from([20, 400, 5000]),
+    d=st.sampled_from([1, 8, 40]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60)
+def test_heavy_tails_sparse_features_and_near_duplicates_are_no_reason_to_refuse(kind, n, d, seed):
+    rng = np.random.default_rng(seed)
+    plain = rng.normal(size=(n, d))
+    matrix = {
+        "lengths": lambda: plain * np.exp(1.5 * rng.normal(size=(n, 1))),
+        "cauchy": lambda: rng.standard_t(1.5, size=(n, d)),
+        "lognormal": lambda: np.exp(2 * plain),
+        "sparse": lambda: plain * (rng.random((n, d)) < 0.05),
+        "counts": lambda: rng.poisson(0.3, size=(n, d)),
+        "duplicates": lambda: np.where(rng.random((n, 1)) < 0.6, 0.3 + 1e-6 * plain, plain),
+    }[kind]().astype(np.float32)
+    for by in ("feature", "table"):
+        _, scale = scaling(Moments.of(matrix), [d], by)
+        check_scale(matrix, [d], scale)

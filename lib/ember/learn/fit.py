@@ -154,7 +154,7 @@ def fit_on_worker(rows: Rows, recipe: Recipe) -> Head:
     The order of the rows counts (floating-point sums): have them sorted by id.
     """
     mean, scale = scaling(Moments.of(rows.matrix), list(recipe.parts), recipe.scaling)
-    check_scale(rows.matrix, recipe.parts, mean, scale)
+    check_scale(rows.matrix, recipe.parts, scale)
 
     def attempt(recipe: Recipe, scale: Float32) -> tuple[Layers, dict[str, Any]]:
         matrix = standardise(rows.matrix, recipe.parts, recipe.indicators, mean, scale)

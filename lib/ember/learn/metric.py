@@ -40,7 +40,7 @@ def fit_metric(rows: Rows, recipe: Recipe) -> Head:
         raise InvalidInput("head: similarity learns from one label a row; the labels are lists")
     parts = list(recipe.parts)
     mean, scale = scaling(Moments.of(rows.matrix), parts, recipe.scaling)
-    check_scale(rows.matrix, parts, mean, scale)
+    check_scale(rows.matrix, parts, scale)
     matrix = standardise(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
     start = _principal_directions(matrix, recipe.dimension)
     weights = _descend(matrix.astype(np.float64), rows.targets, start, recipe)

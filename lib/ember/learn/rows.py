@@ -20,6 +20,11 @@ __all__ = ["Moments", "Rows", "check_scale", "read_features", "read_rows", "scal
 Float64 = NDArray[np.float64]
 _LEAST_SPREAD = 1e-4
 _CHECKED_ROWS = 4096
+_CHECKED_SHARES = (0.25, 0.5, 0.75, 0.95)
+# Few rows can be close by chance.
+_LEAST_GROUP = 10
+# Of their size, near-duplicates may differ by that: numbers of half precision do.
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -149,11 +154,13 @@ def scaling(moments: Moments, parts: list[int], by: str) -> tuple[Float32, Float
     return moments.mean.astype(np.float32), scale.astype(np.float32)
 
 
-def check_scale(matrix: Float32, parts: Sequence[int], mean: Float32, scale: Float32) -> None:
-    """Raise InvalidInput where a few very large rows leave nothing of the others.
+def check_scale(matrix: Float32, parts: Sequence[int], scale: Float32) -> None:
+    """Raise InvalidInput where very large rows leave nothing of many others.
 
-    matrix: (n, d) raw rows. All but the largest twentieth of a table's rows must vary by more than
-    `_LEAST_SPREAD` of the scale, if at all: a head could not tell them apart.
+    matrix: (n, d) raw rows. The rows of a table that lie closest together, from a quarter of them
+    to all but a twentieth, must vary by more than `_LEAST_SPREAD` of the scale, if at all: a head
+    could not tell them apart. A group of less than nearly all rows may be near-duplicates, that
+    differ by what rounding leaves.
     """
     some = matrix[:: max(1, len(matrix) // _CHECKED_ROWS)].astype(np.float64)
     start = 0
@@ -161,11 +168,39 @@ def check_scale(matrix: Float32, parts: Sequence[int], mean: Float32, scale: Flo
         part = slice(start, start + size)
         start += size
         rows = some[~np.isnan(some[:, part]).any(axis=1), part]
-        scaled = (rows - mean[part]) / scale[part]
-        usual = np.argsort(np.square(scaled).sum(axis=1))[: len(rows) * 19 // 20]
-        spread = np.sqrt(scaled[usual].var(axis=0).mean()) if len(usual) else 0.0
-        if spread < _LEAST_SPREAD and (rows[usual] != rows[usual[:1]]).any():
-            raise InvalidInput(
-                f"features table {number}: most rows differ by {spread:.1g} of the scale that very "
-                "large rows give it, so they could not be told apart; leave those out with where"
-            )
+        scaled = rows / scale[part]
+        apart = np.square(scaled - _densest(scaled)).sum(axis=1)
+        closest = np.argsort(apart, kind="stable")
+        for share in reversed(_CHECKED_SHARES):
+            count = int(len(rows) * share)
+            most = share == _CHECKED_SHARES[-1]
+            if count < (1 if most else _LEAST_GROUP):
+                continue
+            group = closest[:count]
+            spread = np.sqrt(scaled[group].var(axis=0).mean())
+            least = 0 if most else _ROUNDING * np.sqrt(np.square(scaled[group]).mean())
+            differ = spread > least or (most and (rows[group] != rows[group[:1]]).any())
+            if spread < _LEAST_SPREAD and differ:
+                shown = "most rows differ" if most else f"{share:.0%} of the rows differ"
+                raise InvalidInput(
+                    f"features table {number}: {shown} by {spread:.1g} of the scale that very "
+                    "large rows give it, so they could not be told apart; leave those out with "
+                    "where"
+                )
+
+
+def _densest(matrix: Float64) -> Float64:
+    """(d,) the middle of the shortest interval of each feature that has a quarter of the rows.
+
+    Rousseeuw, Least Median of Squares Regression (1984), with a quarter in place of the half: large
+    rows do not move it, however many there are up to three quarters.
+    """
+    if not len(matrix):
+        return np.zeros(matrix.shape[1])
+    ordered = np.sort(matrix, axis=0)
+    span = max(1, int(len(matrix) * _CHECKED_SHARES[0]))
+    low, high = ordered[: len(matrix) - span + 1], ordered[span - 1 :]
+    first = (high - low).argmin(axis=0)[None]
+    middle = (np.take_along_axis(low, first, 0) + np.take_along_axis(high, first, 0)) / 2
+    out: Float64 = middle[0]
+    return out

@@ -82,7 +82,7 @@ def _packer(recipe: Recipe) -> Callable[..., Iterator[pa.RecordBatch]]:
 def _scaler(recipe: Recipe, mean: Float32, scale: Float32) -> Callable[[bytes], _Block]:
     def run(packed: bytes) -> _Block:
         rows = pickle.loads(packed)
-        check_scale(rows.matrix, recipe.parts, mean, scale)
+        check_scale(rows.matrix, recipe.parts, scale)
         matrix = standardise(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
         return matrix, targets_of(rows, recipe), fold_of(rows.draw, recipe.folds)
 
