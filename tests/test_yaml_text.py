@@ -61,6 +61,7 @@ def test_escapes_of_json_are_read_as_json_has_them():
 
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+DEEP_BY_ALIASES = "a0: &a0 x\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 60))
 
 
 @pytest.mark.parametrize(
@@ -74,11 +75,36 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for 
         ("? [a]\n: b", "unhashable key"),
         ('a: "\\ud800"', "half a character"),
         ("a: !!python/name:os.system x", "could not determine a constructor"),
+        *(
+            (f"a: !!{tag}", "could not determine a constructor")
+            for tag in ("bool foo", "int ''", "float '-'", "timestamp x", "set {a}", "binary aGk=")
+        ),
+        ("%TAG ! tag:yaml.org,2002:\n---\n!bool foo: 1", "could not determine a constructor"),
+        ("a: !!str {b: 1}", "expected a scalar node"),
+        ("a: !!map b", "expected a mapping node"),
+        ('"\\UFFFFFFFF"', "too large"),
+        ('"\\U00110000"', "not in range"),
+        ("a: " + "[" * 51 + "]" * 51, "nested too deeply: more than 50"),
+        (DEEP_BY_ALIASES, "nested too deeply: more than 50"),
     ],
 )
 def test_what_is_no_yaml_or_unfolds_without_end_is_refused(text, words):
     with pytest.raises(YamlProblem, match=words):
         parse_yaml(text)
+
+
+def test_what_is_wrong_is_told_in_few_words_however_long_it_is():
+    with pytest.raises(YamlProblem) as caught:
+        parse_yaml(f"{'k' * 1000}: 1\n{'k' * 1000}: 2")
+    assert len(str(caught.value)) <= 500
+
+
+def test_a_tag_that_says_what_a_value_is_anyway_is_fine():
+    assert parse_yaml("a: !!str x\nb: !!seq [1]\nc: !!map {d: !!null ~}") == {
+        "a": "x",
+        "b": ["1"],
+        "c": {"d": None},
+    }
 
 
 def test_a_file_is_read_up_to_a_size_and_in_utf_8(tmp_path):

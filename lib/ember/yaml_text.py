@@ -15,11 +15,14 @@ from typing import Any
 
 import yaml
 
-__all__ = ["NULLS", "Plain", "YamlProblem", "natural", "parse_yaml", "read_yaml"]
+__all__ = ["MAX_DEPTH", "NULLS", "Plain", "YamlProblem", "natural", "parse_yaml", "read_yaml"]
 
 # Larger than any configuration with a list of thousands of classes, and read in seconds.
 _MAX_BYTES = 2**20
 _MAX_VALUES = 100_000
+_SHOWN = 500
+# Deeper than any configuration, and far from where Python ends.
+MAX_DEPTH = 50
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(NULLS),
@@ -86,8 +89,10 @@ def parse_yaml(text: str) -> Any:
         if _unfolded(node, {}) > _MAX_VALUES:
             raise YamlProblem(f"its aliases unfold to more than {_MAX_VALUES} values")
         return _separate(loader.construct_document(node))
-    except yaml.YAMLError as error:
-        raise YamlProblem(" ".join(str(error).split())) from None
+    except YamlProblem:
+        raise
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two of odd escapes
+        raise YamlProblem(" ".join(str(error).split())[:_SHOWN]) from None
     except RecursionError:
         raise YamlProblem("it is nested too deeply") from None
 
@@ -104,12 +109,14 @@ def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def _separate(value: Any) -> Any:
+def _separate(value: Any, depth: int = 0) -> Any:
     """A copy in which what two aliases name is there twice, so that each can be changed."""
+    if depth > MAX_DEPTH:
+        raise YamlProblem(f"it is nested too deeply: more than {MAX_DEPTH} levels")
     if isinstance(value, dict):
-        return {key: _separate(each) for key, each in value.items()}
+        return {key: _separate(each, depth + 1) for key, each in value.items()}
     if isinstance(value, list):
-        return [_separate(each) for each in value]
+        return [_separate(each, depth + 1) for each in value]
     return value
 
 
@@ -118,7 +125,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         given = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if key.value in given:
                     raise yaml.YAMLError(
@@ -129,9 +136,10 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
         return {str(key) if isinstance(key, str) else key: mapping[key] for key in mapping}
 
 
-def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+def _text(loader: _Loader, node: yaml.Node) -> str:
+    written: str = loader.construct_scalar(node)
     try:  # as JSON has it, an escape may be half of a character
-        text = node.value.encode("utf-16", "surrogatepass").decode("utf-16")
+        text = written.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:
         raise yaml.YAMLError(f"half a character is no text,{node.start_mark}") from None
     return Plain(text) if node.style is None else str(text)
@@ -144,5 +152,11 @@ _Loader.yaml_implicit_resolvers = {
         first: [("tag:yaml.org,2002:null", re.compile(r"^(~|null|Null|NULL|)$"))]
         for first in ("~", "n", "N", "")
     },
+}
+# The key decides the type, so a tag that names another one is refused, as an unknown tag is.
+_Loader.yaml_constructors = {
+    tag: make
+    for tag, make in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in ("null", "seq", "map")
 }
 _Loader.add_constructor("tag:yaml.org,2002:str", _text)
