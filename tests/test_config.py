@@ -72,6 +72,35 @@ def test_every_problem_is_reported_at_once():
     assert "model.batch_size" in text
 
 
+def test_of_many_problems_a_reader_gets_the_first_and_how_many_more(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("".join(f"k{n}: 1\n" for n in range(500)))
+    lines = problem(file=str(file)).splitlines()
+    assert len(lines) == 21
+    assert "unknown key k19" in lines[19]
+    assert lines[20] == "… and 480 more"
+    file.write_text("".join(f"{'k' * 1000}{n}: 1\n" for n in range(50)))
+    told = problem(file=str(file))
+    assert len(told) < 5000
+    assert "… (1001 characters)" in told
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("a." * 3000 + "a=1", "nested too deeply"),
+        ("input.path=[" + "a," * 200_000 + "]", "longer than 65536 characters"),
+        ("x" * 60_000, "write it as dotted.key=value"),
+        ("input.path." + "x" * 60_000 + ".y=1", "path is a value"),
+        ("x" * 60_000 + "=1", "unknown key xxx"),
+    ],
+)
+def test_an_override_without_measure_is_refused_in_few_words(override, words):
+    told = problem(override)
+    assert words in told
+    assert len(told) < 1000
+
+
 def test_a_missing_key_is_named():
     with pytest.raises(InvalidConfig, match=r"output is missing"):
         load(EmbedConfig, None, MINIMAL[:-1])

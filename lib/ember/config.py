@@ -5,7 +5,7 @@ What the jobs take is in ember.settings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -13,12 +13,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ember.errors import InvalidConfig
 from ember.typed import branches, typed
-from ember.yaml_text import Plain, YamlProblem, read_yaml
+from ember.yaml_text import MAX_DEPTH, Plain, YamlProblem, read_yaml
 
 __all__ = ["Config", "load", "parse", "read"]
 
 ConfigT = TypeVar("ConfigT", bound="Config")
 _SHOWN = 200
+_PROBLEMS = 20
+_PROBLEMS_LENGTH = 4000
+# What one --set may hold; longer lists are for the file.
+_MAX_SET = 2**16
 
 
 class Config(BaseModel):
@@ -30,7 +34,7 @@ class Config(BaseModel):
 def load(kind: type[ConfigT], file: str | None, overrides: Sequence[str]) -> ConfigT:
     """Read `file` (YAML; None: nothing), apply `dotted.key=value` overrides, and check.
 
-    Raises InvalidConfig with every problem found, one a line.
+    Raises InvalidConfig with the problems found, one a line, and how many more there are.
     """
     values = read(file) if file else {}
     return parse(kind, _override(values, overrides), file or "--set")
@@ -41,12 +45,12 @@ def parse(kind: type[ConfigT], values: dict[str, Any], source: str, at: str = ""
 
     Each `Plain` becomes what its key is: a value of --set for a text is that very text.
     at: what stands before each key in an error, where `values` are a part of a configuration.
-    Raises InvalidConfig with every problem found, one a line.
+    Raises InvalidConfig with the problems found, one a line, and how many more there are.
     """
     try:
         return kind.model_validate(typed(kind, values))
     except ValidationError as error:
-        problems = dict.fromkeys(_explain(kind, problem, at) for problem in error.errors())
+        problems = _problems(kind, error.errors(), at)
         raise InvalidConfig(f"{source}: " + "\n".join(problems)) from None
 
 
@@ -70,19 +74,37 @@ def read(file: str) -> dict[str, Any]:
 def _override(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     for override in overrides:
         key, equals, text = override.partition("=")
+        told = _cut(f"--set {override}")
+        if len(override) > _MAX_SET:
+            raise InvalidConfig(f"{told}: longer than {_MAX_SET} characters; give it in the file")
         if not equals or not all(key.split(".")):
-            raise InvalidConfig(f"--set {override}: write it as dotted.key=value")
+            raise InvalidConfig(f"{told}: write it as dotted.key=value")
         *parents, last = key.split(".")
+        if len(parents) > MAX_DEPTH:
+            raise InvalidConfig(f"{told}: nested too deeply, more than {MAX_DEPTH} levels")
         place = values
         for parent in parents:
             inner = place.setdefault(parent, {})
             if inner is None:  # an empty section in the file
                 inner = place[parent] = {}
             if not isinstance(inner, dict):
-                raise InvalidConfig(f"--set {override}: {parent} is a value, not a section")
+                raise InvalidConfig(f"{told}: {_cut(parent)} is a value, not a section")
             place = inner
         place[last] = Plain(text)
     return values
+
+
+def _problems(kind: type[Config], found: Sequence[Any], at: str) -> Iterator[str]:
+    """A sentence for each finding of pydantic, once, as far as a reader would read."""
+    told: set[str] = set()
+    for number, problem in enumerate(found):
+        if len(told) == _PROBLEMS or sum(map(len, told)) > _PROBLEMS_LENGTH:
+            yield f"… and {len(found) - number} more"
+            return
+        sentence = _explain(kind, problem, at)
+        if sentence not in told:
+            told.add(sentence)
+            yield sentence
 
 
 def _explain(kind: type[Config], problem: Any, at: str) -> str:
@@ -90,12 +112,13 @@ def _explain(kind: type[Config], problem: Any, at: str) -> str:
     loc = problem["loc"]
     fields = _fields_at(kind, loc[:-1])
     # Beyond the last field's name, loc names branches of a union and positions in a list.
-    key = at + ".".join(str(part) for part in loc[: _depth(kind, loc)]) or "the configuration"
+    key = _cut(at + ".".join(map(str, loc[: _depth(kind, loc)]))) or "the configuration"
     if problem["type"] == "extra_forbidden":
         known = ", ".join(fields)
-        near = get_close_matches(str(loc[-1]), fields, 1)
+        near = get_close_matches(str(loc[-1])[:_SHOWN], fields, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        return f"unknown key {at}{'.'.join(map(str, loc))}{hint}; known keys here: {known}"
+        unknown = _cut(f"{at}{'.'.join(map(str, loc))}")
+        return f"unknown key {unknown}{hint}; known keys here: {known}"
     if problem["type"] == "missing":
         return f"{key} is missing; give it in the file or with --set {key}=..."
     message = problem["msg"][0].lower() + problem["msg"][1:]
@@ -104,7 +127,10 @@ def _explain(kind: type[Config], problem: Any, at: str) -> str:
 
 def _shown(value: Any) -> str:
     """A value as an error shows it, however long it is."""
-    text = repr(value)
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 
