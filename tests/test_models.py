@@ -46,6 +46,25 @@ def test_no_other_layer_of_a_dual_encoder_can_be_asked_for(tmp_path):
         models.resolve(ModelConfig(name=f"hf:{tmp_path}"), "text", 1000)
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config.json", "[]"),
+        ("config.json", "5"),
+        ("config.json", "[" * 200_000),
+        ("config.json", json.dumps({**TOWERS, "architectures": 5})),
+        ("config.json", json.dumps({**TOWERS, "architectures": [1]})),
+        ("preprocessor_config.json", "[]"),
+        ("preprocessor_config.json", "[" * 200_000),
+    ],
+)
+def test_settings_of_a_strange_shape_are_refused_with_the_file_s_name(tmp_path, file, text):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / file).write_text(text)
+    with pytest.raises(InvalidInput, match=rf"/{file}\b"):
+        models.resolve(ModelConfig(name=f"hf:{tmp_path}"), "image", 1000)
+
+
 def test_executors_get_the_files_of_the_fingerprint_and_nothing_hidden(tmp_path):
     folder, archive = tmp_path / "model", str(tmp_path / "model.tar")
     for name in ("config.json", ".env", "README.md", "_manifest.json", "1_Pooling/config.json"):

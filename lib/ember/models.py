@@ -21,6 +21,7 @@ from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
 from ember.cache import cache_folder, check_cached
+from ember.engine.json_files import class_names, read_settings
 from ember.engine.model_folder import check_folder
 from ember.engine.recipe import TextRecipe
 from ember.engine.rows import MAX_BYTES
@@ -146,15 +147,11 @@ def _is_dual(path: Path) -> bool:
 
     Models that talk about pictures have both configurations too, and are of a class For….
     """
-    try:
-        settings = json.loads((path / "config.json").read_text("utf-8"))
-    except FileNotFoundError:  # the transformer of a sentence-transformers folder may lie deeper
-        return False
-    except ValueError as error:
-        raise InvalidInput(f"{path / 'config.json'} is not JSON: {error}") from None
+    file = path / "config.json"
+    settings = read_settings(file)  # a transformer of sentence-transformers may lie deeper
     if not {"text_config", "vision_config"} <= settings.keys():
         return bool(settings.get("model_type") == "vision-text-dual-encoder")
-    return not any("For" in name for name in settings.get("architectures") or ())
+    return not any("For" in name for name in class_names(settings, file))
 
 
 def _layer(
@@ -313,10 +310,7 @@ def _preprocessing(family: Family, name: str, modality: Modality, path: Path) ->
     file = next((each for each in files if each.is_file()), None)
     if file is None:
         raise InvalidInput(f"{path} has no preprocessor_config.json, so it takes no images")
-    try:
-        settings = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise InvalidInput(f"{file} is not JSON: {error}") from None
+    settings = read_settings(file)
     return f"rgb, AutoImageProcessor {json.dumps(settings, sort_keys=True)}"
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ember.engine.json_files import class_names, parse_json, read_settings
 from ember.engine.spec import ModelSpec
 from ember.errors import InvalidInput
 
@@ -56,18 +56,21 @@ def model_labels(spec: ModelSpec, path: str) -> tuple[str, ...]:
             f"{spec.name} comes without names of its classes; give `labels` a file, such as "
             "Keras's imagenet_class_index.json for the published weights"
         )
-    config = _config(path)
+    file = Path(path, "config.json")
+    config = read_settings(file, needed=True)
     kinds = ("ForImageClassification", "ForSequenceClassification")
-    built = config.get("architectures") or kinds
-    if not any(str(each).endswith(kinds) for each in built):
+    built = class_names(config, file) or kinds
+    if not any(each.endswith(kinds) for each in built):
         raise InvalidInput(
-            f"{spec.name} has no classification head (it is a {', '.join(map(str, built))}); give "
+            f"{spec.name} has no classification head (it is a {', '.join(built)}); give "
             "`head`, a folder that train wrote, or a model that finetune wrote"
         )
     if isinstance(config.get("id2label"), Mapping):
-        return _ordered(config["id2label"], Path(path, "config.json"))
+        return _ordered(config["id2label"], file)
     count = config.get("num_labels", 2)  # what transformers takes where nothing is said
-    return tuple(f"LABEL_{index}" for index in range(int(count)))
+    if not isinstance(count, int):
+        raise InvalidInput(f"{file}: its num_labels is no whole number")
+    return tuple(f"LABEL_{index}" for index in range(count))
 
 
 def own_labels(spec: ModelSpec, path: str, file: str | None) -> tuple[str, ...]:
@@ -91,7 +94,9 @@ def own_labels(spec: ModelSpec, path: str, file: str | None) -> tuple[str, ...]:
 def is_multilabel(spec: ModelSpec, path: str) -> bool:
     """Was this model's own head trained to give any number of labels?"""
     several = "multi_label_classification"
-    return spec.family == "hf" and _config(path).get("problem_type") == several
+    if spec.family != "hf":
+        return False
+    return read_settings(Path(path, "config.json"), needed=True).get("problem_type") == several
 
 
 def beside(weights: str) -> Path:
@@ -100,20 +105,8 @@ def beside(weights: str) -> Path:
     return file.with_name(file.name.split(".")[0] + ".labels.json")
 
 
-def _config(folder: str) -> dict[str, Any]:
-    file = Path(folder, "config.json")
-    try:
-        config: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise InvalidInput(f"{file} is not JSON: {error}") from None
-    return config
-
-
 def _of_json(text: str, path: Path) -> tuple[str, ...]:
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"labels: {path} is not JSON: {error}") from None
+    found = parse_json(text, f"labels: {path}")
     if isinstance(found, list):
         found = dict(enumerate(found))
     if not isinstance(found, dict):
