@@ -209,6 +209,32 @@ def test_links_to_files_are_followed_and_what_they_lead_to_is_in_the_fingerprint
     assert hash_files(folder) != before
 
 
+# --- folders that declare more than they hold ---
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "n_layer", "num_labels"])
+def test_more_layers_or_labels_than_any_model_has_are_refused_before_loading(folder, key):
+    change(folder / "config.json", inner={key: 10**9})
+    with pytest.raises(InvalidInput, match=rf"config\.json declares {key} 1e\+09"):
+        check_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"vocab_size": 10**8},
+        {"num_hidden_layers": 9_000, "intermediate_size": 10**5},
+        {"max_position_embeddings": 10**9},
+    ],
+)
+def test_a_model_much_larger_than_its_files_is_not_built(folder, fresh_process, settings):
+    change(folder / "config.json", **settings)
+    with pytest.raises(InvalidInput, match=r"config\.json declares a model with many more"):
+        embed(folder, "a fine text")
+    with torch.device("meta"):  # nothing is counted any more
+        torch.nn.Linear(10**5, 10**5)
+
+
 # --- broken folders --------------------------------------------------------------------------
 
 

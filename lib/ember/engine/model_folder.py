@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ember.engine.declared_size import check_numbers
 from ember.engine.spec import weight_files
 from ember.errors import EmberError, InvalidInput
 
@@ -27,6 +28,8 @@ _WEIGHTS = (".safetensors", ".bin", ".h5", ".keras")
 def check_folder(path: Path) -> None:
     """Raise InvalidInput for a folder that names code, another model, or weights elsewhere.
 
+    Also for one that declares more layers or labels than any model has.
+
     Links are followed, as in the hub's cache: what they lead to is hashed and sent as their own.
     """
     files = weight_files(path)
@@ -39,6 +42,8 @@ def check_folder(path: Path) -> None:
         if file.suffix != ".json":
             continue
         found = _settings(file)
+        if file.name == "config.json":
+            check_numbers(file, found)
         if code := found.get("auto_map"):
             raise InvalidInput(
                 f"{file} names code that came with the model (auto_map: {_named(code)}), and Ember "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ember.engine.declared_size import bounded
 from ember.engine.device import Device, require_cuda
 from ember.engine.model_folder import FILES_ONLY, loading, plain_config
 from ember.engine.spec import CLASSES, GENERATED, ModelSpec
@@ -62,7 +63,7 @@ class TorchModel:
 
     def _load(self, transformers: Any) -> Any:
         torch, spec = self._torch, self.spec
-        with loading(spec.name, spec.path):
+        with loading(spec.name, spec.path), bounded(spec.transformer_path):
             model, info = self._kind(transformers).from_pretrained(
                 spec.transformer_path,
                 config=plain_config(spec.transformer_path),

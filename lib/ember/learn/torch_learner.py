@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ember.engine.declared_size import bounded
 from ember.engine.device import Device, require_cuda
 from ember.engine.images import decode
 from ember.engine.model_folder import FILES_ONLY, loading, plain_config
@@ -64,7 +65,7 @@ class TorchLearner:
         if self.spec.modality == "image":
             kind = transformers.AutoModelForImageClassification
         labels = dict(enumerate(self.tuning.labels))
-        with loading(self.spec.name, self.spec.path):
+        with loading(self.spec.name, self.spec.path), bounded(self.spec.transformer_path):
             own = plain_config(self.spec.transformer_path)
             config = plain_config(
                 self.spec.transformer_path,
