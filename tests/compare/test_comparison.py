@@ -18,7 +18,7 @@ from pyspark.sql.types import BinaryType, LongType
 
 import ember
 from corpora import write
-from ember.compare import blocks, blockwise, packed_files, packing, runs, search
+from ember.compare import blocks, blockwise, join, packed_files, packing, runs, search
 from ember.errors import InvalidInput
 from ember.settings.comparison import ComparisonLimits
 from ember.similarity.node import RunFiles
@@ -410,3 +410,17 @@ def test_one_folder_serves_many_searches_and_keeps_what_it_holds(spark, tmp_path
             near: "a",
         }
     assert (tmp_path / "left" / "runs" / "mine").read_text() == "mine"
+
+
+def test_a_run_that_goes_on_with_other_cores_has_the_tasks_of_the_first(
+    spark, tmp_path, monkeypatch
+):
+    """Finished tasks are kept by their numbers, so these must stand for the same blocks."""
+    rows = table(spark, tmp_path / "t", [f"i{n}" for n in range(400)], clustered(1, 400))
+    divided = []
+    for count in (1, 64):
+        monkeypatch.setattr(packing, "cores", lambda _, count=count: count)
+        found = packing.prepare(rows, None, "cosine", f"file://{tmp_path}/shared")
+        divided.append((join._tasks(found, 4 * found.cores), search._tasks(found, found.cores)))
+    assert divided[0] == divided[1]
+    assert len(divided[0][0]) > 1

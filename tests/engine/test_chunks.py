@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ember.engine import worker
+from ember.engine import chunks, worker
 from ember.engine.chunks import Chunking, Splitter, windows
 from ember.engine.stats import TaskStats
 from ember.errors import InvalidInput
@@ -70,6 +71,20 @@ def table(folder: Path, texts: list[str | None], chunking: Chunking, **model):
     stats = TaskStats()
     made = worker.embed_batches([batch], resolved(folder, **model), chunking=chunking, stats=stats)
     return pa.Table.from_batches(made).to_pylist(), stats
+
+
+def test_a_text_of_hardly_any_token_is_an_error_row_and_takes_no_more_memory(folder, monkeypatch):
+    monkeypatch.setattr(chunks, "MOST_CHARACTERS", 400_000)
+    rows, _ = table(folder, ["a cat", "x" * 900_000, "a dog"], Chunking(8, 2))
+    assert [row["status"] for row in rows] == ["ok", "error", "ok"]
+    assert rows[1]["error"].startswith("too long: ")
+
+
+def test_a_text_over_the_limit_of_bytes_is_not_cut_into_chunks(folder):
+    spec = replace(resolved(folder), max_bytes=50)
+    batch = pa.RecordBatch.from_pydict({"id": [1], "content": [LONG]})
+    (made,) = worker.embed_batches([batch], spec, chunking=Chunking(8, 2))
+    assert made.to_pylist()[0]["error"].startswith("too many bytes")
 
 
 @pytest.mark.parametrize("model", [{}, {"role": "query"}])

@@ -143,3 +143,14 @@ def test_patches_of_any_shape_come_with_their_mask(tmp_path: Path) -> None:
         real = inputs["pixel_attention_mask"][0].bool()
         assert row["error"] is None
         assert_close(np.asarray(row["embedding"]), hidden[real].mean(0).numpy())
+
+
+def test_a_model_that_draws_at_random_is_refused(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = transformers.ViTMAEConfig(
+        **sizes, num_attention_heads=2, image_size=32, patch_size=8, decoder_num_hidden_layers=1
+    )
+    transformers.ViTMAEModel(config).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    with pytest.raises(InvalidInput, match="another vector for the same picture"):
+        worker.load(spec_of(tmp_path, modality="image"), address=None, threads=1, paths=None)

@@ -299,6 +299,11 @@ POOLING, DENSE, BERT = "1_Pooling/config.json", "2_Dense/config.json", "sentence
         (BERT, {"model_args": 3}, "model_kwargs of its Transformer holds no names"),
         (BERT, {"max_seq_length": 0.5}, "max_seq_length is 0.5"),
         ("config_sentence_transformers.json", {"model_type": "CrossEncoder"}, "is a CrossEncoder"),
+        (
+            "sentence_bert_config.json",
+            {"tokenizer_args": {"tokenizer_file": "/elsewhere/tokenizer.json"}},
+            "processor_kwargs tokenizer_file",
+        ),
         ("config_sentence_transformers.json", {"prompts": {"a": 1}}, "its prompt a is no text"),
         ("config_sentence_transformers.json", {"default_prompt_name": "b"}, "prompt 'b' is not"),
     ],

@@ -92,11 +92,14 @@ class TorchImageEncoder(TorchModel):
         self._keeps_size = shape[1:] == (_PROBES[1][1], _PROBES[1][0])
         self._numbers = made[0]["pixel_values"].size
         self._most = max(_MOST_INPUT, self._numbers)
-        self._refuse_chance(made[0])
+        self._refuse_chance()
 
-    def _refuse_chance(self, item: Item) -> None:
+    def _refuse_chance(self) -> None:
         """Raise InvalidInput for a model that draws at random, as masked autoencoders do."""
         torch, found = self._torch, []
+        width, height = _PROBES[0]
+        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        item = self._processed(Image.fromarray(noise))
         for seed in (0, 1):
             torch.manual_seed(seed)
             try:
