@@ -179,7 +179,7 @@ _KNOWN = (
     ),
     _Known(
         r"\[((?:CAST_INVALID_INPUT|DIVIDE_BY_ZERO|REMAINDER_BY_ZERO|ARITHMETIC_OVERFLOW|"
-        r"USER_RAISED_EXCEPTION|INVALID_PARAMETER_VALUE|INVALID_ARRAY_INDEX|CAST_OVERFLOW|"
+        r"INVALID_PARAMETER_VALUE|INVALID_ARRAY_INDEX|CAST_OVERFLOW|"
         r"CANNOT_PARSE_TIMESTAMP|INVALID_REGEXP\w*)[^\]]*\].*)",
         "a condition (`where`) cannot be computed for a row: {g1}. Use functions such as try_cast, "
         "try_divide or nullif, which give null there",
