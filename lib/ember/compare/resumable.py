@@ -45,6 +45,7 @@ class TaskOutput(Output):
     def take_up(self) -> set[int]:
         """Keep what earlier attempts finished, and return the numbers of those tasks."""
         earlier = self._staging.earlier()
+        self._storage.make_folder(self._kept)
         empty = set().union(*(self._load(f"{folder}/empty.json") for folder in earlier))
         for folder in earlier:
             tasks = self._load(f"{folder}/tasks.json")
