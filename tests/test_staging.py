@@ -186,3 +186,17 @@ def test_a_table_is_finished_by_its_manifest_and_while_no_killed_run_was_to_repl
         killed.step()
     killed.kill()
     assert not job(tmp_path, "resume", "cls").staging_alone().is_finished()
+
+
+def test_an_overwrite_killed_and_resumed_and_killed_again_is_gone_on_with(tmp_path):
+    assert job(tmp_path, "overwrite", "mean").finish() == "published"
+    for mode in ("overwrite", "resume", "resume"):
+        killed = job(tmp_path, mode, "cls")
+        while killed.outcome is None and not rows_in(killed.staging.new):
+            killed.step()
+        assert killed.outcome is None, killed.outcome
+        killed.kill()
+    last = job(tmp_path, "resume", "cls")
+    assert last.finish() == "published"
+    assert last.reused == len(IDS)
+    assert rows_in(tmp_path / "out") == dict.fromkeys(IDS, "cls")

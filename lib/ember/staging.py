@@ -241,10 +241,12 @@ class Staging:
             raise
 
     def _begin(self, recheck: Callable[[], None]) -> None:
+        # Who goes on with a run that was to overwrite a table is to overwrite it, too.
+        replaces = self._mode == "resume" and self._replaces_target()
         facts = {
             "run_id": self._run_id,
             "process": self._process,
-            "mode": self._mode,
+            "mode": "overwrite" if replaces else self._mode,
             "identity": self._identity,
         }
         self._files.write_text(f"{self.folder}/attempt.json", json.dumps(facts))

@@ -57,6 +57,7 @@ class TaskOutput(Output):
                 if name := _kept_name(self._storage.name(file), tasks):
                     self._storage.rename(file, f"{self._kept}/{name}")
         self.note_empty(empty)
+        self._storage.write_text(f"{self._kept}/_SUCCESS", "")
         self._staging.forget_sources()
         kept = (_TASK.match(self._storage.name(file)) for file in self._storage.files(self._kept))
         return empty | {int(name[1]) for name in kept if name}
