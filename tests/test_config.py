@@ -14,6 +14,7 @@ from ember.settings.comparison import JoinConfig
 from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig
 from ember.settings.evaluation import EvaluateConfig
+from ember.settings.supervised import ClassifyConfig
 from ember.yaml_text import NULLS
 
 MINIMAL = ["input.path=a", "input.id=i", "input.modality=image", "model.name=keras:ResNet50"]
@@ -60,6 +61,58 @@ def test_an_unknown_key_is_named_with_the_known_ones_and_a_guess():
     assert "precision" in text
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("batch_size=3", "unknown key batch_size (did you mean model.batch_size?)"),
+        ("output.layr=fc1", "unknown key output.layr (did you mean model.layer?)"),
+        ("path=x", "unknown key path (did you mean input.path or output.path?)"),
+        ("zzz=x", "unknown key zzz; known keys here: input, model, output, limits, chunk"),
+    ],
+)
+def test_an_unknown_key_that_another_section_has_is_found_there(override, words):
+    assert words in problem(override)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        (
+            ClassifyConfig,
+            "features: [{path: a, id: i}, {path: a, idd: b}]",
+            [
+                "features.1.id is missing; give it in the file",
+                "unknown key features.1.idd (did you mean id?); known keys here: path, where, id,",
+            ],
+        ),
+        (
+            DescribeConfig,
+            "prompt: {template: x, tables: {t: {pth: a}}}",
+            [
+                "prompt.tables.t.id is missing; give it in the file or with --set prompt.tables.",
+                "unknown key prompt.tables.t.pth (did you mean path?); known keys here: path, ",
+            ],
+        ),
+        (ClassifyConfig, "model: 3", ["model: input should be a section, not 3"]),
+    ],
+)
+def test_a_key_inside_a_list_or_a_mapping_is_named_by_its_place(tmp_path, kind, text, words):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidConfig) as caught:
+        load(kind, str(file), [])
+    lines = str(caught.value).splitlines()
+    assert all(any(each in line for line in lines) for each in words), lines
+
+
+@pytest.mark.parametrize("text", ["output:", "output: {path: }", "output: {path: ''}"])
+def test_a_required_key_left_empty_is_said_to_be_empty(tmp_path, text):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidConfig, match=r"is empty; give it .* with --set output\.path="):
+        load(EmbedConfig, str(file), MINIMAL[:-1])
+
+
 def test_an_unknown_section_lists_the_sections():
     assert "input, model, output, limits" in problem("modle.name=x")
 
@@ -102,7 +155,7 @@ def test_an_override_without_measure_is_refused_in_few_words(override, words):
 
 
 def test_a_missing_key_is_named():
-    with pytest.raises(InvalidConfig, match=r"output is missing"):
+    with pytest.raises(InvalidConfig, match=r"output is missing; .* --set output\.path=\.\.\."):
         load(EmbedConfig, None, MINIMAL[:-1])
 
 
