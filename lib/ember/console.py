@@ -35,18 +35,19 @@ def _is_ascii(encoding: str) -> bool:
     return codecs.lookup(encoding).name == "ascii"
 
 
-def say(line: str) -> None:
-    """Print a line; letters that stdout cannot show are escaped.
+def say(text: str, level: int = logging.WARNING) -> None:
+    """Print a line or several; letters that stdout cannot show are escaped.
 
-    What is done is done: a stdout that is closed, full or a broken pipe is no failure.
+    What is done is done: a stdout that is closed, full or a broken pipe is no failure. level: at
+    which the log notes it.
     """
     if sys.stdout is None:
         return
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
-        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except (OSError, ValueError) as error:
-        _log.warning("stdout takes no more: %s", error)
+        _log.log(level, "stdout takes no more: %s", error)
         try:  # or Python fails at the end, when it flushes what is left
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (OSError, ValueError):

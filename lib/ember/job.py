@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import platform
-import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +18,7 @@ from typing import Any, Generic, TypeVar
 from pyspark.sql import SparkSession
 
 from ember import config, console, places, read_batches
+from ember.command_line import job_parser
 from ember.explain import explain
 from ember.publish import Output
 from ember.redaction import redact, redact_all
@@ -33,7 +32,6 @@ _PACKAGES = (
     *("ember-spark", "pyspark", "pyarrow", "numpy", "pillow", "tensorflow", "keras", "torch"),
     *("transformers", "tokenizers"),
 )
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+@=-]{0,127}")
 ConfigT = TypeVar("ConfigT", bound=config.Config)
 OutputT = TypeVar("OutputT", bound=Output)
 
@@ -119,7 +117,8 @@ def main(
     """
     if arguments is None:
         console.insist_on_unicode()
-    given = _parser(job, kind).parse_args(arguments)
+    about = (sys.modules[body.__module__].__doc__ or "").partition("\n")[0]
+    given = job_parser(job, kind, about).parse_args(arguments)
     run_id = given.run_id or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     log_as(run_id)
     try:
@@ -138,44 +137,11 @@ def main(
     return 0
 
 
-def _parser(job: str, kind: type[ConfigT]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        f"ember {job}", description=kind.__doc__, epilog=f"See conf/{job}*.yaml for examples."
-    )
-    parser.add_argument("--config", metavar="FILE", help="configuration, in YAML")
-    parser.add_argument(
-        *("--set",),
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override one dotted key of the configuration; may be repeated",
-    )
-    parser.add_argument(
-        *("--run-id",), metavar="ID", type=_run_id, help="names the run in logs and manifest"
-    )
-    parser.add_argument(
-        *("--dry-run",),
-        action="store_true",
-        help="check configuration, input, model and device; write nothing",
-    )
-    return parser
-
-
 class _Redacting(logging.Formatter):
     """Messages and tracebacks without the secrets of URIs."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
-
-
-def _run_id(text: str) -> str:
-    """A run id as schedulers give them; it stands in logs, manifests and names of files."""
-    if not _RUN_ID.fullmatch(text):
-        raise argparse.ArgumentTypeError(
-            f"{text[:200]!r} is no run id; give up to 128 letters, digits and . _ : + @ = - that "
-            "begin with a letter or digit"
-        )
-    return text
 
 
 def log_as(run_id: str) -> None:

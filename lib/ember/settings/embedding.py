@@ -12,6 +12,7 @@ from ember.engine.rows import MAX_BYTES
 
 __all__ = [
     "ChunkConfig",
+    "CorpusConfig",
     "EmbedConfig",
     "EmbeddingsConfig",
     "InputConfig",
@@ -51,25 +52,46 @@ Target = Annotated[Name, Use.WRITE]
 
 
 class TableConfig(Config):
-    """A table that is read. `where`: a condition in SQL; only rows for which it is true are."""
+    """A table that is read."""
 
-    path: Paths
-    where: Name | None = None
+    path: Paths = Field(
+        description="Parquet to read: a folder, a file, a glob, or a list of these, by any URI "
+        "that Spark reads."
+    )
+    where: Name | None = Field(
+        default=None, description="Condition in SQL; only rows for which it is true are read."
+    )
 
 
-class InputConfig(TableConfig):
-    """A corpus. `unique_ids: true` has the run refuse an input with a repeated id.
+class CorpusConfig(TableConfig):
+    """A table of images or texts."""
 
-    `content_is: paths`: the content names image files, which are read where they lie under `root`
-    (a folder or a URI, or several); null: the folder that holds the table.
-    """
+    id: Name = Field(
+        description="Column that names each row; its name and its type, any atomic one, are kept."
+    )
+    content: Name = Field(
+        default="content",
+        description="Column of the content: encoded images, paths of image files, or texts.",
+    )
+    modality: Literal["image", "text"] = Field(description="What the content is.")
+    content_is: Literal["bytes", "paths"] | None = Field(
+        default=None,
+        description="What an image column holds: encoded images (bytes), or names of files or URIs "
+        "(paths); null: bytes, of a binary column.",
+    )
+    root: Roots | None = Field(
+        default=None,
+        description="For content_is: paths, the folders or URIs under which files may be read; "
+        "null: the folder that holds the table.",
+    )
 
-    id: Name
-    content: Name = "content"
-    modality: Literal["image", "text"]
-    content_is: Literal["bytes", "paths"] | None = None
-    root: Roots | None = None
-    unique_ids: bool = False
+
+class InputConfig(CorpusConfig):
+    """A corpus that a job reads row by row."""
+
+    unique_ids: bool = Field(
+        default=False, description="Whether to refuse an input in which an id occurs twice."
+    )
 
 
 class ModelConfig(Config):
@@ -80,25 +102,58 @@ class ModelConfig(Config):
         of dual encoders such as CLIP, in which images and texts can be compared; else avg_pool for
         images and mean for texts. Any other layer is of the transformer alone, also in a
         sentence-transformers folder: without its modules, its length and its default prompt.
-    role: texts are queries or documents; takes the folder's prompt of that name (none where it has
-        none), and the modules for that role where they differ.
-    prompt: the name of one of the folder's prompts, or a text; stands before every text in place of
-        what `role` or the folder chooses. An empty text is no prompt.
-    dimension: so many leading numbers of each vector of a text are kept (Matryoshka); they are
-        brought to unit length again where the model's vectors have it.
+    role: takes the folder's prompt of that name (none where it has none), and the modules for that
+        role where they differ.
+    prompt: stands before every text in place of what `role` or the folder chooses. An empty text is
+        no prompt.
+    dimension: what is kept is brought to unit length again where the model's vectors have it.
     """
 
-    name: ModelName
-    weights: ModelName = "imagenet"
-    revision: Name | None = None
-    layer: Literal["auto", "avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None = "auto"
-    role: Literal["query", "document"] | None = None
-    prompt: str | None = None
-    dimension: Annotated[int, Field(ge=1)] | None = None
-    runtime: Literal["auto", "tensorflow", "torch", "openvino"] = "auto"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=65536)] = "auto"
-    normalize: bool = False
+    name: ModelName = Field(
+        description="Model of keras.applications as keras:NAME, of the Hugging Face hub or a "
+        "folder as hf:ID."
+    )
+    weights: ModelName = Field(
+        default="imagenet",
+        description="For keras: models, imagenet, random, or a file that Keras saved.",
+    )
+    revision: Name | None = Field(
+        default=None,
+        description="For hf: models, the branch, tag or commit of the hub's repository; pin it.",
+    )
+    layer: Literal["auto", "avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None = Field(
+        default="auto",
+        description="Layer to take vectors from; auto and null: what the model's folder says, else "
+        "avg_pool for images and mean for texts.",
+    )
+    role: Literal["query", "document"] | None = Field(
+        default=None,
+        description="Whether texts are queries or documents, where the model tells them apart; "
+        "chooses the folder's prompt for that role.",
+    )
+    prompt: str | None = Field(
+        default=None,
+        description="Name of one of the folder's prompts, or a text to put before every text; an "
+        "empty text is no prompt.",
+    )
+    dimension: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Leading numbers to keep of each vector of a text (Matryoshka); null: all.",
+    )
+    runtime: Literal["auto", "tensorflow", "torch", "openvino"] = Field(
+        default="auto",
+        description="Library that runs the model; auto: torch for hf:, for keras: openvino on CPUs "
+        "at float32, if installed, else tensorflow.",
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="Number format in which the model computes."
+    )
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=65536)] = Field(
+        default="auto",
+        description="Rows of a batch, on average where lengths differ; halved by itself when "
+        "memory runs out.",
+    )
+    normalize: bool = Field(default=False, description="Whether to scale each vector to length 1.")
 
     @property
     def chosen_layer(self) -> str | None:
@@ -114,63 +169,90 @@ class ModelConfig(Config):
 
 
 class ChunkConfig(Config):
-    """Long texts are cut into windows of tokens, each of which has a vector.
+    """Long texts are cut into windows of tokens, each of which has a vector."""
 
-    tokens: of a window at most, without special tokens and the prompt; fewer where the model takes
-        fewer. overlap: of them, those that the window before has as well. pool: `mean` for one
-        vector a text, the mean of its windows', each of which counts the same.
-    """
-
-    tokens: Annotated[int, Field(ge=1)] = 256
-    overlap: Annotated[int, Field(ge=0)] = 32
-    pool: Literal["mean"] | None = None
+    tokens: Annotated[int, Field(ge=1)] = Field(
+        default=256,
+        description="Tokens of a window at most, without special tokens and the prompt; fewer "
+        "where the model takes fewer.",
+    )
+    overlap: Annotated[int, Field(ge=0)] = Field(
+        default=32, description="Tokens that a window shares with the one before it."
+    )
+    pool: Literal["mean"] | None = Field(
+        default=None,
+        description="How a text's windows become one vector (mean); null: a row for each window.",
+    )
 
 
 class OutputConfig(Config):
     """Where the table goes, and what happens when one is there."""
 
-    path: Target
-    mode: Literal["fail", "overwrite", "resume"] = "fail"
+    path: Target = Field(description="Folder to write.")
+    mode: Literal["fail", "overwrite", "resume"] = Field(
+        default="fail",
+        description="What to do when the output exists: refuse, replace what this job wrote, or "
+        "keep what is done and do the rest.",
+    )
 
 
 class NewOutputConfig(Config):
     """Where a table goes that is made in one piece."""
 
-    path: Target
-    mode: Literal["fail", "overwrite"] = "fail"
+    path: Target = Field(description="Folder to write.")
+    mode: Literal["fail", "overwrite"] = Field(
+        default="fail",
+        description="What to do when the output exists: refuse, or replace what this job wrote.",
+    )
 
 
 class LimitsConfig(Config):
-    """`rows_per_task` bounds the work that a killed task loses; auto: 1,000 images, 2,000 texts.
+    """The failures to bear, and the bounds of a row and of a task."""
 
-    `max_bytes` bounds a row's text, image, or file; `max_pixels` a decoded image, and with it the
-    time and the memory that decoding it takes.
-    """
-
-    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
-    max_pixels: Annotated[int, Field(ge=1)] = 89_478_485
-    max_bytes: Annotated[int, Field(ge=1)] = MAX_BYTES
-    rows_per_task: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.01,
+        description="Share of rows that may fail; above it the run ends with exit code 3 and "
+        "publishes nothing.",
+    )
+    max_pixels: Annotated[int, Field(ge=1)] = Field(
+        default=89_478_485,
+        description="Pixels of an image, known from its header; a larger one is a failed row, and "
+        "is not decoded.",
+    )
+    max_bytes: Annotated[int, Field(ge=1)] = Field(
+        default=MAX_BYTES,
+        description="Bytes of a row's text, image or file; a larger one is a failed row.",
+    )
+    rows_per_task: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto",
+        description="Rows that one task does, the most that a killed task loses; auto: chosen by "
+        "job and modality.",
+    )
 
 
 class RejectsConfig(Config):
     """How many rows may have vectors that cannot be used."""
 
-    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.01,
+        description="Share of rows that may be unusable; above it the run ends with exit code 3.",
+    )
 
 
 class EmbedConfig(Config):
     """Configuration of the `embed` job."""
 
-    input: InputConfig
-    model: ModelConfig
-    output: OutputConfig
-    limits: LimitsConfig = LimitsConfig()
-    chunk: ChunkConfig | None = None
+    input: InputConfig = Field(description="The corpus to embed.")
+    model: ModelConfig = Field(description="The model, and what to take from it.")
+    output: OutputConfig = Field(description="Where the table of embeddings goes.")
+    limits: LimitsConfig = Field(default=LimitsConfig(), description="Bounds of the run.")
+    chunk: ChunkConfig | None = Field(
+        default=None, description="Windows to cut long texts into; null: one vector for each text."
+    )
 
 
 class EmbeddingsConfig(TableConfig):
     """A table of embeddings, as `embed` writes it."""
 
-    id: Name
-    embedding: Name = "embedding"
+    id: Name = Field(description="Column that names each row.")
+    embedding: Name = Field(default="embedding", description="Column of the vectors.")

@@ -24,42 +24,54 @@ __all__ = [
 class PredictionsConfig(TableConfig):
     """A table of predictions, as `classify` writes it."""
 
-    id: Name
-    predictions: Name = "predictions"
+    id: Name = Field(description="Column that names each row.")
+    predictions: Name = Field(default="predictions", description="Column of the predictions.")
 
 
 class NeighborsConfig(TableConfig):
-    """Ranked lists, as `search` writes them. `rank: null` orders by score, highest first."""
+    """Ranked lists, as `search` writes them."""
 
-    query_id: Name = "query_id"
-    neighbor_id: Name = "neighbor_id"
-    rank: Name | None = "rank"
-    score: Name = "score"
+    query_id: Name = Field(default="query_id", description="Column that names the query.")
+    neighbor_id: Name = Field(default="neighbor_id", description="Column that names the neighbor.")
+    rank: Name | None = Field(
+        default="rank",
+        description="Column of the ranks, from 1; null: by score, highest first.",
+    )
+    score: Name = Field(default="score", description="Column of the scores, read for rank: null.")
 
 
 class PairsConfig(TableConfig):
-    """A table of scores. `id` may be several columns that name a row together."""
+    """A table of scores."""
 
-    id: Name | Annotated[list[Name], Field(min_length=1)]
-    score: Name = "score"
+    id: Name | Annotated[list[Name], Field(min_length=1)] = Field(
+        description="Column that names each row, or the columns that do so together."
+    )
+    score: Name = Field(default="score", description="Column of the scores.")
 
 
 class TruthConfig(TableConfig):
-    """The truth: a label or labels for classes, a number or a boolean for similarity.
+    """The truth: a label or labels for classes, a number or a boolean for similarity."""
 
-    `id: null` takes the name of the id in the table that is judged.
-    """
-
-    id: Name | Annotated[list[Name], Field(min_length=1)] | None = None
-    label: Name = "label"
+    id: Name | Annotated[list[Name], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Column or columns that name each row; null: named as in the table that is "
+        "judged.",
+    )
+    label: Name = Field(
+        default="label",
+        description="Column of the truth: a label, a list of labels, a number, or a boolean.",
+    )
 
 
 class RelevanceConfig(TableConfig):
-    """Which documents are relevant to which queries. `grade: null` makes every row relevant."""
+    """Which documents are relevant to which queries."""
 
-    query_id: Name = "query_id"
-    neighbor_id: Name = "neighbor_id"
-    grade: Name | None = None
+    query_id: Name = Field(default="query_id", description="Column that names the query.")
+    neighbor_id: Name = Field(default="neighbor_id", description="Column that names the document.")
+    grade: Name | None = Field(
+        default=None,
+        description="Column of how relevant it is, relevant above 0; null: every row is relevant.",
+    )
 
 
 class BaselineConfig(TableConfig):
@@ -74,33 +86,98 @@ class EvaluateConfig(Config):
     """Configuration of the `evaluate` job; which sections go with which kind is in conf/.
 
     `population: predictions` judges the rows that the judged table has, as after a split; by
-    default every row of the truth must be in it. `match`: what of a prediction a truth of integers
-    is; auto: its label where the predictions' labels are integers, its index where they are names.
+    default every row of the truth must be in it.
     """
 
-    kind: Kind | Literal["compare"]
-    of: Kind = "classification"
-    predictions: PredictionsConfig | None = None
-    neighbors: NeighborsConfig | None = None
-    pairs: PairsConfig | None = None
-    baseline: BaselineConfig | None = None
-    truth: TruthConfig | None = None
-    queries: TruthConfig | None = None
-    relevance: RelevanceConfig | None = None
-    population: Literal["truth", "predictions"] = "truth"
-    slices: list[Name] = Field(default_factory=list)
-    require: dict[str, float] = Field(default_factory=dict)
-    classes: list[str] | list[int] | None = None
-    match: Literal["auto", "label", "index"] = "auto"
-    top_k: Ranks = Field(default_factory=lambda: [5])
-    at: Ranks = Field(default_factory=lambda: [1, 5, 10])
-    threshold: float = 0.5
-    exclude_self: bool = False
-    bins: Annotated[int, Field(ge=1, le=1000)] = 15
-    bootstrap: Annotated[int, Field(ge=0, le=10_000)] = 1000
-    worst: Annotated[int, Field(ge=0, le=100_000)] = 100
-    report: bool = True
-    content: ContentConfig | None = None
-    query_content: ContentConfig | None = None
-    output: NewOutputConfig
-    limits: RejectsConfig = RejectsConfig()
+    kind: Kind | Literal["compare"] = Field(
+        description="What is judged; compare: two runs of one kind (see of) on the same rows."
+    )
+    of: Kind = Field(default="classification", description="For kind: compare, what the runs are.")
+    predictions: PredictionsConfig | None = Field(
+        default=None, description="For classification and multilabel, the predictions to judge."
+    )
+    neighbors: NeighborsConfig | None = Field(
+        default=None, description="For retrieval, the ranked lists to judge."
+    )
+    pairs: PairsConfig | None = Field(
+        default=None, description="For similarity, the scores to judge."
+    )
+    baseline: BaselineConfig | None = Field(
+        default=None,
+        description="For compare, the run to compare with, in a table with the same column names.",
+    )
+    truth: TruthConfig | None = Field(
+        default=None,
+        description="What is true of each row; for retrieval, labels: documents with the query's "
+        "label are relevant.",
+    )
+    queries: TruthConfig | None = Field(
+        default=None,
+        description="For retrieval by labels, those of the queries; null: they are among the "
+        "documents.",
+    )
+    relevance: RelevanceConfig | None = Field(
+        default=None,
+        description="For retrieval in place of truth, which documents are relevant to which "
+        "queries.",
+    )
+    population: Literal["truth", "predictions"] = Field(
+        default="truth",
+        description="Which rows to judge: all of the truth, or those that the judged table has.",
+    )
+    slices: list[Name] = Field(
+        default_factory=list,
+        description="Columns of the truth or the judged table; every figure is also given by their "
+        "values.",
+    )
+    require: dict[str, float] = Field(
+        default_factory=dict,
+        description="Figures by name that must be reached; the run ends with exit code 5 where one "
+        "is not.",
+    )
+    classes: list[str] | list[int] | None = Field(
+        default=None,
+        description="The classes; rows with another truth are left out; null: any label.",
+    )
+    match: Literal["auto", "label", "index"] = Field(
+        default="auto",
+        description="What of a prediction a truth of integers is; auto: its label where labels are "
+        "integers, else its index.",
+    )
+    top_k: Ranks = Field(
+        default_factory=lambda: [5],
+        description="Numbers of best labels, for top-k accuracy and precision.",
+    )
+    at: Ranks = Field(
+        default_factory=lambda: [1, 5, 10],
+        description="For retrieval, the ranks at which recall, precision, hit rate and ndcg are "
+        "taken.",
+    )
+    threshold: float = Field(
+        default=0.5, description="For multilabel, the score from which a listed label is predicted."
+    )
+    exclude_self: bool = Field(
+        default=False,
+        description="For retrieval, whether the queries are documents, none a neighbor of itself.",
+    )
+    bins: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=15, description="For classification, the bins of the reliability table."
+    )
+    bootstrap: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=1000, description="Bootstrap replicates behind the intervals; 0: no intervals."
+    )
+    worst: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=100, description="Rows in the table of the worst ones."
+    )
+    report: bool = Field(
+        default=True, description="Whether to write report.html, a page of it all."
+    )
+    content: ContentConfig | None = Field(
+        default=None, description="Content behind the ids, to show in the report; null: ids only."
+    )
+    query_content: ContentConfig | None = Field(
+        default=None,
+        description="Content behind the ids of queries, or first ids of pairs; null: as content.",
+    )
+    output: NewOutputConfig = Field(description="Where the tables of figures and the report go.")
+    limits: RejectsConfig = Field(default=RejectsConfig(), description="Bounds of the run.")

@@ -7,25 +7,32 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ember.config import Config
+from ember.config_keys import Holds
 from ember.settings.embedding import Name, Target
 
 __all__ = ["PipelineConfig", "PipelineOutputConfig", "StepConfig"]
 
 
 class StepConfig(Config):
-    """What a step says of itself; beside these keys stand those of its job.
+    """What a step says of itself; beside these keys stand those of its job."""
 
-    `config`: a YAML file of the job that the step starts from; its own keys go before it.
-    """
-
-    job: Name
-    config: Name | None = None
+    job: Name = Field(description="The job that the step runs; its own keys stand beside this one.")
+    config: Name | None = Field(
+        default=None,
+        description="YAML file of the job to start from; the step's own keys override it.",
+    )
 
 
 class PipelineOutputConfig(Config):
     """Where the pipeline's own manifest and report go; those of its last run are replaced."""
 
-    path: Target
+    path: Target = Field(
+        description="Folder for the manifest and the report, in place of those of the last run."
+    )
+
+
+# The keys that Ember knows in a step before it knows the job.
+StepKeys = Annotated[dict[str, Any], Holds(StepConfig)]
 
 
 class PipelineConfig(Config):
@@ -35,7 +42,15 @@ class PipelineConfig(Config):
     another key of such a step, and `$$` a dollar.
     """
 
-    vars: dict[str, Any] = Field(default_factory=dict)
-    steps: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    report: bool = True
-    output: PipelineOutputConfig
+    vars: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Values by name; $name in a text of a step stands for one, or for a step's "
+        "output.path.",
+    )
+    steps: Annotated[dict[str, StepKeys], Field(min_length=1)] = Field(
+        description="Steps by name, in the order in which they run."
+    )
+    report: bool = Field(
+        default=True, description="Whether to write report.html, a page of all steps."
+    )
+    output: PipelineOutputConfig = Field(description="Where the pipeline's own files go.")

@@ -2,43 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from ember.config import Config
-from ember.settings.embedding import Name, Roots, TableConfig
+from ember.settings.embedding import CorpusConfig, Name
 
 __all__ = ["ContentConfig", "Examples", "JoinReportConfig", "SearchReportConfig"]
 
 Examples = Annotated[int, Field(ge=1, le=100)]
 
 
-class ContentConfig(TableConfig):
-    """The corpus behind ids, as `embed` reads it. `label`: a column with a word on each row.
+class ContentConfig(CorpusConfig):
+    """The corpus behind ids, as `embed` reads it."""
 
-    `content_is` and `root` are those of `embed`'s input.
-    """
-
-    id: Name
-    content: Name = "content"
-    modality: Literal["image", "text"]
-    content_is: Literal["bytes", "paths"] | None = None
-    root: Roots | None = None
-    label: Name | None = None
+    label: Name | None = Field(
+        default=None, description="Column with a word on each row, to show beside it."
+    )
 
 
 class SearchReportConfig(Config):
-    """The page of a search. `queries: null` shows ids only, `corpus: null` takes the queries'."""
+    """The page of a search."""
 
-    queries: ContentConfig | None = None
-    corpus: ContentConfig | None = None
-    examples: Examples = 12
+    queries: ContentConfig | None = Field(
+        default=None, description="Content behind the ids of the queries; null: ids only are shown."
+    )
+    corpus: ContentConfig | None = Field(
+        default=None,
+        description="Content behind the ids of the neighbors; null: they are in the queries' "
+        "table.",
+    )
+    examples: Examples = Field(
+        default=12, description="How many queries to show, drawn by the hash of their id."
+    )
 
 
 class JoinReportConfig(Config):
-    """The page of a join. `left: null` shows ids only, `right: null` takes the left table's."""
+    """The page of a join."""
 
-    left: ContentConfig | None = None
-    right: ContentConfig | None = None
-    examples: Examples = 12
+    left: ContentConfig | None = Field(
+        default=None,
+        description="Content behind the ids of the left table; null: ids only are shown.",
+    )
+    right: ContentConfig | None = Field(
+        default=None,
+        description="Content behind the ids of the right table; null: they are in the left one's.",
+    )
+    examples: Examples = Field(
+        default=12,
+        description="How many groups, most similar pairs, and pairs near the threshold to show.",
+    )
