@@ -1,4 +1,4 @@
-"""Judge predictions, neighbors or scores against the truth: figures with intervals, in tables."""
+"""Judge predictions, neighbors or scores against the truth: figures with their intervals."""
 
 import sys
 from collections.abc import Sequence

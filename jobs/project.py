@@ -1,4 +1,4 @@
-"""Project embeddings: to fewer dimensions, to the vectors of another table, or by a saved map."""
+"""Project embeddings: to fewer dimensions, to another table's vectors, or by a saved map."""
 
 import sys
 from collections.abc import Sequence

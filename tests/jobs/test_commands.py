@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+from importlib.metadata import version
+
+import pytest
 
 from cluster.processes import BIN, ROOT, environment, settings
 from corpora import manifest, vectors, write_pictures
+from ember import cli
+from ember.config import load
+from ember.settings.comparison import ExportConfig
 
 
 def run(command, **extra):
@@ -53,7 +59,90 @@ def test_the_console_script_starts_a_session_that_a_properties_file_decides(tmp_
     assert manifest(tmp_path / "out")["spark"]["master"] == "local[1]"
 
 
+def test_the_help_of_a_job_is_the_same_in_all_three_ways():
+    one, two, three = (
+        run([*command, "--help"], COLUMNS="90")
+        for command in (
+            ["spark-submit", "jobs/join.py"],
+            ["python", "jobs/join.py"],
+            ["ember", "join"],
+        )
+    )
+    assert (one.returncode, two.returncode, three.returncode) == (0, 0, 0)
+    assert one.stdout == two.stdout == three.stdout
+    assert three.stdout.startswith("usage: ember join ")
+    assert "Find all pairs of rows that are similar enough" in three.stdout
+    assert "\n  threshold (number; required)\n" in three.stdout
+    assert max(map(len, three.stdout.splitlines())) <= 90
+
+
+def test_a_printed_configuration_is_the_same_by_script_and_by_name(tmp_path):
+    script, name = (
+        run([*command, "--print-config"])
+        for command in (["python", "jobs/export.py"], ["ember", "export"])
+    )
+    assert (script.returncode, name.returncode) == (0, 0)
+    assert script.stdout == name.stdout
+    file = tmp_path / "export.yaml"
+    file.write_text(name.stdout)
+    given = ["corpus.path=a", "corpus.id=i", "output.path=o"]
+    assert load(ExportConfig, str(file), given) == load(ExportConfig, None, given)
+
+
 def test_an_unknown_job_shows_the_usage():
     done = run(["ember", "embde"])
     assert done.returncode == 2
     assert "usage: ember {classify,describe,embed," in done.stderr
+    assert "there is no job 'embde' (did you mean embed?)" in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["EMBD"], "no job 'EMBD' (did you mean embed?)"),
+        (["nothing-like-it"], "no job 'nothing-like-it'\n"),
+        (["--verson"], "no option '--verson' (did you mean --version?)"),
+        (["x" * 10_000], "x'\nusage: "),
+    ],
+)
+def test_what_is_no_job_is_said_with_the_nearest_one(capsys, given, said):
+    assert cli.main(given) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert len(printed.err) < 500
+    assert not printed.out
+
+
+@pytest.mark.parametrize(("given", "code"), [(["--help"], 0), (["-h"], 0), ([], 2)])
+def test_the_help_has_a_line_for_each_job(capsys, monkeypatch, given, code):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert cli.main(given) == code
+    printed = capsys.readouterr()
+    lines = (printed.err if code else printed.out).splitlines()
+    files = [file for file in sorted((ROOT / "jobs").glob("*.py")) if file.stem != "__init__"]
+    listed = lines[lines.index("jobs:") + 1 :]
+    assert len(listed) == len(files)
+    for file, line in zip(files, listed, strict=True):
+        name, about = line.split(maxsplit=1)
+        assert name == file.stem
+        assert file.read_text("utf-8").startswith(f'"""{about}"""')
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ember {version('ember-spark')}\n"
+
+
+@pytest.mark.parametrize("given", ["--help", "--version", "embde"])
+def test_what_the_command_says_of_itself_needs_no_library(given):
+    """Python with what is installed, but for the libraries that take seconds to import."""
+    program = (
+        "import sys; from ember.cli import main; main(sys.argv[1:]); "
+        "print(*{m.split('.')[0] for m in sys.modules} - sys.stdlib_module_names)"
+    )
+    done = run(["python", "-c", program, given])
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "ember" in loaded
+    assert not loaded & {"pyspark", "pyarrow", "numpy", "pydantic", "yaml", "torch", "tensorflow"}
