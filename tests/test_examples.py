@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from ember import config
+from ember.config_keys import Key, keys_of, walk
+from ember.config_text import type_name
 from ember.jobs.pipeline import JOBS
 from ember.pipeline.planning import plan
 from ember.settings.pipeline import PipelineConfig
@@ -15,6 +20,55 @@ from ember.settings.pipeline import PipelineConfig
 CONF = Path(__file__).parent.parent / "conf"
 EXAMPLES = sorted((CONF / "examples").glob("*.yaml"))
 KINDS = {name: kind for name, (kind, _) in JOBS.items()}
+# A file for each job or kind of evaluation, named for the job.
+TEMPLATES = [file for file in sorted(CONF.glob("*.yaml")) if file.stem != "pipeline_demo"]
+
+
+def kind_of(file: Path) -> type[config.Config]:
+    return KINDS[file.stem.partition("_")[0]]
+
+
+def given(node: yaml.MappingNode, keys: tuple[Key, ...], value: Any) -> Iterator[Any]:
+    """The keys that a file gives, with their values and the numbers of their lines."""
+    known = {key.last: key for key in keys}
+    for name, inner in node.value:
+        key, own = known[name.value], getattr(value, name.value)
+        yield key, own, name.start_mark.line
+        if key.form == "section" and isinstance(inner, yaml.MappingNode):
+            yield from given(inner, key.keys, own)
+
+
+@pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
+def test_a_setting_in_conf_that_is_no_default_says_so(file):
+    """Tables and columns are the user's own; of all else a reader may take the default for it."""
+    text = file.read_text("utf-8")
+    loaded = config.load(kind_of(file), str(file), [])
+    lines = text.splitlines()
+    for key, value, line in given(yaml.compose(text), keys_of(kind_of(file)), loaded):
+        own = (
+            key.required
+            or key.form
+            or {"text", "path"} & set(re.findall(r"\b(?:text|path)\b", type_name(key.annotation)))
+        )
+        if not own and value != key.default:
+            told = [lines[line]]
+            told += lines[line + 1 : line + 2]
+            assert re.search(r"# .*\bdefault: ", "\n".join(told)), f"{file.name}: {key.name}"
+
+
+@pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
+def test_a_key_in_a_comment_of_conf_is_one_of_its_job(file):
+    known = {key.last for key in walk(keys_of(kind_of(file)))}
+    names = {"label", "captions"} if file.stem == "describe" else set()  # of tables, by example
+    for line in file.read_text("utf-8").splitlines():
+        if re.match(r"# +([a-z_]+: |\{)", line):
+            code = line[1:].partition("#")[0]
+            found = set(re.findall(r"(?:^ *|[{,] *)([a-z_]+): ", code))
+            assert found <= known | names, line
+
+
+def test_every_job_has_a_file_in_conf():
+    assert {file.stem.partition("_")[0] for file in TEMPLATES} == set(KINDS)
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
