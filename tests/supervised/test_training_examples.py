@@ -7,11 +7,11 @@ import hashlib
 
 import pytest
 
-from ember.errors import InvalidInput
+from ember.errors import InvalidConfig, InvalidInput
 from ember.ids import text_of
 from ember.report.fetching import as_text
 from ember.settings.supervised import SplitConfig
-from ember.supervised.examples import gather, select_labels
+from ember.supervised.examples import check_split, gather, select_labels
 from ember.supervised.tuning_data import labelled_rows
 from ember.tables import Corpus
 
@@ -32,6 +32,12 @@ def part_of(key, split):
     draw = int(hashlib.sha256(f"{split.seed}:{key}".encode()).hexdigest()[:13], 16) / 2**52
     held_out = "validation" if draw < split.train + split.validation else "test"
     return "train" if draw < split.train else held_out
+
+
+def test_a_column_of_parts_goes_with_the_shares_that_are_the_defaults_and_no_others():
+    check_split(SplitConfig(column="part", train=0.8, validation=0.1, test=0.1, group=None))
+    with pytest.raises(InvalidConfig, match=r"leave out split\.group, split\.test, split\.train$"):
+        check_split(SplitConfig(column="part", train=0.7, validation=0.1, test=0.2, group="day"))
 
 
 def test_a_split_by_instants_is_the_same_in_every_time_zone(spark, zoned):

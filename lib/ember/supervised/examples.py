@@ -95,7 +95,8 @@ def check_split(split: SplitConfig) -> None:
     total = split.train + split.validation + split.test
     if split.column is None and abs(total - 1) > 1e-6:
         raise InvalidConfig(f"split: train, validation and test add up to {total:g}; make that 1")
-    shares = {"train", "validation", "test", "group"} & split.model_fields_set
+    # A default that a file writes out says nothing.
+    shares = split.model_dump(exclude={"column", "seed"}, exclude_defaults=True)
     if split.column is not None and shares:
         raise InvalidConfig(
             f"split.column says which rows train; leave out split.{', split.'.join(sorted(shares))}"
