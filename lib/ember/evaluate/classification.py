@@ -19,13 +19,12 @@ from ember.evaluate.cluster import Chunk, Totals, sum_rows
 from ember.evaluate.joining import (
     class_list,
     failed_rows,
-    few_slices,
     issues_of,
     join_predictions,
-    slice_names,
 )
 from ember.evaluate.matching import Match, classes_listed, doubts
 from ember.evaluate.report import Evaluation, Figure, Issue, none_for_nan, table
+from ember.evaluate.slices import few_slices, slice_names
 from ember.evaluate.sums import ALL, Sums, codes_in, from_limbs, to_limbs
 from ember.evaluate.weights import interval
 from ember.kept import kept
@@ -66,6 +65,7 @@ def judge_classification(
     bins: int = 15,
     bootstrap: int = 1000,
     worst: int = 100,
+    compared: Sequence[DataFrame] = (),
 ) -> Evaluation:
     """Judge the first of each row's predictions, and the first k.
 
@@ -80,6 +80,9 @@ def judge_classification(
     match: what a truth of integers is compared with: "label" or "index" of a prediction; "auto":
         the label where the predictions' labels are integers, the index where they are names.
     bootstrap: replicates for the 95% intervals; 0 gives none.
+    compared: the predictions of all runs that are to be compared, these among them, in the same
+        order for each: slices are then columns of the truth or else of the first of them, and
+        `match` is decided once, by what all of them name.
 
     Every row with a truth counts. One without a prediction, with a failed one, or with a score
     that is null or NaN counts as wrong: it lowers accuracy and its class's recall. A prediction
@@ -101,7 +104,7 @@ def judge_classification(
 
     Raises InvalidInput for tables that do not fit each other, or ids that occur twice.
     """
-    joined, _ = join_predictions(
+    joined = join_predictions(
         predictions,
         truth,
         id=id,
@@ -112,8 +115,9 @@ def judge_classification(
         classes=classes,
         match=match,
         many=False,
+        compared=compared,
     )
-    with kept(_rows(joined, slices)) as rows:
+    with kept(_rows(joined.rows, slices)) as rows:
         judged = rows.filter("judged")
         few_slices(judged, slices)
         names = class_list(judged.select("truth").union(judged.select("answer")))
@@ -159,9 +163,11 @@ def judge_classification(
             F.col("truth").cast("string").alias("truth"),
             F.col("answer").cast("string").alias("answer"),
             F.col("answer").eqNullSafe(F.col("truth")).cast("double").alias("outcome"),
+            F.array(*slice_names(slices)).alias("slices"),
         )
         return Evaluation(
-            "classification", figures, tables, issues, answers, unusable, total, failed, (rows,)
+            *("classification", figures, tables, issues, answers, unusable, total, failed, (rows,)),
+            match=joined.matching.field,
         )
 
 

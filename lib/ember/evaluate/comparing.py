@@ -9,9 +9,19 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from ember.errors import InvalidInput
+from ember.evaluate.joining import issues_of
 from ember.evaluate.report import Evaluation, Figure
+from ember.ids import check_same_type
 
 __all__ = ["compare", "compared_figures"]
+
+_SAME = "give both tables the same rows"
+_REMEDIES = {
+    "classification": _SAME,
+    "multilabel": _SAME,
+    "retrieval": f"{_SAME}, or name the queries that count in queries or relevance",
+    "similarity": f"{_SAME}, with a score each, or leave those ids out of the truth",
+}
 
 
 def compared_figures(names: Sequence[str]) -> list[str]:
@@ -35,13 +45,24 @@ def compare(run: Evaluation, baseline: Evaluation, worst: int = 100) -> Evaluati
     wrong labels, the average precision of a query, the score of a pair), worst (those whose
     outcome fell most).
 
-    Raises InvalidInput for evaluations that are not of the same rows.
+    What is common to both, the slice of each row and the reading of a truth of integers, has to be
+    given to both judgements: see `compared` of `judge_classification`, by which slices come from
+    the truth, else from the run, and never from the baseline.
+
+    Raises InvalidInput for evaluations of different kinds, readings of the truth or ids, and for
+    an id that has another truth or slice.
     """
-    if (run.kind, run.total) != (baseline.kind, baseline.total):
+    if run.kind != baseline.kind:
         raise InvalidInput(
-            f"the run is judged on {run.total} rows ({run.kind}) and the baseline on "
-            f"{baseline.total} ({baseline.kind}); compare runs on the same rows"
+            f"the run is judged as {run.kind} and the baseline as {baseline.kind}; compare runs of "
+            "one kind"
         )
+    if run.match != baseline.match:
+        raise InvalidInput(
+            f"the truth is compared with the {run.match} of the run's predictions and with the "
+            f"{baseline.match} of the baseline's; set match: label or match: index for both"
+        )
+    _check_same_rows(run, baseline)
     changed = _changed(run.rows, baseline.rows)
     fell = changed.filter("outcome < baseline_outcome")
     order = (F.expr("outcome - baseline_outcome"), F.col("id"))
@@ -60,6 +81,36 @@ def compare(run: Evaluation, baseline: Evaluation, worst: int = 100) -> Evaluati
         max(run.failed, baseline.failed),
         (*run.held, *baseline.held),
     )
+
+
+def _check_same_rows(run: Evaluation, baseline: Evaluation) -> None:
+    """Raise InvalidInput unless both judge the same ids, of one truth and in the same slices."""
+    ours, theirs = (each.rows.schema["id"].dataType for each in (run, baseline))
+    check_same_type(ours, theirs, "the ids of the run and the baseline")
+    other = baseline.rows.select(
+        F.col("id").alias("_id"),
+        F.col("truth").alias("_truth"),
+        F.col("slices").alias("_slices"),
+        F.lit(True).alias("_there"),
+    )
+    own = run.rows.select("id", "truth", "slices", F.lit(True).alias("there"))
+    both = own.join(other, F.col("id").eqNullSafe(F.col("_id")), "full_outer")
+    reason = (
+        F.when(F.col("_there").isNull(), "only the run is judged on")
+        .when(F.col("there").isNull(), "only the baseline is judged on")
+        .when(~F.col("truth").eqNullSafe(F.col("_truth")), "have two truths")
+        .when(F.col("slices") != F.col("_slices"), "are in two slices")
+    )
+    found = F.when(F.col("there").isNull(), F.col("_id")).otherwise(F.col("id"))
+    amiss = issues_of(
+        both.select(found.alias("id"), reason.alias("reason")).dropna(subset="reason")
+    )
+    if amiss:
+        what = "queries" if run.kind == "retrieval" else "rows"
+        named = "; ".join(f"{i.rows} {what} {i.reason} (such as {', '.join(i.ids)})" for i in amiss)
+        raise InvalidInput(
+            f"the run and the baseline are not judged alike: {named}; {_REMEDIES[run.kind]}"
+        )
 
 
 def _figures(run: Evaluation, baseline: Evaluation) -> list[Figure]:

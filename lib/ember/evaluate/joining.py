@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, Window
@@ -28,23 +29,20 @@ from ember.evaluate.matching import (
     match_integers,
 )
 from ember.evaluate.report import Issue
+from ember.evaluate.slices import check_slices, filled_slices, join_slices, slice_columns
 from ember.ids import check_same_type, text_of
 from ember.tables import check_unique, column
 
 __all__ = [
     "LEFT_OUT",
-    "check_slices",
+    "Joined",
     "class_list",
     "failed_rows",
-    "few_slices",
-    "filled_slices",
     "in_order",
     "issues_of",
     "join_predictions",
     "key_of",
     "select_truth",
-    "slice_columns",
-    "slice_names",
     "unique_rows",
 ]
 
@@ -58,7 +56,6 @@ NO_LABEL = "with a prediction that has no label, counted as wrong"
 NO_ORDER = "with predictions that are not best first, counted as wrong"
 LEFT_OUT = (NO_TRUTH, NULL_TRUTH, OUTSIDE)
 _NAMED = 5
-_MOST_SLICES = 1000
 _LABELS = (StringType, IntegralType, BooleanType, DateType)
 
 
@@ -69,11 +66,6 @@ def key_of(rows: DataFrame, id: str = "id") -> Column:
     """
     whole = isinstance(rows.schema[id].dataType, IntegralType)
     return F.xxhash64(F.col(id).cast("bigint") if whole else F.col(id))
-
-
-def slice_names(slices: Sequence[str]) -> list[str]:
-    """The columns that hold the slices of a row, in the order of `slices`."""
-    return [f"slice_{number}" for number in range(len(slices))]
 
 
 def unique_rows(table: DataFrame, id: str, shown: str) -> DataFrame:
@@ -123,48 +115,22 @@ def select_truth(
     )
 
 
-def slice_columns(table: DataFrame, slices: Sequence[str]) -> dict[str, Column]:
-    """The slice columns that `table` has, as strings `column=value`, by their names here."""
-    found: dict[str, Column] = {}
-    for name, alias in zip(slices, slice_names(slices), strict=True):
-        try:
-            value = column(table, name)
-        except InvalidInput:
-            continue
-        kind = table.select(value).schema[0].dataType
-        if not isinstance(kind, AtomicType):
-            raise InvalidInput(f"slices: column {name} is {kind.simpleString()}, not one value")
-        text = F.coalesce(text_of(value, kind), F.lit("null"))
-        found[alias] = F.concat(F.lit(f"{name}="), text).alias(alias)
-    return found
+@dataclass(frozen=True)
+class Joined:
+    """A table of predictions and its truth.
 
+    rows: id, key long (the hash of the id that makes the bootstrap weights), truth (a label, or an
+        array of them), labels (array of the labels predicted, best first; null without a usable
+        prediction), scores array<double>, reason (null for a row as it should be), judged (whether
+        the row has a truth, and so counts), slice_0, … Labels are strings, or bigint where they are
+        indices.
+    classes: the class list asked for, as labels are in the rows.
+    matching: what of a prediction the truth is compared with.
+    """
 
-def check_slices(rows: DataFrame, slices: Sequence[str]) -> None:
-    """Raise InvalidInput for a slice column that is in no table."""
-    for name, alias in zip(slices, slice_names(slices), strict=True):
-        if alias not in rows.columns:
-            raise InvalidInput(f"slices: there is no column {name} in the tables that are judged")
-
-
-def few_slices(rows: DataFrame, slices: Sequence[str]) -> None:
-    """Raise InvalidInput for a slice column that has too many values to divide the rows by."""
-    if not slices:
-        return
-    counts = rows.agg(*(F.approx_count_distinct(alias) for alias in slice_names(slices))).collect()
-    for name, count in zip(slices, counts[0], strict=True):
-        if count > _MOST_SLICES:
-            raise InvalidInput(
-                f"slices: column {name} has about {count} values, more than {_MOST_SLICES}; give "
-                "one that divides the rows into groups"
-            )
-
-
-def filled_slices(slices: Sequence[str]) -> list[Column]:
-    """The slice columns; a row that is missing in their table is in the slice `column=null`."""
-    return [
-        F.coalesce(F.col(alias), F.lit(f"{name}=null")).alias(alias)
-        for name, alias in zip(slices, slice_names(slices), strict=True)
-    ]
+    rows: DataFrame
+    classes: list[Any] | None
+    matching: Matching
 
 
 def join_predictions(
@@ -179,26 +145,23 @@ def join_predictions(
     classes: Sequence[str] | Sequence[int] | None,
     match: Match,
     many: bool,
-) -> tuple[DataFrame, list[Any] | None]:
+    compared: Sequence[DataFrame] = (),
+) -> Joined:
     """Join a table as `classify` writes it with the truth.
 
     match: what a truth of integers is compared with, see ember.evaluate.matching.
-
-    Returns the rows, and `classes` as labels are in them. Rows: id, key long (the hash of the id
-    that makes the bootstrap weights), truth (a label, or an array of them), labels (array of the
-    labels predicted, best first; null without a usable prediction), scores array<double>, reason
-    (null for a row as it should be), judged (whether the row has a truth, and so counts), slice_0,
-    … Labels are strings, or bigint where they are indices.
+    compared: as for `judge_classification`.
 
     Raises InvalidInput for tables that do not fit.
     """
+    runs = compared or (predictions,)
     known = select_truth(truth, truth_id, label, slices, many)
     kind = known.schema["truth"].dataType
     element = kind.elementType if isinstance(kind, ArrayType) else kind
     matching = Matching("index" if match == "index" else "label")
     if isinstance(element, IntegralType):
         each = known.select(F.explode("truth") if many else "truth")
-        matching = match_integers(predictions, predicted, each, match)
+        matching = match_integers(runs, predicted, each, match)
     elif match == "index":
         raise InvalidInput(
             f"match: index is for a truth of integers, and column {label} is "
@@ -220,17 +183,13 @@ def join_predictions(
         "the ids of predictions and truth",
     )
     unique_rows(predictions, id, "the predictions")
+    known = join_slices(known, runs[0], column(runs[0], id), slices)
     value = column(predictions, predicted)
     given = predictions.select(
         column(predictions, id).alias("id"),
         F.transform(value, matching.of_prediction).alias("labels"),
         F.transform(value, lambda each: each["score"].cast("double")).alias("scores"),
         F.lit(True).alias("answered"),
-        *(
-            each
-            for alias, each in slice_columns(predictions, slices).items()
-            if alias not in known.columns
-        ),
     )
     rows = known.withColumn("known", F.lit(True)).join(given, "id", "full_outer")
     reason = _reason(listed, many)
@@ -247,7 +206,7 @@ def join_predictions(
         (F.col("reason").isNull() | ~F.col("reason").isin(*LEFT_OUT)).alias("judged"),
         *filled_slices(slices),
     )
-    return joined, listed
+    return Joined(joined, listed, matching)
 
 
 def _check_predictions(predictions: DataFrame, predicted: str, name: str) -> None:

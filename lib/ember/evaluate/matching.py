@@ -40,6 +40,8 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 Match = Literal["auto", "label", "index"]
+# What predictions name: (index, label), None where one is not there.
+Classes = Collection[tuple[int | None, str | None]]
 MOST_CLASSES = 100_000
 # 1, -2, 01 and 1.0 are integers, as a column of integers, strings or doubles would say them.
 _INTEGER = r"^\s*([+-]?[0-9]{1,18})(?:\.0*)?\s*$"
@@ -70,38 +72,47 @@ class Matching:
 
 
 def match_integers(
-    predictions: DataFrame, predicted: str, truths: DataFrame, wanted: Match
+    runs: Sequence[DataFrame], predicted: str, truths: DataFrame, wanted: Match
 ) -> Matching:
-    """What a truth of integers is compared with. At most two Spark jobs, over distinct values.
+    """What a truth of integers is compared with. Some Spark jobs, over distinct values.
 
+    runs: the predictions; or those of all runs that are compared, for which it is decided once, by
+        what all of them name, since one truth means the same for each.
     truths: one column, of every true label. wanted: what the configuration's `match` says.
     Raises InvalidInput where label and index could both be meant, and for predictions that do not
     have what is wanted.
     """
-    kind = predictions.select(column(predictions, predicted)).schema[0].dataType
-    entry = kind.elementType if isinstance(kind, ArrayType) else None
-    there = entry.names if isinstance(entry, StructType) else []
+    there = set.intersection(*(_fields(run, predicted) for run in runs))
     if wanted == "auto" and not {"label", "index"} <= set(there):
         wanted = "label" if "label" in there else "index"
     if wanted == "index" or "label" not in there:  # what is not there is refused elsewhere
         return Matching(wanted if wanted != "auto" else "index")
-    classes = classes_listed(predictions, predicted)
-    return decide(classes, lambda: _values(truths), wanted)
+    first, *others = (classes_listed(run, predicted) for run in runs)
+    return decide(first, lambda: _values(truths), wanted, others)
+
+
+def _fields(predictions: DataFrame, predicted: str) -> set[str]:
+    kind = predictions.select(column(predictions, predicted)).schema[0].dataType
+    entry = kind.elementType if isinstance(kind, ArrayType) else None
+    return set(entry.names) if isinstance(entry, StructType) else set()
 
 
 def decide(
-    classes: Collection[tuple[int | None, str | None]],
+    classes: Classes,
     truths: Callable[[], set[int]],
     wanted: Match,
+    others: Sequence[Classes] = (),
 ) -> Matching:
     """As `match_integers`, of the classes (index, label) that the predictions name.
 
-    truths: gives the different true labels.
+    truths: gives the different true labels. others: the classes of the runs that are compared.
     """
-    names = {label for _, label in classes if label is not None}
-    values = {name: int(found[1]) for name in names if (found := re.match(_INTEGER, name))}
+    runs = (classes, *others)
+    classes = set().union(*runs)
+    names = _labels(classes)
+    values = _integers(names)
     if wanted == "label":
-        _check_distinct(values)
+        _check_distinct(runs)
         return Matching("label", integers=True)
     indices = {index for index, _ in classes if index is not None}
     if not any(map(_NUMBER.fullmatch, names)):
@@ -112,7 +123,7 @@ def decide(
         raise _ambiguous(f"the predictions have labels that are integers and others ({_few(odd)})")
     if all(values[label] == index for index, label in classes if label is not None):
         return Matching("index")
-    _check_distinct(values)
+    _check_distinct(runs)
     known = truths()
     strange = known - set(values.values())
     # An integer below 0, or above every index, is a label; others may be.
@@ -186,9 +197,7 @@ def _values(truths: DataFrame) -> set[int]:
     return {row[0] for row in truths.distinct().dropna().limit(MOST_CLASSES + 1).collect()}
 
 
-def _check_indices(
-    classes: Collection[tuple[int | None, str | None]], indices: set[int], known: set[int]
-) -> None:
+def _check_indices(classes: Classes, indices: set[int], known: set[int]) -> None:
     """Refuse truths that are no indices, and indices that stand for two labels."""
     named: dict[int, str] = {}
     whole = [(i, label) for i, label in classes if i is not None and label is not None]
@@ -196,7 +205,8 @@ def _check_indices(
         if named.setdefault(index, label) != label:
             raise InvalidInput(
                 f"the predictions give index {index} the labels {named[index]} and {label}, and "
-                "the truth is integers; judge predictions of one model, or give labels as the truth"
+                "the truth is integers; judge predictions of one model, give labels as the truth, "
+                "or set match: index where the labels are two names of one class"
             )
     # With all indices in sight, 0 to n - 1, another one is of no class.
     strange = sorted(known - indices)
@@ -209,7 +219,22 @@ def _check_indices(
         )
 
 
-def _check_distinct(values: Mapping[str, int]) -> None:
+def _labels(classes: Classes) -> set[str]:
+    return {label for _, label in classes if label is not None}
+
+
+def _integers(labels: Collection[str]) -> dict[str, int]:
+    """Of the labels that are integers what they are."""
+    return {label: int(found[1]) for label in labels if (found := re.match(_INTEGER, label))}
+
+
+def _check_distinct(runs: Sequence[Classes]) -> None:
+    """Refuse two labels of one run that are one integer; two runs may write it differently."""
+    for run in runs:
+        _check_integers(_integers(_labels(run)))
+
+
+def _check_integers(values: Mapping[str, int]) -> None:
     first: dict[int, str] = {}
     for label, value in sorted(values.items()):
         if first.setdefault(value, label) != label:

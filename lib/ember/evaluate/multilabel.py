@@ -21,15 +21,14 @@ from ember.evaluate.curves import curve_rows, precision_recall, rank_against
 from ember.evaluate.joining import (
     class_list,
     failed_rows,
-    few_slices,
     in_order,
     issues_of,
     join_predictions,
-    slice_names,
 )
-from ember.evaluate.matching import Match, doubts
+from ember.evaluate.matching import Match, Matching, doubts
 from ember.evaluate.ranking import label_ranking_precision, precision_at
 from ember.evaluate.report import Evaluation, Figure, none_for_nan, table
+from ember.evaluate.slices import few_slices, slice_names
 from ember.evaluate.sums import ALL, CHUNK_ROWS, Sums, codes_in, flat, from_limbs, to_limbs
 from ember.evaluate.weights import interval
 from ember.kept import kept
@@ -73,10 +72,11 @@ def judge_multilabel(
     top_k: Sequence[int] = (5,),
     bootstrap: int = 1000,
     worst: int = 100,
+    compared: Sequence[DataFrame] = (),
 ) -> Evaluation:
     """Judge predictions of several labels a row.
 
-    predictions, truth, id, truth_id, predicted, slices, classes, match, bootstrap: as for
+    predictions, truth, id, truth_id, predicted, slices, classes, match, bootstrap, compared: as for
         `judge_classification`; the truth's label is an array, of strings or of integers, which may
         be empty.
     threshold: a listed label is predicted where its score is at least this. A label that is not
@@ -85,7 +85,8 @@ def judge_multilabel(
     A row without a usable prediction counts, with no label predicted and none ranked; it is never
     right as a whole, even where its truth is empty.
 
-    With L labels, those that occur in truth, predictions or `classes`, over the n rows:
+    With L labels, those that occur in truth, predictions, `classes` or the predictions of another
+    run that is compared, over the n rows:
         subset_accuracy  rows whose labels predicted are the true ones / n
         hamming_loss     labels predicted and not true, or true and not predicted / (n L)
         micro_, macro_, weighted_ precision, recall, f1: see ember.evaluate.classes
@@ -101,7 +102,7 @@ def judge_multilabel(
     All rows of a label are sorted in one task: 17 bytes a row and label listed.
     Raises InvalidInput for tables that do not fit each other, or ids that occur twice.
     """
-    joined, classes = join_predictions(
+    joined = join_predictions(
         predictions,
         truth,
         id=id,
@@ -112,13 +113,16 @@ def judge_multilabel(
         classes=classes,
         match=match,
         many=True,
+        compared=compared,
     )
     threshold = _as_stored(threshold, predictions, predicted)
-    with kept(joined) as rows:
+    with kept(joined.rows) as rows:
         judged = rows.filter("judged")
         few_slices(judged, slices)
         listed = judged.select(F.explode("labels")).union(judged.select(F.explode("truth")))
-        names = in_order([*class_list(listed), *(classes or [])])
+        for run in compared:
+            listed = listed.union(_listed(run, predicted, joined.matching))
+        names = in_order([*class_list(listed), *(joined.classes or [])])
         if not names and not judged.isEmpty():
             raise InvalidInput(
                 f"no row of the truth has a label in column {label}, and no prediction lists one: "
@@ -137,23 +141,35 @@ def judge_multilabel(
         figures = _figures(totals, ranked, rule, bootstrap)
         unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
         issues = [*issues_of(unusable), *doubts(names, totals.classes)]
-        answers = _answers(judged, threshold)
+        answers = _answers(judged, threshold, slices)
         order = (F.desc("wrong"), "id")
         tables = {
             "per_label": _per_label(predictions.sparkSession, totals, ranked, names),
             "precision_recall": _curves(predictions.sparkSession, ranked, names),
-            "worst": answers.filter("wrong > 0").orderBy(*order).limit(worst).coalesce(1),
+            "worst": answers.filter("wrong > 0")
+            .drop("slices")
+            .orderBy(*order)
+            .limit(worst)
+            .coalesce(1),
         }
         outcome = answers.select(
             "id",
             F.array_join(F.sort_array("truth"), ", ").alias("truth"),
             F.array_join(F.sort_array("predicted"), ", ").alias("answer"),
             (-F.col("wrong")).cast("double").alias("outcome"),
+            "slices",
         )
         total, failed = int(everything[ALL][0]), failed_rows(issues)
         return Evaluation(
-            "multilabel", figures, tables, issues, outcome, unusable, total, failed, (rows,)
+            *("multilabel", figures, tables, issues, outcome, unusable, total, failed, (rows,)),
+            match=joined.matching.field,
         )
+
+
+def _listed(predictions: DataFrame, predicted: str, matching: Matching) -> DataFrame:
+    """Every label that predictions list."""
+    entries = predictions.select(F.explode(column(predictions, predicted)).alias("each"))
+    return entries.select(matching.of_prediction(F.col("each")))
 
 
 def _as_stored(threshold: float, predictions: DataFrame, predicted: str) -> float:
@@ -315,8 +331,8 @@ def _curves(spark: SparkSession, ranked: Totals, names: Sequence[Any]) -> DataFr
     return table(spark, rows, label=str, threshold=float, recall=float, precision=float)
 
 
-def _answers(judged: DataFrame, threshold: float) -> DataFrame:
-    """id, truth, predicted (both arrays), how many labels are wrong, reason."""
+def _answers(judged: DataFrame, threshold: float, slices: Sequence[str]) -> DataFrame:
+    """id, truth, predicted (both arrays), how many labels are wrong, reason, slices (an array)."""
     chosen = F.transform(
         F.filter(F.arrays_zip("labels", "scores"), lambda each: each["scores"] >= threshold),
         lambda each: each["labels"],
@@ -324,4 +340,5 @@ def _answers(judged: DataFrame, threshold: float) -> DataFrame:
     rows = judged.withColumn("predicted", chosen)
     both = F.coalesce("predicted", F.expr("slice(truth, 1, 0)"))
     wrong = F.size(F.array_except("truth", both)) + F.size(F.array_except(both, F.col("truth")))
-    return rows.select("id", "truth", "predicted", wrong.alias("wrong"), "reason")
+    divided = F.array(*slice_names(slices)).alias("slices")
+    return rows.select("id", "truth", "predicted", wrong.alias("wrong"), "reason", divided)

@@ -10,13 +10,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import FractionalType, NumericType
 
 from ember.errors import InvalidInput
-from ember.evaluate.joining import (
-    check_slices,
-    slice_columns,
-    slice_names,
-    unique_rows,
-)
+from ember.evaluate.joining import unique_rows
 from ember.evaluate.report import Issue
+from ember.evaluate.slices import check_slices, slice_columns, slice_names
 from ember.ids import check_same_type
 from ember.tables import column
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -89,11 +89,12 @@ class Evaluation:
 
     figures: for the whole (slice "all") first, then by slice. tables: Spark DataFrames by name,
     in the form in which they are written, without `figures` and `issues`. rows: the judged rows
-    (id, truth string, answer string, outcome double); `outcome` is what a comparison of two runs
-    looks at. unusable: (id, reason) of the rows without a usable prediction, which were judged
-    as wrong, and of those left out. total, failed: how many rows there are in the truth, and how
-    many of them could not be judged on their merits. lists: of a retrieval, the documents and their
-    gains by query (id, documents, gains).
+    (id, truth string, answer string, outcome double, slices array<string>, the names of its
+    slices); `outcome` is what a comparison of two runs looks at. unusable: (id, reason) of the
+    rows without a usable prediction, which were judged as wrong, and of those left out. total,
+    failed: how many rows there are in the truth, and how many of them could not be judged on their
+    merits. lists: of a retrieval, the documents and their gains by query (id, documents, gains).
+    match: of classes, whether the truth is compared with labels or with indices.
     """
 
     kind: str
@@ -106,6 +107,7 @@ class Evaluation:
     failed: int
     held: Sequence[DataFrame] = field(default=(), repr=False)
     lists: DataFrame | None = field(default=None, repr=False)
+    match: Literal["label", "index"] | None = None
 
     def figure(self, metric: str, slice: str = ALL) -> Figure:
         """The figure `metric` of a slice. Raises InvalidConfig that lists those there are."""

@@ -14,10 +14,11 @@ from pyspark.sql.types import DoubleType, NumericType, StructField, StructType
 from ember.errors import InvalidInput
 from ember.evaluate.classes import ratio
 from ember.evaluate.cluster import Chunk, Totals, sum_rows
-from ember.evaluate.joining import few_slices, filled_slices, issues_of, key_of, slice_names
+from ember.evaluate.joining import issues_of, key_of
 from ember.evaluate.ranking import retrieval_figures, retrieval_names
 from ember.evaluate.relevance import by_grade, by_label
 from ember.evaluate.report import Evaluation, Figure
+from ember.evaluate.slices import few_slices, filled_slices, slice_names
 from ember.evaluate.sums import CHUNK_ROWS, Sums, flat, from_limbs, to_limbs
 from ember.ids import check_same_type
 from ember.kept import kept
@@ -109,8 +110,12 @@ def judge_retrieval(
             }
             missing = F.lit(None).cast("string")
             outcome = scored.select(
-                "id", missing.alias("truth"), missing.alias("answer"), "map"
-            ).toDF("id", "truth", "answer", "outcome")
+                "id",
+                missing.alias("truth"),
+                missing.alias("answer"),
+                F.col("map").alias("outcome"),
+                F.array(*slice_names(slices)).alias("slices"),
+            )
             held = (rows, scored)
             total = figures[0].n
             return Evaluation(

@@ -125,19 +125,23 @@ def _ids(config: EvaluateConfig, kind: str) -> dict[str, str]:
 def _judge_all(config: EvaluateConfig, inputs: Inputs) -> Evaluation:
     from ember.evaluate.comparing import compare
 
-    new = _judge_one(config, inputs, inputs.judged)
     if config.kind != "compare":
-        return new
+        return _judge_one(config, inputs, inputs.judged)
+    run, before = compared = (inputs.judged, inputs.frames["baseline"])
+    new = _judge_one(config, inputs, run, compared)
     with ExitStack() as failed:
         failed.callback(new.release)
-        baseline = _judge_one(config, inputs, inputs.frames["baseline"])
+        baseline = _judge_one(config, inputs, before, compared)
         failed.callback(baseline.release)
         report = compare(new, baseline, config.worst)
         failed.pop_all()
     return report
 
 
-def _judge_one(config: EvaluateConfig, inputs: Inputs, judged: DataFrame) -> Evaluation:
+def _judge_one(
+    config: EvaluateConfig, inputs: Inputs, judged: DataFrame, compared: Sequence[DataFrame] = ()
+) -> Evaluation:
+    """compared: the tables of both runs of a comparison, the run first; `judged` is one of them."""
     options: dict[str, Any] = {"bootstrap": config.bootstrap, "worst": config.worst}
     options |= {"slices": config.slices}
     if inputs.kind == "retrieval":
@@ -149,9 +153,9 @@ def _judge_one(config: EvaluateConfig, inputs: Inputs, judged: DataFrame) -> Eva
     if inputs.kind == "similarity":
         from ember.evaluate.similarity import judge_similarity
 
-        return judge_similarity(judged, truth, score=section.score, **options)
+        return judge_similarity(judged, truth, score=section.score, compared=compared, **options)
     options |= {"predicted": section.predictions, "classes": config.classes}
-    options |= {"match": config.match}
+    options |= {"match": config.match, "compared": compared}
     options |= {"top_k": config.top_k}
     if inputs.kind == "multilabel":
         from ember.evaluate.multilabel import judge_multilabel

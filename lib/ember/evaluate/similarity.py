@@ -14,18 +14,17 @@ from pyspark.sql.types import AtomicType, BooleanType, DataType, IntegralType, N
 from ember.errors import InvalidInput
 from ember.evaluate.cluster import Totals, by_group, record
 from ember.evaluate.curves import correlations, curve_rows, precision_recall, rank_against
-from ember.evaluate.joining import (
-    NO_TRUTH,
+from ember.evaluate.joining import NO_TRUTH, issues_of, key_of
+from ember.evaluate.report import Evaluation, Figure
+from ember.evaluate.report import table as small_table
+from ember.evaluate.slices import (
     check_slices,
     few_slices,
     filled_slices,
-    issues_of,
-    key_of,
+    join_slices,
     slice_columns,
     slice_names,
 )
-from ember.evaluate.report import Evaluation, Figure
-from ember.evaluate.report import table as small_table
 from ember.evaluate.sums import ALL, Sums
 from ember.ids import check_same_type
 from ember.kept import kept
@@ -51,13 +50,15 @@ def judge_similarity(
     slices: Sequence[str] = (),
     bootstrap: int = 1000,
     worst: int = 100,
+    compared: Sequence[DataFrame] = (),
 ) -> Evaluation:
     """Judge how scores agree with a truth.
 
     pairs: an id, in one column or in several that name a row together, and a score.
     truth: the same id (`truth_id`; by default under the same names), and a number or a boolean.
         Where all of them are 0 and 1 (or booleans) the truth is binary.
-    slices, bootstrap: as for `judge_classification`.
+    slices, bootstrap: as for `judge_classification`. compared: the pairs of all runs that are to be
+        compared, in the same order for each: slices are columns of the truth or else of the first.
 
     Rows that lack one side, or have a number that is null or not finite, are left out, and counted
     and named in `issues`: there is no score that would be wrong for them.
@@ -74,7 +75,16 @@ def judge_similarity(
     while they are.
     Raises InvalidInput for tables that do not fit each other, or ids that occur twice.
     """
-    joined = _join(pairs, truth, id, truth_id or id, score=score, label=label, slices=slices)
+    joined = _join(
+        pairs,
+        truth,
+        id,
+        truth_id or id,
+        score=score,
+        label=label,
+        slices=slices,
+        sliced=compared[0] if compared else pairs,
+    )
     with kept(joined) as rows:
         judged = rows.filter("reason IS NULL")
         few_slices(judged, slices)
@@ -106,6 +116,7 @@ def judge_similarity(
             F.col("truth").cast("string").alias("truth"),
             F.col("score").cast("string").alias("answer"),
             F.col("score").alias("outcome"),
+            F.array(*slice_names(slices)).alias("slices"),
         )
         figures = _figures(totals, bootstrap)
         return Evaluation(
@@ -143,8 +154,12 @@ def _join(
     score: str,
     label: str,
     slices: Sequence[str],
+    sliced: DataFrame,
 ) -> DataFrame:
-    """id, key, score double, truth double, reason, slice_0 …"""
+    """id, key, score double, truth double, reason, slice_0 …; see `judge_similarity`.
+
+    sliced: has the slice columns that the truth has not.
+    """
     key, kinds = _key(pairs, id, "the pairs")
     true_key, true_kinds = _key(truth, truth_id, "the truth")
     if len(kinds) != len(true_kinds):
@@ -159,7 +174,6 @@ def _join(
         key.alias("id"),
         column(pairs, score).cast("double").alias("score"),
         F.lit(True).alias("scored"),
-        *slice_columns(pairs, slices).values(),
     )
     known = truth.select(
         true_key.alias("id"),
@@ -167,12 +181,12 @@ def _join(
         F.lit(True).alias("known"),
         *slice_columns(truth, slices).values(),
     )
-    given = given.drop(*(name for name in slice_names(slices) if name in known.columns))
     for table, shown in ((given, "the pairs"), (known, "the truth")):
         try:
             check_unique(table, "id")
         except InvalidInput as error:
             raise InvalidInput(f"{shown}: {error}") from None
+    known = join_slices(known, sliced, _key(sliced, id, "the pairs")[0], slices)
     rows = known.join(given, "id", "full_outer")
     check_slices(rows, slices)
     reason = (
