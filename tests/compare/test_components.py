@@ -58,6 +58,22 @@ def test_groups_are_the_connected_components(spark, tmp_path):
     }
 
 
+def test_rows_of_one_id_are_a_group(spark, tmp_path):
+    """Also where nothing else is near them; a null id names no row."""
+    pairs = [(7, 7), (1, 9), (9, 9), (9, 9), (3, 2), (None, 5), (None, None)]
+    made = spark.createDataFrame(pairs, "left_id int, right_id int")
+    groups = near_duplicates(made, f"{tmp_path}/rounds").cache()
+    assert {tuple(row) for row in groups.collect()} == {
+        (7, 7, True),
+        (1, 1, False),
+        (9, 1, True),
+        (2, 2, True),
+        (3, 2, False),
+        (5, 5, True),
+    }
+    assert summary(groups) == {"groups": 4, "rows": 6, "largest": 2}
+
+
 def test_no_pairs_make_no_groups(spark, tmp_path):
     pairs = spark.createDataFrame([], "left_id string, right_id string, score float")
     groups = near_duplicates(pairs, f"{tmp_path}/rounds")

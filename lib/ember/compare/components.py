@@ -24,9 +24,10 @@ def near_duplicates(pairs: DataFrame, folder: str) -> DataFrame:
     pairs: (left_id, right_id, …) of one type; each pair at least once, in either order.
     folder: for the table of each round, reachable by all executors.
 
-    Returns (id, group_id, representative), one row for each id in a pair. group_id is the smallest
-    id of the group; representative is true for one row of each group, the one in most pairs, of
-    several the one with the smallest id.
+    Returns (id, group_id, representative), one row for each id in a pair, also where it is paired
+    with itself alone, as two rows of one id that are near-duplicates are; a null names no row and
+    is in no group. group_id is the smallest id of the group; representative is true for one row of
+    each group, the one in most pairs, of several the one with the smallest id.
 
     Algorithm: alternating large-star and small-star steps on edges (id, smaller id) until all
     point at the smallest id of their group; Kiveris et al., Connected Components in MapReduce and
@@ -42,10 +43,11 @@ def near_duplicates(pairs: DataFrame, folder: str) -> DataFrame:
             break
         edges = stars
     members = edges.select("id", F.col("to").alias("group_id"))
-    roots = edges.select(F.col("to").alias("id"), F.col("to").alias("group_id")).distinct()
-    ends = pairs.select(F.explode(F.array("left_id", "right_id")).alias("id"))
-    degree = ends.groupBy("id").agg(F.count("*").alias("degree"))
-    rows = members.union(roots).join(degree, "id")
+    both = F.array_compact(F.array_distinct(F.array("left_id", "right_id")))
+    degree = pairs.select(F.explode(both).alias("id")).groupBy("id")
+    # What points at nothing is the smallest id of its group.
+    rows = degree.agg(F.count("*").alias("degree")).join(members, "id", "left")
+    rows = rows.withColumn("group_id", F.coalesce("group_id", "id"))
     # Of the largest degree the smallest id: the degree is negated, since least takes the smallest.
     best = rows.groupBy("group_id").agg(F.min(F.struct(-F.col("degree"), "id")).alias("best"))
     return rows.join(best, "group_id").select(
