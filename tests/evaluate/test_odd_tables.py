@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from scipy.stats import pearsonr
 
 from ember.errors import InvalidInput
-from ember.evaluate import judge_classification, judge_retrieval
+from ember.evaluate import (
+    judge_classification,
+    judge_multilabel,
+    judge_retrieval,
+    judge_similarity,
+)
 from ember.evaluate.matching import doubts
 from ember.evaluate.report import Issue
 
@@ -83,3 +89,41 @@ def test_a_query_of_another_type_than_the_documents_has_no_self_to_exclude(spark
     relevance = spark.createDataFrame([], "query_id string, neighbor_id int")
     with pytest.raises(InvalidInput, match="the ids that exclude_self compares are string on one"):
         judge_retrieval(neighbors, relevance=relevance, exclude_self=True)
+
+
+def test_an_infinite_grade_is_refused_and_large_ones_are_weighed(spark):
+    def judged(*grades):
+        rows = [(1, document, grade) for document, grade in enumerate(grades)]
+        relevance = spark.createDataFrame(rows, "query_id int, neighbor_id int, grade double")
+        return judge_retrieval(neighbors, relevance=relevance, at=[3], bootstrap=2)
+
+    found = [(1, 0, 1), (1, 1, 2)]
+    neighbors = spark.createDataFrame(found, "query_id int, neighbor_id int, rank int")
+    with pytest.raises(InvalidInput, match="infinite grade, of document 1 for query 1; give a fin"):
+        judged(1.0, float("inf"))
+    large, small = judged(1e308, 1e308, 1e308), judged(1.0, 1.0, 1.0)
+    assert large.figure("ndcg@3").value == pytest.approx(small.figure("ndcg@3").value)
+    assert 0 < large.figure("ndcg@3").value < 1
+    large.release()
+    small.release()
+
+
+@pytest.mark.parametrize("size", [1e-300, 1.0, 1e300])
+def test_scores_of_any_size_are_correlated(spark, size):
+    scores = [(n, size * value) for n, value in enumerate([1.0, 2.0, -1.0, 0.5])]
+    pairs = spark.createDataFrame(scores, "id int, score double")
+    numbers = [(n, value) for n, value in enumerate([1.0, 3.0, 0.5, 2.0])]
+    truth = spark.createDataFrame(numbers, "id int, label double")
+    made = judge_similarity(pairs, truth, id="id", bootstrap=0)
+    expected = pearsonr([1.0, 2.0, -1.0, 0.5], [1.0, 3.0, 0.5, 2.0]).statistic
+    assert made.figure("pearson").value == pytest.approx(expected)
+    made.release()
+
+
+def test_labels_that_are_in_doubt_are_no_failed_rows(spark):
+    rows = predictions(spark, [0], [1])
+    labels = spark.createDataFrame([(0, ["eel"]), (1, ["fly"])], "id int, label array<string>")
+    made = judge_multilabel(rows, labels, id="id", bootstrap=2)
+    assert (made.failed, made.total) == (0, 2)
+    assert "with a label that no answer has" in made.issues[0].reason
+    made.release()

@@ -142,6 +142,7 @@ def correlations(
     ranked anew. NaN where either side is constant, as in scipy.
     """
     order = np.lexsort((truth, scores, keys))
+    scores, truth = _scaled(scores), _scaled(truth)
     scores, truth, keys = scores[order], truth[order], keys[order]
     found: dict[str, list[np.ndarray]] = {"pearson": [], "spearman": []}
     ranks = [_Ranks(scores), _Ranks(truth)]
@@ -152,6 +153,15 @@ def correlations(
         found["pearson"].append(_pearson(scores[:, None], truth[:, None], weights))
         found["spearman"].append(_pearson(ranks[0].of(weights), ranks[1].of(weights), weights))
     return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """The values times a power of two, at most 1 in size: their squares neither vanish nor exceed
+    float64, and nothing else changes, not to the last bit.
+    """
+    _, exponent = np.frexp(np.abs(values).max(initial=0))
+    scaled: np.ndarray = np.ldexp(values, -exponent)
+    return scaled
 
 
 class _Ranks:

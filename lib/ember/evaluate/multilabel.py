@@ -140,7 +140,9 @@ def judge_multilabel(
         )
         figures = _figures(totals, ranked, rule, bootstrap)
         unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
-        issues = [*issues_of(unusable), *doubts(names, totals.classes)]
+        issues = issues_of(unusable)
+        failed = failed_rows(issues)
+        issues += doubts(names, totals.classes)
         answers = _answers(judged, threshold, slices)
         order = (F.desc("wrong"), "id")
         tables = {
@@ -159,7 +161,7 @@ def judge_multilabel(
             (-F.col("wrong")).cast("double").alias("outcome"),
             "slices",
         )
-        total, failed = int(everything[ALL][0]), failed_rows(issues)
+        total = int(everything[ALL][0])
         return Evaluation(
             *("multilabel", figures, tables, issues, outcome, unusable, total, failed, (rows,)),
             match=joined.matching.field,

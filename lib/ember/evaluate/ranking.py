@@ -54,6 +54,9 @@ def retrieval_figures(
     columns += [ratio(count, relevant, 0) for count in within]
     columns += [count / k for count, k in zip(within, at, strict=True)]
     columns += [(count > 0).astype(np.float64) for count in within]
+    # A power of two, which changes no ratio: sums of large grades stay within float64.
+    exponent = np.frexp(ideal.max(axis=1, initial=0))[1][:, None]
+    gains, ideal = np.ldexp(gains, -exponent), np.ldexp(ideal, -exponent)
     columns += [ratio(_dcg(gains, k), _dcg(ideal, k), 0) for k in at]
     # The ideal is the best there is up to the order of adding.
     figures: np.ndarray = np.minimum(np.stack(columns, axis=1), 1.0)

@@ -72,6 +72,12 @@ def _grades(relevance: DataFrame, slices: Sequence[str]) -> DataFrame:
         _gain(relevance).alias("gain"),
         *slice_columns(relevance, slices).values(),
     )
+    endless = grades.filter(F.col("gain") == float("inf")).limit(1).collect()
+    if endless:
+        raise InvalidInput(
+            f"the relevance table has an infinite grade, of document {endless[0]['neighbor_id']} "
+            f"for query {endless[0]['query_id']}; give a finite one"
+        )
     twice = grades.groupBy("query_id", "neighbor_id").count().filter("count > 1").limit(1).collect()
     if twice:
         raise InvalidInput(
