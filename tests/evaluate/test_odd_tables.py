@@ -127,3 +127,30 @@ def test_labels_that_are_in_doubt_are_no_failed_rows(spark):
     assert (made.failed, made.total) == (0, 2)
     assert "with a label that no answer has" in made.issues[0].reason
     made.release()
+
+
+def test_slices_of_different_values_have_different_names(spark):
+    texts = [None, "null", '"null"', "b=c", "", "c", "null "]
+    bytes_ = [b"\xff", b"\xfe", None, b"null", b"ok", b"", b'"']
+    numbers = [0.0, -0.0, float("nan"), None, 1.5, 1.5, 1.5]
+    rows = list(zip(range(7), ["ant"] * 7, texts, bytes_, numbers, texts, strict=True))
+    schema = "id int, label string, a string, raw binary, x double, `a=b` string"
+    made = judged(
+        predictions(spark, *[[0]] * 7),
+        spark.createDataFrame(rows, schema),
+        slices=["a", "raw", "x", "a=b"],
+    )
+    counts = {each.slice: each.n for each in made.figures if each.metric == "accuracy"}
+    named = ["null", '"null"', r'"\"null\""', "b=c", "", "c", "null "]
+    expected = {f"a={name}": 1 for name in named} | {f'"a=b"={name}': 1 for name in named}
+    odd = [r'"\xFF"', r'"\xFE"', "null", '"null"', "ok", "", r'"\""']
+    expected |= {f"raw={name}": 1 for name in odd}
+    expected |= {"x=0.0": 2, "x=NaN": 1, "x=null": 1, "x=1.5": 3}
+    assert counts == {"all": 7, **expected}
+    made.release()
+
+
+def test_a_slice_column_that_is_listed_twice_is_refused(spark):
+    rows = predictions(spark, [0])
+    with pytest.raises(InvalidInput, match="slices: the column label is listed twice"):
+        judged(rows, truth(spark, "ant"), slices=["label", "label"])

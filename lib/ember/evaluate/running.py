@@ -190,7 +190,7 @@ def _renamed(frame: DataFrame, section: Any, slices: Sequence[str]) -> DataFrame
     if "rank" in named:
         named.pop("score")
     columns = [tables.column(frame, name).alias(key) for key, name in named.items()]
-    also = [name for name in slices if name in frame.columns and name not in named]
+    also = [name for name in dict.fromkeys(slices) if name in frame.columns and name not in named]
     for name in slices:
         same = tables.same_column(frame.sparkSession, name, named)
         if same and name in frame.columns and named[same] != name:

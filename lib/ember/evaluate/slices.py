@@ -1,4 +1,10 @@
-"""The slices of the rows that are judged: groups by the values of a column."""
+"""The slices of the rows that are judged: groups by the values of a column, and their names.
+
+A slice is named `column=value`, a null being `null`. Figures are looked up by these names, and no
+two slices share one: a value that is the text null, begins with a quotation mark or is no valid
+UTF-8, and a column whose name has an equals sign or begins with a quotation mark, are written
+between quotation marks, as in `city="null"`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,7 @@ from collections.abc import Sequence
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import AtomicType
+from pyspark.sql.types import AtomicType, BinaryType, DoubleType, FloatType, StringType
 
 from ember.errors import InvalidInput
 from ember.ids import text_of
@@ -41,8 +47,12 @@ def slice_columns(table: DataFrame, slices: Sequence[str]) -> dict[str, Column]:
         if not isinstance(kind, AtomicType):
             raise InvalidInput(f"slices: column {name} is {kind.simpleString()}, not one value")
         text = text_of(value, kind)
+        if isinstance(kind, StringType | BinaryType):
+            text = _told_apart(text)
+        if isinstance(kind, FloatType | DoubleType):
+            text = F.when(value == 0, F.lit("0.0")).otherwise(text)  # there are two zeros
         text = F.coalesce(text, F.lit("null"))
-        found[alias] = F.concat(F.lit(f"{name}="), text).alias(alias)
+        found[alias] = F.concat(F.lit(f"{_column(name)}="), text).alias(alias)
     return found
 
 
@@ -62,8 +72,10 @@ def join_slices(rows: DataFrame, table: DataFrame, id: Column, slices: Sequence[
 
 
 def check_slices(rows: DataFrame, slices: Sequence[str]) -> None:
-    """Raise InvalidInput for a slice column that is in no table."""
-    for name, alias in zip(slices, slice_names(slices), strict=True):
+    """Raise InvalidInput for a slice column that is in no table, or is given twice."""
+    for place, (name, alias) in enumerate(zip(slices, slice_names(slices), strict=True)):
+        if name in slices[:place]:
+            raise InvalidInput(f"slices: the column {name} is listed twice; leave one out")
         if alias not in rows.columns:
             raise InvalidInput(f"slices: there is no column {name} in the tables that are judged")
 
@@ -84,6 +96,26 @@ def few_slices(rows: DataFrame, slices: Sequence[str]) -> None:
 def filled_slices(slices: Sequence[str]) -> list[Column]:
     """The slice columns; a row that is missing in their table is in the slice `column=null`."""
     return [
-        F.coalesce(F.col(alias), F.lit(f"{name}=null")).alias(alias)
+        F.coalesce(F.col(alias), F.lit(f"{_column(name)}=null")).alias(alias)
         for name, alias in zip(slices, slice_names(slices), strict=True)
     ]
+
+
+def _column(name: str) -> str:
+    """A column's name as the name of a slice has it; what follows it begins at an equals sign."""
+    if "=" not in name and not name.startswith('"'):
+        return name
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _told_apart(text: Column) -> Column:
+    """A text as the name of a slice has it; no text is `null` there, and a null stays one."""
+    quote, escape = F.lit('"'), F.lit("\\")
+    escaped = F.replace(F.replace(text, escape, F.lit("\\\\")), quote, F.lit('\\"'))
+    odd = F.concat(quote, escape, F.lit("x"), F.hex(text.cast("binary")), quote)
+    return (
+        F.when(~F.is_valid_utf8(text), odd)
+        .when((text == "null") | text.startswith('"'), F.concat(quote, escaped, quote))
+        .otherwise(text)
+    )
