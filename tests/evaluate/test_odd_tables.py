@@ -154,3 +154,27 @@ def test_a_slice_column_that_is_listed_twice_is_refused(spark):
     rows = predictions(spark, [0])
     with pytest.raises(InvalidInput, match="slices: the column label is listed twice"):
         judged(rows, truth(spark, "ant"), slices=["label", "label"])
+
+
+def test_a_rank_that_is_asked_for_twice_has_one_figure(spark):
+    rows = predictions(spark, [0])
+    labels = spark.createDataFrame([(0, ["ant"])], "id int, label array<string>")
+    neighbors = spark.createDataFrame([(1, 2, 1)], "query_id int, neighbor_id int, rank int")
+    relevance = neighbors.select("query_id", "neighbor_id")
+    for made in (
+        judge_multilabel(rows, labels, id="id", top_k=[1, 1], bootstrap=0),
+        judge_retrieval(neighbors, relevance=relevance, at=[1, 1], bootstrap=0),
+    ):
+        assert [each.metric for each in made.figures].count("precision@1") == 1
+        assert made.figure("precision@1").value == 1.0
+        made.release()
+
+
+def test_a_query_is_in_the_slice_of_its_smallest_value(spark):
+    """Not of the text that comes first; a null is no value, if there is another."""
+    graded = [(1, 2, 10), (1, 3, 9), (1, 4, None), (2, 3, None)]
+    relevance = spark.createDataFrame(graded, "query_id int, neighbor_id int, year int")
+    neighbors = spark.createDataFrame([(1, 2, 1)], "query_id int, neighbor_id int, rank int")
+    made = judge_retrieval(neighbors, relevance=relevance, at=[1], slices=["year"], bootstrap=0)
+    assert {each.slice for each in made.figures} == {"all", "year=9", "year=null"}
+    made.release()

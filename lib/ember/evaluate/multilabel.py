@@ -128,7 +128,7 @@ def judge_multilabel(
                 f"no row of the truth has a label in column {label}, and no prediction lists one: "
                 "there is nothing to judge; are these the right columns?"
             )
-        rule = _Rule(pa.array(names), tuple(top_k), threshold)
+        rule = _Rule(pa.array(names), tuple(dict.fromkeys(top_k)), threshold)
         chunk = max(1, min(CHUNK_ROWS, _CELLS // max(1, len(names))))
         totals = sum_rows(judged.drop("id", "reason", "judged"), rule.add, bootstrap, chunk)
         everything = {name: _total(totals, name, rule, bootstrap)[0] for name in totals.slices()}

@@ -50,7 +50,7 @@ def by_grade(
     gains = F.filter(F.collect_list("gain"), lambda gain: gain > 0)
     queries = grades.groupBy(F.col("query_id").alias("id")).agg(
         F.sort_array(gains, asc=False).alias("gains"),
-        *(F.min(name).alias(name) for name in slice_names(slices)),
+        *(F.min_by(name, f"{name}_value").alias(name) for name in slice_names(slices)),
     )
     queries = queries.select(
         "id",
@@ -65,12 +65,15 @@ def by_grade(
 
 
 def _grades(relevance: DataFrame, slices: Sequence[str]) -> DataFrame:
-    """The judgements as query_id, neighbor_id, gain, slice_0 …, checked."""
+    """The judgements as query_id, neighbor_id, gain, slice_0, slice_0_value …, checked."""
+    named = dict(zip(slice_names(slices), slices, strict=True))
+    divided = slice_columns(relevance, slices)
     grades = relevance.select(
         "query_id",
         "neighbor_id",
         _gain(relevance).alias("gain"),
-        *slice_columns(relevance, slices).values(),
+        *divided.values(),
+        *(column(relevance, named[alias]).alias(f"{alias}_value") for alias in divided),
     )
     endless = grades.filter(F.col("gain") == float("inf")).limit(1).collect()
     if endless:

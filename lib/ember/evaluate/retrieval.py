@@ -77,6 +77,7 @@ def judge_retrieval(
     if exclude_self:
         neighbors = _without_self(neighbors)
         relevance = _without_self(relevance) if relevance is not None else None
+    at = tuple(dict.fromkeys(at))
     depth = max(at)
     found = _plain(neighbors)
     if relevance is not None:
