@@ -130,6 +130,22 @@ def test_a_comparison_has_paired_intervals_and_the_rows_that_changed(evaluate, t
     assert all((row["baseline_outcome"], row["outcome"]) == (0, 1) for row in changed)
 
 
+def test_runs_on_other_queries_are_not_compared(evaluate, tmp_path):
+    ranked = {"q0": ["q1", "q2"], "q1": ["q0", "q2"]}
+    other = {"q1": ["q0", "q2"], "q2": ["q0", "q1"]}
+    settings = {
+        "kind": "compare",
+        "of": "retrieval",
+        "neighbors__path": neighbors(tmp_path / "in" / "n.parquet", ranked),
+        "baseline__path": neighbors(tmp_path / "in" / "b.parquet", other),
+        "truth__path": write(tmp_path / "in" / "t.parquet", id=["q0", "q1", "q2"], label=["x"] * 3),
+        "output__path": tmp_path / "work" / "out",
+    }
+    code, message = evaluate(**settings, truth__id="id")
+    assert (code, "1 queries only the run is judged on (such as q0)" in message) == (2, True)
+    assert not (tmp_path / "work").exists() or not leftovers(tmp_path / "work")
+
+
 def test_multilabel_figures_are_scikit_learns(evaluate, tmp_path):
     true = RNG.random((60, 5)) < 0.35
     true[0], true[1] = False, True
@@ -347,6 +363,10 @@ def test_similarity_of_pairs_against_yes_and_no(evaluate, tmp_path):
         (
             {"kind": "retrieval", "neighbors__path": "/x", "population": "predictions"},
             "population: predictions does not go with kind: retrieval",
+        ),
+        (
+            {"truth__id": ["id", "label"]},
+            "truth.id lists columns, and kind: classification has ids",
         ),
         ({"bins": 0}, "bins: input should be greater than or equal to 1"),
     ],

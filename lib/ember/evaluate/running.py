@@ -222,6 +222,7 @@ def _check_sections(config: EvaluateConfig, kind: str) -> None:
             raise InvalidConfig(
                 f"{section} does not go with {shown}, which reads {', '.join(sorted(allowed))}"
             )
+    _check_ids(config, kind, shown)
     if kind == "retrieval" and (config.truth is None) == (config.relevance is None):
         raise InvalidConfig(
             "kind: retrieval needs either relevance (a table of relevant documents) or truth "
@@ -229,6 +230,16 @@ def _check_sections(config: EvaluateConfig, kind: str) -> None:
         )
     if kind == "retrieval" and config.relevance is not None and config.queries is not None:
         raise InvalidConfig("queries goes with truth; relevance names the queries itself")
+
+
+def _check_ids(config: EvaluateConfig, kind: str, shown: str) -> None:
+    """Refuse several columns where an id is one, as it is but for pairs."""
+    for section in ("truth", "queries"):
+        table = getattr(config, section)
+        if kind != "similarity" and table is not None and isinstance(table.id, list):
+            raise InvalidConfig(
+                f"{section}.id lists columns, and {shown} has ids of one; give its name"
+            )
 
 
 def _columns(section: Any) -> Iterator[str]:
