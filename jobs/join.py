@@ -8,8 +8,10 @@ from ember.compare import comparison, components, join, packing
 from ember.compare.resumable import TaskOutput
 from ember.identity import identity_of
 from ember.job import Run
+from ember.publish import Output, read_manifest
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_join
 from ember.settings.comparison import JoinConfig
+from ember.storage import Storage
 
 
 def run_join(run: Run[JoinConfig]) -> None:
@@ -30,6 +32,8 @@ def run_join(run: Run[JoinConfig]) -> None:
         run.say("configuration and input are fine; nothing was written")
         return
     if output.finished:
+        if groups and not groups.finished:
+            _group_again(run, output.path, groups)
         run.say(f"{output.path} is there already, made of the same input and settings")
         return
 
@@ -66,6 +70,16 @@ def run_join(run: Run[JoinConfig]) -> None:
                 add_page(output, report, run.manifest(**facts), HIDDEN_PAGE)
         output.publish(run.manifest(**facts))
     run.say(f"{facts['counts']['rows']} pairs in {output.path}")
+
+
+def _group_again(run: Run[JoinConfig], path: str, groups: Output) -> None:
+    """Make the groups of pairs that are there, since those of the run that wrote them are gone."""
+    pairs = tables.read(run.spark, path)
+    told = read_manifest(Storage(run.spark), path) or {}
+    with run.phase("groups"), groups.attempt():
+        groups.write(components.near_duplicates(pairs, f"{groups.scratch}/rounds"))
+        counts = {**told["counts"], "groups": components.summary(groups.staged())}
+        groups.publish({**told, **run.manifest(counts=counts)})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -45,6 +45,12 @@ class Disk:
 
     def folders(self, folder: str) -> list[str]:
         return self._list(folder, Path.is_dir)
+
+    def below(self, folder: str) -> Iterator[tuple[str, int]]:
+        self._gate()
+        for each in sorted(Path(folder).rglob("*")):
+            if each.is_file():
+                yield str(each.relative_to(folder)), each.stat().st_size
 
     def _list(self, folder: str, kind: Callable[[Path], bool]) -> list[str]:
         self._gate()

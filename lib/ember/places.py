@@ -16,7 +16,7 @@ from typing import Any
 
 from py4j.protocol import Py4JError
 
-from ember import paths
+from ember import contents, paths
 from ember.config import Config
 from ember.errors import InvalidInput
 from ember.settings.files import local_files, sources, targets
@@ -187,6 +187,11 @@ def check_target(
         raise InvalidInput(
             f"{path} exists and is a {kind} that {by} wrote; a {holds} of {job} replaces only such "
             f"a one: {_ADVICE}, or delete it yourself"
+        )
+    if stranger := contents.foreign(storage, path, manifest):
+        raise InvalidInput(
+            f"{path}/{stranger} was not written by Ember, and it would go when the output is "
+            f"replaced; move it away, or {_ADVICE}"
         )
 
 

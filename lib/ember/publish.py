@@ -13,7 +13,7 @@ from uuid import uuid4
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from ember import places
+from ember import contents, places
 from ember.errors import EmberError, InvalidInput, TooManyFailures
 from ember.paths import literal
 from ember.redaction import redact, redact_all
@@ -86,22 +86,32 @@ class Output:
         """Raise InvalidInput when no run in this mode may write here. Writes nothing."""
         self._check_target()
         for folder in (self.failures, self.rejected):
-            if self._storage.exists(folder) and not self._is_ours(folder):
-                raise InvalidInput(
-                    f"{folder} exists and was not written by Ember, which keeps the rows that it "
-                    "cannot use there; move it away, or give another output.path"
-                )
+            self._check_bad_rows(folder)
         self._staging.check()
+
+    def _check_bad_rows(self, folder: str) -> None:
+        if stranger := self._stranger(folder):
+            raise InvalidInput(
+                f"{stranger} exists and was not written by Ember, which keeps the rows that it "
+                "cannot use there; move it away, or give another output.path"
+            )
 
     def _check_target(self) -> None:
         places.check_target(self._storage, self._given, self._mode, self._job, self._holds)
 
-    def _is_ours(self, folder: str) -> bool:
-        """Has Ember written this table of bad rows, or folder of one such table for each side?"""
+    def _stranger(self, folder: str) -> str | None:
+        """What Ember has not written at or in a table of bad rows, or folder of one for each side.
+
+        None where all is Ember's, or nothing is there.
+        """
         sides = self._storage.folders(folder)
         if sides and not self._storage.files(folder):
-            return all(self._is_ours(side) for side in sides)
-        return (read_manifest(self._storage, folder) or {}).get("holds") == _BAD_ROWS
+            return next(filter(None, map(self._stranger, sides)), None)
+        manifest = read_manifest(self._storage, folder) or {}
+        if manifest.get("holds") != _BAD_ROWS:
+            return folder if self._storage.exists(folder) else None
+        other = contents.foreign(self._storage, folder, manifest)
+        return f"{folder}/{other}" if other else None
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -111,6 +121,11 @@ class Output:
         """
         with self._staging.run(self.check, self._is_worth_keeping):
             yield
+
+    @property
+    def finished(self) -> bool:
+        """Is what a resumed run would make there already, whole? `check` compared its settings."""
+        return self._mode == "resume" and self._staging.is_finished()
 
     def _is_worth_keeping(self) -> bool:
         """Has an attempt that failed anything to go on with?"""
@@ -268,8 +283,10 @@ class Output:
         staged = f"{self.scratch}/{uuid4().hex}"
         table.write.parquet(staged)
         facts = {"job": self._job, "run_id": self._run_id, "of": redact(self.path)}
-        note = json.dumps({**facts, "holds": _BAD_ROWS})
+        named = {contents.FILES: contents.noted(self._storage, staged)}
+        note = json.dumps({**facts, "holds": _BAD_ROWS, **named})
         self._storage.write_text(f"{staged}/{MANIFEST}", note)
+        self._check_bad_rows(folder)
         self._staging.trash(folder)
         self._storage.make_folder(self._storage.sibling(folder, ""))
         self._storage.rename(staged, folder)
@@ -288,9 +305,9 @@ class Output:
 
     def _clean_up(self) -> None:
         """Delete what this run, and an earlier one's bad rows, have left beside the output."""
-        if self._is_ours(self.failures):
+        if not self._stranger(self.failures):
             self._staging.trash(self.failures)
-        if self._sides is not None and self._is_ours(self.rejected):
+        if self._sides is not None and not self._stranger(self.rejected):
             for folder in self._storage.folders(self.rejected) if self._sides else [self.rejected]:
                 if self._storage.name(folder) not in self._sides:
                     self._staging.trash(folder)

@@ -33,11 +33,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from ember import contents
+from ember.contents import MANIFEST
 from ember.errors import InvalidInput, OtherSettings
 
 __all__ = ["MANIFEST", "Files", "Staging", "read_json", "read_manifest", "this_process"]
 
-MANIFEST = "_manifest.json"
 _ATTEMPT = re.compile(r"attempt-.*-[0-9a-f]{8}")
 _log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Files(Protocol):
     def name(self, path: str) -> str: ...
     def files(self, folder: str) -> list[str]: ...
     def folders(self, folder: str) -> list[str]: ...
+    def below(self, folder: str) -> Iterator[tuple[str, int]]: ...
     def make_folder(self, path: str) -> None: ...
     def delete(self, path: str) -> None: ...
     def delete_empty(self, folder: str) -> None: ...
@@ -181,8 +183,15 @@ class Staging:
         for folder, told in self._unfinished():
             self._compare(folder, told.get("identity", {}))
         published = read_manifest(self._files, self._target)
-        if published is not None and not self._replaces_target():
-            self._compare(self._target, published.get("identity", {}))
+        if published is None or self._replaces_target():
+            return
+        self._compare(self._target, published.get("identity", {}))
+        if other := contents.altered(self._files, self._target, published):
+            raise InvalidInput(
+                f"{self._target}/{other} is not as run {published.get('run_id')} wrote it, so its "
+                "rows cannot be kept; delete it to have them made again, or set output.mode to "
+                "overwrite"
+            )
 
     def _refuse_running(self) -> None:
         for folder in self._others():
@@ -370,9 +379,17 @@ class Staging:
         )
 
     def is_finished(self) -> bool:
-        """Is there a published table, and no attempt of a killed run that was to replace it?"""
+        """Is there a published table, whole, and no attempt of a killed run that was to replace it?
+
+        A table that lacks a file is not, and a log line says which.
+        """
         published = read_manifest(self._files, self._target)
-        return published is not None and not self._unfinished()
+        if published is None or self._unfinished():
+            return False
+        gone = contents.lacking(self._files, self._target, published)
+        if gone:
+            _log.warning("%s lacks %s and is made again", self._target, gone)
+        return gone is None
 
     def _unfinished(self) -> list[tuple[str, dict[str, Any]]]:
         """Attempts of other runs that can be gone on with, and what their attempt.json says."""
@@ -408,6 +425,7 @@ class Staging:
         for file in self.data_files(self.kept):
             self._files.rename(file, f"{self.new}/{self._files.name(file)}")
         facts = {**manifest, "attempt": self.attempt, "identity": self._identity}
+        facts[contents.FILES] = contents.noted(self._files, self.new)
         text = json.dumps(facts, indent=2, ensure_ascii=False)
         self._files.write_text(f"{self.new}/{MANIFEST}", text + "\n")
         if lost := self._lost():

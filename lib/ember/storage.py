@@ -179,17 +179,33 @@ class Storage:
         Sorted; what has a name that begins with _ or ., or lies in a folder with such a name, is
         left out, as Spark does when it reads a table.
         """
-        system, _ = self._open(path)
         files = []
         for status in self._found(path):
             root = str(status.getPath().toString())
-            inside = system.listFiles(status.getPath(), True)  # of a file: the file itself
-            while inside.hasNext():
-                each = inside.next()
-                place = str(each.getPath().toString())
+            for place, each in self._inside(root):
                 if not _HIDDEN.search(place, len(root)):
                     files.append((place, int(each.getLen()), int(each.getModificationTime())))
         return sorted(files)
+
+    def below(self, folder: str) -> Iterator[tuple[str, int]]:
+        """The files in `folder`, however deep, as they come: paths from there, and bytes.
+
+        None where there is no such folder; without the checksums that Hadoop keeps of local files.
+        """
+        system, hadoop_path = self._open(folder)
+        if not system.exists(hadoop_path):
+            return
+        root = str(system.getFileStatus(hadoop_path).getPath().toString())
+        for place, each in self._inside(root):
+            yield place[len(root) :].lstrip("/"), int(each.getLen())
+
+    def _inside(self, root: str) -> Iterator[tuple[str, Any]]:
+        """Path and status of a file, or of all files in a folder, however deep."""
+        system, hadoop_path = self._open(root)
+        inside = system.listFiles(hadoop_path, True)
+        while inside.hasNext():
+            each = inside.next()
+            yield str(each.getPath().toString()), each
 
     def matches(self, path: str) -> bool:
         """Is there anything at `path`, which may be a glob?"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import textwrap
@@ -214,3 +215,122 @@ def test_a_second_run_on_one_output_is_refused_with_the_name_of_the_first(
     assert manifest(out)["run_id"] == "first"
     assert len(pq.read_table(out)) == 60
     assert leftovers(out.parent) == ["out"]
+
+
+TABLES = {
+    "embed": {"input__path": "corpus", "input__id": "image_id", "input__modality": "image"},
+    "join": {"left__path": "vectors", "left__id": "id", "threshold": -1},
+    "export": {"corpus__path": "vectors", "corpus__id": "id"},
+    "train": {"labels__path": "vectors", "labels__id": "id"},
+}
+
+
+@pytest.fixture
+def write_output(run_job, data, resnet, tmp_path):
+    """Run a job of `TABLES` into the folder `work/out`; its exit code and error."""
+
+    def run(job: str, **settings) -> tuple[int, str]:
+        given = {**TABLES[job], "output__path": tmp_path / "work" / "out"}
+        for key in [key for key in given if key.endswith("__path") and key != "output__path"]:
+            given[key] = data / given[key]
+        if job == "embed":
+            given["model__name"] = resnet
+        if job == "train":
+            given["features"] = f"[{{path: {data}/vectors, id: id}}]"
+        return run_job(job, **{**given, **settings})
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("job", "name"),
+    [
+        ("embed", "part-mine.parquet"),
+        ("join", "notes.txt"),
+        ("export", "mine/notes.txt"),
+        ("train", ".mine"),
+    ],
+)
+def test_what_somebody_put_into_an_output_is_named_and_not_taken_along(
+    write_output, tmp_path, job, name
+):
+    out = tmp_path / "work" / "out"
+    assert write_output(job) == (0, "")
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_text("mine")
+    before = contents(out)
+    for mode in ("overwrite", "resume") if job in ("embed", "join") else ("overwrite",):
+        code, message = write_output(job, output__mode=mode)
+        assert (code, f"{out}/{name} was not written by Ember" in message) == (2, True), message
+        assert contents(out) == before
+    (out / name).unlink()
+    assert write_output(job, output__mode="overwrite") == (0, "")
+    assert leftovers(out.parent)[0] == "out"
+
+
+def test_failed_rows_that_somebody_has_added_to_are_not_replaced(write_output, tmp_path, data):
+    write(data / "corpus" / "bad.parquet", image_id=["bad"], content=[b"no picture"])
+    kept = tmp_path / "work" / "out.failures"
+    assert write_output("embed")[0] == 3
+    (kept / "notes.txt").write_text("mine")
+    for settings in ({}, {"limits__max_failed_fraction": 1}):
+        code, message = write_output("embed", **settings)
+        assert (code, f"{kept}/notes.txt exists and was not written" in message) == (2, True)
+        assert (kept / "notes.txt").read_text() == "mine"
+    (kept / "notes.txt").unlink()
+    assert write_output("embed")[0] == 3  # Ember's own are replaced
+    assert write_output("embed", limits__max_failed_fraction=1)[0] == 0
+    assert leftovers(kept.parent) == ["out"]
+
+
+def a_part(out: Path) -> Path:
+    return max(out.glob("part-*.parquet"), key=lambda file: len(pq.read_table(file)))
+
+
+@pytest.mark.parametrize("job", ["embed", "join"])
+def test_rows_deleted_by_hand_are_made_again_by_a_run_that_resumes(write_output, tmp_path, job):
+    """Seen: a join with a part less was there already, and said nothing."""
+    out = tmp_path / "work" / "out"
+    settings = {"limits__rows_per_task": 1} if job == "embed" else {}
+    assert write_output(job, **settings, output__mode="resume") == (0, "")
+    whole = pq.read_table(out).num_rows
+    assert whole == (3 if job == "embed" else 190)
+    a_part(out).unlink()
+    assert pq.read_table(out).num_rows < whole
+    assert write_output(job, **settings, output__mode="resume")[0] == 0
+    assert pq.read_table(out).num_rows == whole
+    for part in out.glob("part-*.parquet"):
+        part.unlink()
+    assert write_output(job, **settings, output__mode="resume")[0] == 0
+    assert pq.read_table(out).num_rows == whole
+
+
+@pytest.mark.parametrize("job", ["embed", "join"])
+def test_rows_that_somebody_wrote_over_are_not_taken_for_the_run_s(write_output, tmp_path, job):
+    out = tmp_path / "work" / "out"
+    assert write_output(job) == (0, "")
+    part = a_part(out)
+    table = pq.read_table(part)
+    part.with_name(f".{part.name}.crc").unlink()
+    pq.write_table(table.slice(0, 1), part)
+    code, message = write_output(job, output__mode="resume")
+    assert (code, f"{part} is not as run" in message) == (2, True), message
+    assert write_output(job, output__mode="overwrite")[0] == 0
+
+
+def test_groups_that_are_gone_are_made_again_of_the_pairs_that_are_there(write_output, tmp_path):
+    out, groups = tmp_path / "work" / "out", tmp_path / "work" / "groups"
+    settings = {"groups__path": groups, "output__mode": "resume"}
+    assert write_output("join", **settings)[0] == 0
+    was, pairs = rows(groups, "id"), manifest(out)["run_id"]
+    counted = manifest(groups)["counts"]
+    for gone in ("all", "a part"):
+        if gone == "all":
+            shutil.rmtree(groups)
+        else:
+            a_part(groups).unlink()
+        assert write_output("join", **settings)[0] == 0
+        assert rows(groups, "id") == was
+        assert manifest(groups)["counts"] == counted
+        assert manifest(out)["run_id"] == pairs
+        assert leftovers(out.parent) == ["groups", "out"]

@@ -37,11 +37,6 @@ class TaskOutput(Output):
         """A folder for what all attempts use; it goes when the run is published."""
         return self._staging.shared
 
-    @property
-    def finished(self) -> bool:
-        """Is a resumed run's table there already? Its settings agree: `check` compared them."""
-        return self._mode == "resume" and self._staging.is_finished()
-
     def take_up(self) -> set[int]:
         """Keep what earlier attempts finished, and return the numbers of those tasks."""
         earlier = self._staging.earlier()

@@ -31,7 +31,9 @@ def own_output(spark: SparkSession, path: str, run_id: str) -> Output:
         raise InvalidInput(
             f"output.path: {path} exists and was not written by a pipeline; give another path"
         )
-    return Output(spark, path, mode, {"job": "pipeline"}, job="pipeline", run_id=run_id)
+    output = Output(spark, path, mode, {"job": "pipeline"}, job="pipeline", run_id=run_id)
+    output.check()
+    return output
 
 
 def add_page(

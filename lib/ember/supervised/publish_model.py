@@ -33,11 +33,6 @@ class ModelOutput(Output):
         return self._staging.shared
 
     @property
-    def finished(self) -> bool:
-        """Is the model that a resumed run would make already there?"""
-        return self._mode == "resume" and self._staging.is_finished()
-
-    @property
     def rows_staged(self) -> Mapping[str, Any] | None:
         """What `stage_rows` was told of the rows that a killed run had staged; None without."""
         file = f"{self.work}/{ROWS}.json"
