@@ -6,9 +6,10 @@ import os
 
 import pytest
 
+from corpora import picture, rows, write
 from ember import places
 from ember.errors import InvalidInput
-from ember.places import check_apart, check_target
+from ember.places import Written, check_apart, check_target
 from ember.storage import Storage
 
 
@@ -95,6 +96,71 @@ def test_a_hard_link_of_a_folder_is_known_by_its_inode(storage, corpus, monkeypa
     )
     with pytest.raises(InvalidInput, match="lies in"):
         check_apart(storage, {"output.path": f"{same}/out"}, {"input.path": [f"{corpus}/data"]})
+
+
+@pytest.mark.parametrize(
+    ("output", "root", "how"),
+    [
+        ("data", "data", "is"),
+        ("link", "data/", "is"),
+        ("data", "link/corpus/day=1", "holds"),
+        ("data/x/..", "data/not/there/yet", "holds"),
+        ("data", "file:{}/link/corpus", "holds"),
+        ("data/corpus/out", "data/corpus", None),
+        ("data/out", "data/corpus", None),
+        ("data", "memory://data/corpus", None),
+        ("data", "https://host/", None),
+    ],
+)
+def test_an_output_neither_is_nor_holds_where_rows_may_read(storage, corpus, output, root, how):
+    """It may lie there: nothing of anybody else's is replaced."""
+    root = root.format(corpus) if ":" in root else f"{corpus}/{root}"
+    given = {"output.path": f"{corpus}/{output}"}, {}, {"input.root": ["s3://other/", root]}
+    if how is None:
+        check_apart(storage, *given)
+        return
+    with pytest.raises(InvalidInput) as caught:
+        check_apart(storage, *given)
+    assert f"output.path ({corpus}/{output}) {how} input.root ({root})" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("output", "root", "how"),
+    [
+        ("s3a://bucket/pictures", "s3://bucket/pictures/", "is"),
+        ("gs://bucket/a", "gcs://bucket/a/b", "holds"),
+        ("abfss://c@x.dfs.core.windows.net/a", "abfs://c@x.dfs.core.windows.net/a/b", "holds"),
+        ("s3a://bucket/a", "s3://other/a/b", None),
+    ],
+)
+def test_a_root_of_a_store_is_known_by_all_its_names(storage, monkeypatch, output, root, how):
+    """Without asking the store, which need not be one that Hadoop knows."""
+    given = Written("output.path", "output.path", output, places._place_of(output))
+    monkeypatch.setattr(storage, "resolve", lambda path: pytest.fail(f"asked for {path}"))
+    found = list(places.harms(storage, [given], {}, {"input.root": [root]}))
+    assert [f" {how} input.root" in each for each in found] == [True] * (how is not None)
+
+
+def test_no_run_replaces_the_folder_of_the_files_that_its_rows_name(run_job, resnet, corpus):
+    pictures = corpus / "pictures"
+    (pictures / "deep").mkdir(parents=True)
+    (pictures / "deep" / "a.png").write_bytes(picture(0))
+    table = write(corpus / "tables" / "in.parquet", id=["a"], content=["deep/a.png"])
+    settings = {
+        "input__path": table,
+        "input__id": "id",
+        "input__modality": "image",
+        "input__content_is": "paths",
+        "input__root": pictures,
+        "model__name": resnet,
+        "output__mode": "overwrite",
+    }
+    for output in (pictures, corpus / "link" / ".." / "pictures"):
+        code, message = run_job("embed", **settings, output__path=output)
+        assert (code, "is input.root" in message) == (2, True), message
+    assert (pictures / "deep" / "a.png").read_bytes() == picture(0)
+    assert run_job("embed", **settings, output__path=pictures / "out") == (0, "")
+    assert rows(pictures / "out", "id")["a"]["status"] == "ok"
 
 
 @pytest.mark.parametrize("kept", ["out.failures", "out.rejected", ".out.staging"])

@@ -1,7 +1,8 @@
 """Where a run may write: apart from all that is read, and never over what Ember did not write.
 
 `check_apart` compares places, whatever their spelling: links are followed, `..` and schemes that
-mean one store are resolved, and folders of this machine are also compared by their inodes.
+mean one store are resolved, and folders of this machine are also compared by their inodes. It goes
+by `collisions` and `harms`, which tell all problems of what `written` has placed.
 `check_target` looks at what is at an output already.
 """
 
@@ -19,14 +20,27 @@ from py4j.protocol import Py4JError
 from ember import contents, paths
 from ember.config import Config
 from ember.errors import InvalidInput
-from ember.settings.files import local_files, sources, targets
+from ember.settings.files import local_files, roots, sources, targets
 from ember.staging import MANIFEST, read_manifest
 from ember.storage import Storage
 
-__all__ = ["beside", "check_apart", "check_config", "check_target", "is_ours", "overlap"]
+__all__ = [
+    "Written",
+    "beside",
+    "check_apart",
+    "check_config",
+    "check_target",
+    "collisions",
+    "harms",
+    "is_ours",
+    "overlap",
+    "place",
+    "written",
+]
 
 # Schemes under which one store goes by several names.
 _ALIASES = {"s3": "s3a", "s3n": "s3a", "wasb": "abfs", "wasbs": "abfs", "abfss": "abfs"}
+_ALIASES |= {"gcs": "gs"}
 TABLE = "table"
 _ADVICE = "give another output.path"
 Key = tuple[Any, ...]
@@ -44,42 +58,101 @@ class Place:
         return bool(other.own & self.lineage)
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a run writes. key: of the configuration. words: what it is; of the output, the key."""
+
+    key: str
+    words: str
+    path: str
+    place: Place
+
+
 def check_config(storage: Storage, config: Config, **more: str) -> None:
     """`check_apart` for all that a job's configuration names. more: what it writes by default."""
     reads = {**sources(config), **local_files(config)}
-    check_apart(storage, {**targets(config), **more}, reads)
+    check_apart(storage, {**targets(config), **more}, reads, roots(config))
 
 
 def check_apart(
-    storage: Storage, writes: Mapping[str, str], reads: Mapping[str, Sequence[str]]
+    storage: Storage,
+    writes: Mapping[str, str],
+    reads: Mapping[str, Sequence[str]],
+    may_read: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Raise InvalidInput unless every output lies apart from every input and other output.
 
     writes, reads: paths by the key of the configuration, or the words, that name them. What is kept
-    beside an output (see `beside`) counts as written, too.
+    beside an output (see `beside`) counts as written, too. may_read: see `harms`.
     """
-    for each in (*writes.values(), *chain.from_iterable(reads.values())):
-        paths.check(each)
-    outputs = [
-        (words, path, _place(storage, path))
+    outputs = written(storage, writes)
+    problems = chain(collisions(outputs), harms(storage, outputs, reads, may_read or {}))
+    if problem := next(problems, None):
+        raise InvalidInput(problem)
+
+
+def written(storage: Storage, writes: Mapping[str, str]) -> list[Written]:
+    """Outputs by key, and what is kept beside them, each with its place.
+
+    Raises InvalidInput for what can be no output.
+    """
+    for path in writes.values():
+        paths.check(path)
+    return [
+        Written(key, words, path, place(storage, path))
         for key, given in writes.items()
         for words, path in [(key, given), *beside(storage, key, given)]
     ]
-    for number, (key, path, place) in enumerate(outputs):
-        for other, there, its_place in outputs[:number]:
-            if how := overlap(place, its_place):
-                raise InvalidInput(
-                    f"{key} ({path}) {how} {other} ({there}), and they would replace each other; "
-                    "give them folders side by side"
-                )
-    for key, given_paths in reads.items():
-        for there in given_paths:
-            for words, path, place in outputs:
-                if how := _harms(storage, place, path, there):
-                    raise InvalidInput(
-                        f"{words} ({path}) {how} {key} ({there}); what is read must lie apart from "
-                        "what is written: give another output.path"
-                    )
+
+
+def collisions(outputs: Sequence[Written]) -> Iterator[str]:
+    """One problem for each two keys whose outputs are one place, or lie in one another."""
+    told = set()
+    for number, one in enumerate(outputs):
+        for other in outputs[:number]:
+            if (one.key, other.key) in told or not (how := overlap(one.place, other.place)):
+                continue
+            told.add((one.key, other.key))
+            yield (
+                f"{one.words} ({one.path}) {how} {other.words} ({other.path}), and they would "
+                "replace each other; give them folders side by side"
+            )
+
+
+def harms(
+    storage: Storage,
+    outputs: Sequence[Written],
+    reads: Mapping[str, Sequence[str]],
+    may_read: Mapping[str, Sequence[str]],
+) -> Iterator[str]:
+    """One problem for each output that would change what is read, a path or a glob.
+
+    may_read: folders under which rows may name files. An output must neither be nor hold one. It
+    may lie in one, as it does beside its input, which is where rows may read by default: what is
+    replaced there is an output of Ember's with no file of anybody else in it.
+    """
+    advice = "what is read must lie apart from what is written: give another output.path"
+    for key, read in _each(reads):
+        places, is_glob = _places(storage, read)
+        for each in outputs:
+            hits = (overlap(each.place, there) for there in places)
+            how = next(filter(None, hits), None)
+            if how is None and is_glob and _is_named(storage, read, each.path):
+                how = "would be read by"
+            if how:
+                yield f"{each.words} ({each.path}) {how} {key} ({read}); {advice}"
+    for key, root in _each(may_read):
+        there = _place_of(root if _is_elsewhere(root) else storage.resolve(root))
+        for each in outputs:
+            if (how := overlap(each.place, there)) in ("is", "holds"):
+                yield f"{each.words} ({each.path}) {how} {key} ({root}); {advice}"
+
+
+def _each(named: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+    for key, given in named.items():
+        for path in given:
+            paths.check(path)
+            yield key, path
 
 
 def beside(storage: Storage, key: str, path: str) -> Iterator[tuple[str, str]]:
@@ -105,20 +178,34 @@ def overlap(one: Place, other: Place) -> str | None:
     return "holds" if other.within(one) else None
 
 
-def _harms(storage: Storage, place: Place, path: str, read: str) -> str | None:
-    """How writing at `path` would change what is read at `read`, a path or a glob."""
+def _places(storage: Storage, read: str) -> tuple[list[Place], bool]:
+    """The places of what is read at a path or a glob, and whether it is a glob."""
     if storage.exists(read):
-        return overlap(place, _place(storage, read))
+        return [place(storage, read)], False
     try:
-        found, named = storage.found(read), storage.is_named(read, path)
+        return [place(storage, each) for each in storage.found(read)], True
     except Py4JError:  # no glob either, as reading it will say
-        return None
-    hits = (overlap(place, _place(storage, each)) for each in found)
-    return next(filter(None, hits), "would be read by" if named else None)
+        return [], False
 
 
-def _place(storage: Storage, path: str) -> Place:
-    uri = storage.resolve(path)
+def _is_named(storage: Storage, glob: str, path: str) -> bool:
+    try:
+        return storage.is_named(glob, path)
+    except Py4JError:
+        return False
+
+
+def _is_elsewhere(root: str) -> bool:
+    """Is this no folder of this machine? Hadoop need not know what executors read by fsspec."""
+    return bool(re.match(r"(?!file:)[A-Za-z][\w+.-]+:", root))
+
+
+def place(storage: Storage, path: str) -> Place:
+    """Where a path leads, be anything there or not."""
+    return _place_of(storage.resolve(path))
+
+
+def _place_of(uri: str) -> Place:
     store, inner = _store(uri)
     parts = [part for part in inner.split("/") if part]
     own: list[Key] = []

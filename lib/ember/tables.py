@@ -105,19 +105,9 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
     """
     paths = [path] if isinstance(path, str) else list(path)
     named = shown(path)
-    storage = Storage(spark)
-    for each in paths:
-        check_path(each)
-        if is_glob(each) and not storage.exists(each) and (inner := _staged(storage, each)):
-            raise InvalidInput(
-                f"{each} also names {inner}, rows that a run has staged and not published; write "
-                "the glob so that it does not lead into hidden folders"
-            )
+    globs = [_glob(Storage(spark), each) for each in paths]
     try:
-        # What is there by that very name is meant, even where it could be a glob as well.
-        table = spark.read.parquet(
-            *(literal(each) if is_glob(each) and storage.exists(each) else each for each in paths)
-        )
+        table = spark.read.parquet(*globs)
     except AnalysisException as error:
         if error.getCondition() == "PATH_NOT_FOUND":
             raise InvalidInput(f"there is nothing at {named}") from None
@@ -133,6 +123,24 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
             raise InvalidInput(f"there is nothing at {named}, which is no glob either") from None
         raise InvalidInput(f"cannot read {named} as Parquet: {cause(error)}") from error
     return table
+
+
+def _glob(storage: Storage, path: str) -> str:
+    """`path` as Spark is to take it: what is there by that very name is meant, glob or not.
+
+    Raises InvalidInput for a glob that leads into staged rows.
+    """
+    check_path(path)
+    if not is_glob(path):
+        return path
+    if storage.exists(path):
+        return literal(path)
+    if inner := _staged(storage, path):
+        raise InvalidInput(
+            f"{path} also names {inner}, rows that a run has staged and not published; write the "
+            "glob so that it does not lead into hidden folders"
+        )
+    return path
 
 
 def _staged(storage: Storage, glob: str) -> str | None:

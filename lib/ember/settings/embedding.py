@@ -39,13 +39,14 @@ class Use(Enum):
     READ = "read"
     READ_LOCAL = "read on the driver's machine"
     MODEL = "a model, its files on the driver's machine or elsewhere"
+    MAY_READ = "folders under which rows name files to be read"
     WRITE = "write"
 
 
 Name = Annotated[str, Field(min_length=1)]
 Paths = Annotated[Name | Annotated[list[str], Field(min_length=1)], Use.READ]
 Source = Annotated[Name, Use.READ]
-Roots = Name | Annotated[list[Name], Field(min_length=1)]
+Roots = Annotated[Name | Annotated[list[Name], Field(min_length=1)], Use.MAY_READ]
 LocalFile = Annotated[Name, Use.READ_LOCAL]
 ModelName = Annotated[Name, Use.MODEL]
 Target = Annotated[Name, Use.WRITE]

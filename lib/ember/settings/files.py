@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from ember.config import Config
 from ember.settings.embedding import Use
 
-__all__ = ["local_files", "sources", "targets", "use_of"]
+__all__ = ["local_files", "roots", "sources", "targets", "use_of"]
 
 
 def targets(config: Config) -> dict[str, str]:
@@ -22,6 +22,11 @@ def targets(config: Config) -> dict[str, str]:
 def sources(config: Config) -> dict[str, list[str]]:
     """The tables and folders that a job reads with Spark's file systems, by key."""
     return {key: paths for key, use, paths in _marked(config) if use is Use.READ}
+
+
+def roots(config: Config) -> dict[str, list[str]]:
+    """The folders and URIs under which rows of a table may name files, by key."""
+    return {key: paths for key, use, paths in _marked(config) if use is Use.MAY_READ}
 
 
 def local_files(config: Config) -> dict[str, list[str]]:
