@@ -53,13 +53,13 @@ def pipeline(run: Run[PipelineConfig]) -> None:
             check_packages()
         work = plan(config, {name: kind for name, (kind, _) in JOBS.items()})
         output = own_output(spark, work.output, run.run_id)
-        check_steps(spark, work.steps, work.output)
+        check_steps(spark, work)
     if run.dry_run:
-        try_steps(run, work.steps, bodies)
+        try_steps(run, work, bodies)
         run.say("configuration and input are fine as far as they are there; nothing was written")
         return
 
-    done = run_steps(run, work.steps, bodies)
+    done = run_steps(run, work, bodies)
     facts = {"steps": done.describe()}
     with output.attempt():
         if config.report:

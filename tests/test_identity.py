@@ -18,12 +18,12 @@ from corpora import write
 from ember import tables
 from ember.config import Config
 from ember.errors import InvalidConfig, InvalidInput
-from ember.identity import COVERED, INCIDENTAL
+from ember.identity import COVERED, INCIDENTAL, session_facts
 from ember.job import Run
 from ember.jobs import classify, describe, embed, finetune, join, search
 from ember.learn.head import Head
 from ember.publish import Output
-from ember.settings.comparison import JoinConfig, SearchConfig
+from ember.settings.comparison import ExportConfig, JoinConfig, SearchConfig
 from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig
 from ember.settings.supervised import ClassifyConfig, FinetuneConfig
@@ -471,3 +471,15 @@ def test_no_key_of_a_configuration_is_forgotten(job):
     for listed in (INCIDENTAL[job], COVERED[job]):
         for key in listed:  # a key that is renamed does not stay listed
             assert any(matches(each, [key]) for each in known), key
+
+
+@pytest.mark.parametrize("where", [None, "at > timestamp'2026-01-01'"])
+def test_what_a_step_depends_on_of_the_session_is_the_time_zone_of_its_conditions(spark, where):
+    given = {"corpus": {"path": "a", "id": "i", "where": where}, "output": {"path": "o"}}
+    config = ExportConfig.model_validate(given)
+    before = spark.conf.get("spark.sql.session.timeZone")
+    try:
+        spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
+        assert session_facts(spark, config) == ({"time_zone": "Asia/Tokyo"} if where else {})
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", before)

@@ -23,7 +23,7 @@ from ember.config import Config
 from ember.settings.files import sources
 from ember.storage import Storage
 
-__all__ = ["COVERED", "INCIDENTAL", "identity_of"]
+__all__ = ["COVERED", "INCIDENTAL", "identity_of", "session_facts"]
 
 _OUTPUT = {
     "output.path": "where the rows go",
@@ -93,9 +93,20 @@ def identity_of(spark: SparkSession, config: Config, facts: Mapping[str, Any]) -
             continue
         paths = named.get(key)
         settings[key] = sorted(map(storage.qualify, paths)) if paths else value
-    if any(key.endswith(".where") and value for key, value in settings.items()):
-        settings["time_zone"] = spark.conf.get("spark.sql.session.timeZone")
+    settings |= _session(spark, settings)
     return {**facts, **{key: value for key, value in settings.items() if key not in facts}}
+
+
+def session_facts(spark: SparkSession, config: Config) -> dict[str, Any]:
+    """What of the session, beside versions, all that the job writes depends on; for a manifest."""
+    return _session(spark, dict(_flat(config.model_dump(mode="json"))))
+
+
+def _session(spark: SparkSession, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """With a `where` the time zone, in which SQL reads instants; all else is read without one."""
+    if not any(key.endswith(".where") and value for key, value in settings.items()):
+        return {}
+    return {"time_zone": spark.conf.get("spark.sql.session.timeZone")}
 
 
 def _within(key: str, listed: Mapping[str, str]) -> bool:

@@ -215,6 +215,11 @@ def test_what_another_has_written_is_left_alone_unless_the_mode_says_overwrite(c
     assert "steps.index.output.path: " in error
     assert "exists and was not written by this step; give another path, or set its" in error
     assert pq.read_table(tmp_path / "out" / "index").column_names == ["precious"]
+    code, error, done = chain(steps=index, steps__index__output__mode="overwrite")
+    assert (code, done) == (2, {})  # what is in it is not what an export puts there
+    assert f"{tmp_path}/out/index/a.parquet was not written by Ember" in error
+    assert pq.read_table(tmp_path / "out" / "index").column_names == ["precious"]
+    (tmp_path / "out" / "index" / "a.parquet").unlink()
     code, _, done = chain(steps=index, steps__index__output__mode="overwrite")
     assert (code, done) == (0, {"index": "ran"})
     assert chain(steps=index)[2] == {"index": "up to date"}  # the mode decides nothing then
@@ -223,6 +228,49 @@ def test_what_another_has_written_is_left_alone_unless_the_mode_says_overwrite(c
     code, error, _ = chain(steps=index)
     assert code == 2
     assert "/out/all exists and was not written by a pipeline" in error
+
+
+def test_a_step_of_another_pipeline_is_not_replaced_and_one_through_a_link_is_up_to_date(
+    chain, tmp_path
+):
+    """Seen: a step of the same name and job of another pipeline was replaced in mode fail."""
+    steps = {"other": STEPS["other"]}
+    assert chain(steps=steps)[2] == {"other": "ran"}
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    through = {"vars__out": f"{tmp_path}/link"}
+    assert chain(steps=steps, **through) == (0, "", {"other": "up to date"})
+    run = manifest(tmp_path / "out" / "other")["run_id"]
+    other = {"steps": steps, "output__path": f"{tmp_path}/another"}
+    code, error, _ = chain(**other, steps__other__metric="inner_product")
+    assert code == 2
+    assert "exists and was not written by this step" in error
+    assert not (tmp_path / "another").exists()
+    code, error, _ = chain(**other, **through)  # nor taken for up to date
+    assert code == 2
+    assert manifest(tmp_path / "out" / "other")["run_id"] == run
+    assert chain(**other, steps__other__output__mode="overwrite")[0] == 0
+    assert manifest(tmp_path / "out" / "other")["run_id"] != run
+
+
+def test_a_step_whose_files_are_gone_runs_again_and_one_with_others_in_it_is_left(
+    chain, tmp_path, told
+):
+    steps = {"other": STEPS["other"]}
+    assert chain(steps=steps)[2] == {"other": "ran"}
+    out = tmp_path / "out" / "other"
+    (out / "ids.parquet").unlink()
+    told.clear()
+    assert chain(steps=steps)[2] == {"other": "ran"}
+    assert "other (export) runs because ids.parquet of output.path is gone" in told.text
+    (out / "notes.txt").write_text("mine")
+    assert chain(steps=steps)[2] == {"other": "up to date"}
+    code, error, _ = chain(steps=steps, steps__other__metric="inner_product")
+    assert code == 2
+    assert "notes.txt was not written by Ember" in error
+    assert (out / "notes.txt").read_text() == "mine"
+    (tmp_path / "out" / "all" / "notes.txt").write_text("mine")  # known before any step runs
+    code, error, _ = chain(steps=steps)
+    assert (code, "all/notes.txt was not written by Ember" in error) == (2, True)
 
 
 def test_nothing_runs_when_a_step_lacks_its_input_or_a_key_is_wrong(chain, tmp_path):

@@ -11,6 +11,7 @@ from ember.pipeline.planning import Step
 from ember.settings.comparison import SearchConfig
 
 VERSIONS = {"python": "3.11", "numpy": "2.4"}
+HOME, BERLIN = "file:/out/all", {"time_zone": "Europe/Berlin"}
 INPUTS = {"queries.path": {"files": 2, "bytes": 10, "sha256": "a"}}
 
 
@@ -19,15 +20,20 @@ def step(**values):
     return Step("find", "search", SearchConfig.model_validate(given), ())
 
 
+def noted(by: Step, inputs=INPUTS, home=HOME, session=BERLIN) -> dict:
+    return note(by, home, inputs=inputs, session=session)
+
+
 def written(by: Step) -> dict:
     """The manifest that a run of the step leaves."""
     told = {"job": by.job, "config": by.config.model_dump(mode="json"), "versions": VERSIONS}
-    return copy.deepcopy({**told, **note(by, INPUTS)})
+    return copy.deepcopy({**told, **noted(by)})
 
 
-def verdict(now=None, manifest=None, gone=(), inputs=INPUTS, versions=VERSIONS):
+def verdict(now=None, manifest=None, gone=None, versions=VERSIONS, **told):
     now = now or step()
-    return judge(now, manifest or written(step()), gone, inputs=inputs, versions=versions)
+    current = noted(now, **told)
+    return judge(now, manifest or written(step()), gone or {}, current, versions=versions)
 
 
 def test_the_same_step_is_fresh_whatever_its_mode():
@@ -49,7 +55,10 @@ def test_the_same_step_is_fresh_whatever_its_mode():
         ),
         ({"versions": {**VERSIONS, "numpy": "2.5"}}, "numpy is 2.5 and was 2.4"),
         ({"versions": {"python": "3.11"}}, "numpy is not there and was 2.4"),
-        ({"gone": ["groups.path"]}, "what groups.path names is gone"),
+        ({"gone": {"groups.path": None}}, "what groups.path names is gone"),
+        ({"gone": {"output.path": "part-1"}}, "part-1 of output.path is gone"),
+        ({"session": {"time_zone": "UTC"}}, "time_zone is UTC and was Europe/Berlin"),
+        ({"session": {}}, "time_zone is not there and was Europe/Berlin"),
     ],
 )
 def test_what_changed_is_said(change, why):
@@ -68,19 +77,21 @@ def test_of_many_changes_the_first_are_named_and_the_rest_counted():
     assert verdict(versions=versions).why.endswith("; c is 1 and was not there; and 2 more")
 
 
-@pytest.mark.parametrize("change", [{"name": "look"}, {"inputs": {}}, None])
+@pytest.mark.parametrize(
+    "change", [{"name": "look"}, {"pipeline": "file:/out/other"}, {"inputs": {}}, None]
+)
 def test_what_another_has_written_is_not_the_step_s(change):
     manifest = written(step())
     if change is None:
         del manifest["step"]
-    elif "name" in change:
+    elif "inputs" not in change:
         manifest["step"].update(change)
     else:
         manifest["job"] = "join"
     assert verdict(manifest=manifest).state == "foreign"
-    assert judge(step(), None, (), inputs={}, versions={}).state == "foreign"
+    assert judge(step(), None, {}, noted(step()), versions={}).state == "foreign"
 
 
 def test_without_an_output_the_step_is_to_run():
-    found = judge(step(), None, ["output.path"], inputs=INPUTS, versions=VERSIONS)
+    found = judge(step(), None, {"output.path": None}, noted(step()), versions=VERSIONS)
     assert (found.state, found.why) == ("absent", "its output is not there yet")

@@ -62,6 +62,15 @@ def test_steps_are_resolved_in_the_order_written_and_know_what_they_need():
     assert work.output == "out/pipeline"
 
 
+def test_a_step_needs_what_it_reads_by_way_of_a_link(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    find = {**FIND, "queries": {"path": "link/shrunk/*.parquet", "id": "id"}}
+    other = {**find, "queries": {"path": "link/shrunk2", "id": "id"}, "output": {"path": "o"}}
+    steps = planned(shrink=SHRINK, find=find, other=other).steps
+    assert [step.needs for step in steps] == [(), ("shrink",), ()]
+
+
 def test_a_step_starts_from_a_file_and_set_goes_before_both(tmp_path):
     base = tmp_path / "search.yaml"
     base.write_text(
@@ -115,21 +124,6 @@ def test_names_and_variables_are_checked():
     assert "vars.a-b: a name has letters" in text
     assert "vars.none: give a text, a number or a boolean, not None" in text
     assert "steps.a b: a name has" in problem(**{"a b": SHRINK})
-
-
-@pytest.mark.parametrize(
-    ("path", "other"),
-    [
-        ("out/shrunk", "steps.shrink.output.path"),
-        ("./out//shrunk/part", "steps.shrink.output.path"),
-        ("$shrink/..", "output.path"),
-        ("out/pipeline", "output.path"),
-    ],
-)
-def test_outputs_that_would_replace_one_another_are_refused(path, other):
-    text = problem(shrink=SHRINK, find={**FIND, "output": {"path": path}})
-    assert text.startswith("steps.find.output.path: ")
-    assert f"of {other} are one folder" in text
 
 
 def test_a_step_given_twice_is_refused():

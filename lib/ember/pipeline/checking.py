@@ -2,58 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 from pyspark.sql import SparkSession
 
 from ember import places
 from ember.errors import InvalidInput
-from ember.pipeline.files import missing
+from ember.pipeline.files import home, missing
 from ember.pipeline.freshness import is_own
-from ember.pipeline.planning import Step, plain
-from ember.settings.files import local_files, sources, targets
+from ember.pipeline.planning import Plan, Step
+from ember.places import Place, Written
+from ember.settings.files import local_files, roots, sources, targets
 from ember.staging import read_manifest
 from ember.storage import Storage
 
 __all__ = ["check_steps"]
 
 
-def check_steps(spark: SparkSession, steps: Sequence[Step], own: str) -> None:
-    """Raise InvalidInput that names all inputs that nothing makes, and all outputs in the way.
-
-    own: where the pipeline's manifest goes.
-    """
-    storage, made = Storage(spark), list[str]()
-    problems = list(_colliding(storage, steps, own))
-    for number, step in enumerate(steps):
+def check_steps(spark: SparkSession, plan: Plan) -> None:
+    """Raise InvalidInput that names all inputs that nothing makes, and all outputs in the way."""
+    storage, made = Storage(spark), list[Place]()
+    own = places.written(storage, {"output.path": plan.output})
+    written = [places.written(storage, _targets(step)) for step in plan.steps]
+    problems = list(places.collisions([*own, *chain(*written)]))
+    for number, step in enumerate(plan.steps):
         for key, path in missing(storage, step.config):
-            if not any(plain(path).startswith(each) for each in made):
+            there = places.place(storage, path)
+            if not any(there.within(each) for each in made):
                 problems.append(f"steps.{step.name}.{key}: there is nothing at {path}")
-        made += map(plain, targets(step.config).values())
-        problems += _in_the_way(storage, step)
-        problems += _harmed(storage, step, steps[number + 1 :], own)
+        made += [places.place(storage, path) for path in targets(step.config).values()]
+        problems += _in_the_way(storage, step, home(storage, plan.output))
+        # What an earlier step has written is there to be read.
+        problems += _harmed(storage, step, [*chain(*written[number:]), *own])
     if problems:
         raise InvalidInput("\n".join(problems))
 
 
-def _colliding(storage: Storage, steps: Sequence[Step], own: str) -> Iterator[str]:
-    """Outputs of all steps that are one place, by whatever link, or lie in one another."""
-    writes = {
-        f"steps.{step.name}.{key}": path
-        for step in steps
-        for key, path in targets(step.config).items()
-    }
-    try:
-        places.check_apart(storage, {**writes, "output.path": own}, {})
-    except InvalidInput as error:
-        yield str(error)
+def _targets(step: Step) -> dict[str, str]:
+    return {f"steps.{step.name}.{key}": path for key, path in targets(step.config).items()}
 
 
-def _in_the_way(storage: Storage, step: Step) -> Iterator[str]:
+def _in_the_way(storage: Storage, step: Step, pipeline: str) -> Iterator[str]:
     """What stands where the step is to write, and is not what it wrote there before."""
     for key, path in targets(step.config).items():
         manifest = read_manifest(storage, path)
-        if is_own(step, manifest):
+        if is_own(step, manifest, pipeline):
             continue
         at = f"steps.{step.name}.{key}"
         if step.config.output.mode == "fail" and places.is_ours(manifest):
@@ -73,18 +67,11 @@ def _check(storage: Storage, step: Step, key: str, path: str) -> None:
     places.check_target(storage, path, step.config.output.mode, step.job, holds)
 
 
-def _harmed(storage: Storage, step: Step, later: Sequence[Step], own: str) -> Iterator[str]:
-    """What the step reads that itself, a later step or the pipeline would write over.
-
-    What an earlier step has written is there to be read.
-    """
+def _harmed(storage: Storage, step: Step, outputs: Sequence[Written]) -> Iterator[str]:
+    """What the step reads that one of the outputs would change."""
     reads = {**sources(step.config), **local_files(step.config)}
-    writes = {f"steps.{step.name}.{key}": path for key, path in targets(step.config).items()}
-    for other in later:
-        writes |= {f"steps.{other.name}.{key}": p for key, p in targets(other.config).items()}
-    for key, path in {**writes, "output.path": own}.items():
-        named = {f"steps.{step.name}.{each}": found for each, found in reads.items()}
-        try:
-            places.check_apart(storage, {key: path}, named)
-        except InvalidInput as error:
-            yield str(error)
+    return places.harms(storage, outputs, _named(step, reads), _named(step, roots(step.config)))
+
+
+def _named(step: Step, paths: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    return {f"steps.{step.name}.{key}": each for key, each in paths.items()}

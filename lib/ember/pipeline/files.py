@@ -7,10 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from ember.config import Config
+from ember.redaction import redact
 from ember.settings.files import local_files, sources
 from ember.storage import Storage
 
-__all__ = ["inputs", "missing"]
+__all__ = ["home", "inputs", "missing"]
+
+
+def home(storage: Storage, output: str) -> str:
+    """What tells a pipeline from all others: the folder of its own output, as a manifest says it.
+
+    Steps of two pipelines may have one name and one output; no two pipelines share that folder.
+    """
+    return redact(storage.resolve(output))
 
 
 def inputs(storage: Storage, config: Config) -> dict[str, dict[str, Any]]:

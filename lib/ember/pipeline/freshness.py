@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,50 +21,61 @@ class Verdict:
     """What is to be done with a step, and why.
 
     fresh: nothing. absent: run, there is no output. outdated: run and replace the output, which
-    this step wrote. foreign: run if output.mode allows it, since something else is there.
+    this step of this pipeline wrote. foreign: run if output.mode allows it, since something else is
+    there.
     """
 
     state: Literal["fresh", "absent", "outdated", "foreign"]
     why: str
 
 
-def note(step: Step, inputs: Facts) -> dict[str, Any]:
-    """What the manifest of a step says beside the job's own facts."""
-    return {_NOTE: {"name": step.name, "needs": list(step.needs), "inputs": dict(inputs)}}
+def note(step: Step, pipeline: str, *, inputs: Facts, session: Facts) -> dict[str, Any]:
+    """What the manifest of a step says beside the job's own facts.
+
+    pipeline: which one the step is of, see `files.home`. inputs: see `files.inputs`. session: see
+    `ember.identity.session_facts`.
+    """
+    told = {"name": step.name, "pipeline": pipeline, "needs": list(step.needs)}
+    return {_NOTE: {**told, "inputs": dict(inputs), "session": dict(session)}}
 
 
-def is_own(step: Step, manifest: Facts | None) -> bool:
-    """Has an earlier run of this step left the manifest?"""
+def is_own(step: Step, manifest: Facts | None, pipeline: str) -> bool:
+    """Has an earlier run of this step, of this pipeline, left the manifest?"""
     if manifest is None:
         return False
-    name = manifest.get(_NOTE, {}).get("name")
-    return bool(manifest.get("job") == step.job and name == step.name)
+    told = manifest.get(_NOTE, {})
+    named = (manifest.get("job"), told.get("name"), told.get("pipeline"))
+    return named == (step.job, step.name, pipeline)
 
 
 def judge(
     step: Step,
     manifest: Facts | None,
-    gone: Sequence[str],
+    gone: Mapping[str, str | None],
+    now: Facts,
     *,
-    inputs: Facts,
     versions: Facts,
 ) -> Verdict:
     """Compare a step as it would run now with the one that wrote its output.
 
-    manifest: of what is at output.path; None where there is none. gone: keys of outputs at which
-    nothing is. inputs: see `files.inputs`. versions: see `ember.job.versions`.
+    manifest: of what is at output.path; None where there is none. gone: by key of an output, the
+    file that is lacking of it, or None where nothing is there. now: what `note` would say.
+    versions: see `ember.job.versions`.
     """
-    if "output.path" in gone:
+    told = now[_NOTE]
+    if manifest is None and "output.path" in gone:
         return Verdict("absent", "its output is not there yet")
-    if manifest is None or not is_own(step, manifest):
+    if manifest is None or not is_own(step, manifest, told["pipeline"]):
         return Verdict("foreign", f"what is at {step.output} was not written by this step")
     changes = [
         # A manifest hides the secrets of URIs; a signature made anew is no other setting.
         *_settings(manifest.get("config", {}), redact_all(step.config.model_dump(mode="json"))),
-        *_inputs(manifest[_NOTE]["inputs"], inputs),
-        *_versions(manifest.get("versions", {}), versions),
+        *_inputs(manifest[_NOTE]["inputs"], told["inputs"]),
+        *_words(manifest[_NOTE]["session"], told["session"]),
+        *_words(manifest.get("versions", {}), versions),
     ]
-    changes += [f"what {key} names is gone" for key in gone]
+    for key, file in gone.items():
+        changes.append(f"{file} of {key} is gone" if file else f"what {key} names is gone")
     if manifest.get("unmet"):
         changes.append("what it requires was not reached")
     if not changes:
@@ -92,7 +103,7 @@ def _inputs(was: Facts, now: Facts) -> Iterator[str]:
             yield f"{key} changed: {how}"
 
 
-def _versions(was: Facts, now: Facts) -> Iterator[str]:
+def _words(was: Facts, now: Facts) -> Iterator[str]:
     for name in sorted(was.keys() | now.keys()):
         if was.get(name) != now.get(name):
             yield f"{name} is {now.get(name, 'not there')} and was {was.get(name, 'not there')}"

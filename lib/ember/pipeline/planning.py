@@ -15,7 +15,7 @@ from ember.settings.files import sources, targets
 from ember.settings.pipeline import PipelineConfig, StepConfig
 from ember.yaml_text import NULLS, Plain
 
-__all__ = ["Plan", "Step", "plain", "plan"]
+__all__ = ["Plan", "Step", "plan"]
 
 Kinds = Mapping[str, type[Config]]
 
@@ -67,7 +67,6 @@ def plan(config: PipelineConfig, kinds: Kinds) -> Plan:
         else:
             known.steps[name] = step.config
             steps.append(step)
-    problems += _overlaps(steps, own)
     if problems:
         raise InvalidConfig("\n".join(problems))
     return Plan(steps, own)
@@ -107,7 +106,7 @@ def _step(
     if described.config:
         keys = _merged(read(known.resolve(described.config, f"{at}.config")), keys)
     config = parse(kinds[described.job], keys, "", f"{at}.")
-    read_here = [plain(path) for paths in sources(config).values() for path in paths]
+    read_here = [_plain(path) for paths in sources(config).values() for path in paths]
     needs = [
         step.name
         for step in before
@@ -129,32 +128,16 @@ def _merged(base: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _made_by(step: Step, path: str) -> bool:
-    return any(_within(path, plain(target)) for target in targets(step.config).values())
-
-
-def _overlaps(steps: Sequence[Step], own: str) -> Iterator[str]:
-    """Outputs that would replace one another, or hold one another."""
-    placed = [("output.path", own)]
-    for step in steps:
-        for key, path in targets(step.config).items():
-            shown = f"steps.{step.name}.{key}"
-            for other, there in placed:
-                one, two = plain(path), plain(there)
-                if _within(one, two) or _within(two, one):
-                    yield (
-                        f"{shown}: {path} and {there} of {other} are one folder, or one within the "
-                        "other, and would replace each other; give them folders side by side"
-                    )
-            placed.append((shown, path))
+    return any(_within(path, _plain(target)) for target in targets(step.config).values())
 
 
 def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder.rstrip('/')}/")
 
 
-def plain(path: str) -> str:
-    """A path in one spelling: absolute where it is of this machine."""
+def _plain(path: str) -> str:
+    """A path in one spelling: where it is of this machine, absolute, with links followed."""
     scheme, colon, rest = path.partition(":")
     if colon and scheme != "file" and "/" not in scheme:
         return path.rstrip("/")
-    return os.path.abspath(rest if scheme == "file" else path)  # noqa: PTH100
+    return os.path.realpath(rest if scheme == "file" else path)

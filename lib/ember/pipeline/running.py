@@ -10,13 +10,14 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Literal
 
-from ember import job, read_batches
+from ember import contents, job, read_batches
 from ember.errors import EmberError, OtherSettings
 from ember.explain import explain
+from ember.identity import session_facts
 from ember.job import Run
-from ember.pipeline.files import inputs
+from ember.pipeline.files import home, inputs
 from ember.pipeline.freshness import Verdict, is_own, judge, note
-from ember.pipeline.planning import Step
+from ember.pipeline.planning import Plan, Step
 from ember.publish import read_manifest
 from ember.settings.files import targets
 from ember.settings.pipeline import PipelineConfig
@@ -67,36 +68,36 @@ class Steps:
             raise self.error
 
 
-def run_steps(run: Run[PipelineConfig], steps: Sequence[Step], bodies: Mapping[str, Body]) -> Steps:
+def run_steps(run: Run[PipelineConfig], plan: Plan, bodies: Mapping[str, Body]) -> Steps:
     """Run what is not up to date, in order, up to the first step that fails.
 
     bodies: what each job does with its run. A step's run has the id <run>-<step>.
     """
     outcomes: list[Outcome] = []
     error: EmberError | None = None
-    for step in steps:
+    for step in plan.steps:
         if error:
             outcomes.append(Outcome(step.name, step.job, step.needs, step.output, "not run"))
             continue
-        done, error = _run_step(run, step, bodies[step.job])
+        done, error = _run_step(run, step, plan.output, bodies[step.job])
         outcomes.append(done)
     return Steps(outcomes, error)
 
 
-def try_steps(run: Run[PipelineConfig], steps: Sequence[Step], bodies: Mapping[str, Body]) -> None:
+def try_steps(run: Run[PipelineConfig], plan: Plan, bodies: Mapping[str, Body]) -> None:
     """Check each step as its own --dry-run does, as far as its input is there already.
 
     Raises the error of the first step that would not run, naming it.
     """
     to_run: set[str] = set()
-    for step in steps:
+    for step in plan.steps:
         awaited = [name for name in step.needs if name in to_run]
         if awaited:
             to_run.add(step.name)
             run.say(f"{step.name} waits for {', '.join(awaited)} and can be checked after that")
             continue
         try:
-            look = _Look(run, step)
+            look = _Look(run, step, plan.output)
             if look.verdict.state == "fresh":
                 run.say(f"{step.name} is up to date")
                 continue
@@ -108,13 +109,13 @@ def try_steps(run: Run[PipelineConfig], steps: Sequence[Step], bodies: Mapping[s
 
 
 def _run_step(
-    run: Run[PipelineConfig], step: Step, body: Body
+    run: Run[PipelineConfig], step: Step, output: str, body: Body
 ) -> tuple[Outcome, EmberError | None]:
     begun = perf_counter()
     told = partial(Outcome, step.name, step.job, step.needs, step.output)
     try:
         with run.phase(step.name):
-            look = _Look(run, step)
+            look = _Look(run, step, output)
             if look.verdict.state == "fresh":
                 run.say(f"{step.name} is up to date, written by run {look.run_id()}")
                 return told("up to date", run_id=look.run_id()), None
@@ -130,18 +131,34 @@ def _run_step(
 class _Look:
     """A step as it is found right before it may run, and how it is to be run."""
 
-    def __init__(self, run: Run[PipelineConfig], step: Step) -> None:
+    def __init__(self, run: Run[PipelineConfig], step: Step, output: str) -> None:
         self._storage = storage = Storage(run.spark)
         self._run, self._step = run, step
-        self._inputs = inputs(storage, step.config)
-        self._targets = targets(step.config)
+        self._pipeline = home(storage, output)
+        self._note = note(
+            step,
+            self._pipeline,
+            inputs=inputs(storage, step.config),
+            session=session_facts(run.spark, step.config),
+        )
+        self._manifests = {
+            key: (path, read_manifest(storage, path)) for key, path in targets(step.config).items()
+        }
         self.verdict: Verdict = judge(
             step,
-            read_manifest(storage, step.output),
-            [key for key, path in self._targets.items() if not storage.exists(path)],
-            inputs=self._inputs,
+            self._manifests["output.path"][1],
+            dict(self._gone()),
+            self._note,
             versions=job.versions(),
         )
+
+    def _gone(self) -> Iterator[tuple[str, str | None]]:
+        """Keys of outputs that are not whole, and the file that is lacking; None where all is."""
+        for key, (path, manifest) in self._manifests.items():
+            if not self._storage.exists(path):
+                yield key, None
+            elif manifest and (part := contents.lacking(self._storage, path, manifest)):
+                yield key, part
 
     def run_id(self) -> str | None:
         """Of the run that wrote what is at the step's output now."""
@@ -173,8 +190,8 @@ class _Look:
 
     def _left_something(self) -> bool:
         """Has an earlier run of this step written an output, be it one of several?"""
-        placed = self._targets.values()
-        return any(is_own(self._step, read_manifest(self._storage, path)) for path in placed)
+        found = self._manifests.values()
+        return any(is_own(self._step, manifest, self._pipeline) for _, manifest in found)
 
     def _step_run(self, run_id: str, mode: str) -> Run[Any]:
         config = self._step.config
@@ -185,7 +202,7 @@ class _Look:
             run_id,
             self._run.dry_run,
             self._run.spark,
-            notes=note(self._step, self._inputs),
+            notes=self._note,
         )
 
     @contextmanager
