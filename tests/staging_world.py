@@ -289,15 +289,32 @@ def kills_at_every_call(
 
 
 def assert_resumed(place: Path, given: Mapping[str, Any]) -> None:
-    """A run that resumes publishes all rows, or is refused where there is nothing to resume."""
+    """A run that resumes publishes all rows; it is refused only where no row of its own is there.
+
+    Then no run of its settings has come so far as to write one, and the table is of others.
+    """
     before = assert_whole(place / "out")
+    rows = own_rows(place, "cls")
     resumed = job(place, "resume", "cls", **given)
     outcome = resumed.finish()
     if outcome.startswith("refused"):
         assert "other settings" in outcome
+        assert not rows, f"refused, and {rows} are there"
         assert assert_whole(place / "out") == before
         resumed = job(place, "overwrite", "cls", **given)
         assert resumed.finish() == "published"
+    else:
+        assert rows <= set(IDS)
     assert assert_whole(place / "out") == resumed.run_id
     assert rows_in(place / "out") == dict.fromkeys(IDS, "cls")
     assert [each.name for each in place.iterdir()] == ["out"]
+
+
+def own_rows(world: Path, settings: str) -> set[str]:
+    """The ids of rows that runs of these settings have written, published or not."""
+    return {
+        key
+        for file in world.rglob("part-*")
+        for key, made in json.loads(file.read_text() or "{}").items()
+        if made == settings
+    }

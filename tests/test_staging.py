@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,17 @@ def test_a_run_killed_at_any_call_is_resumed_and_its_rows_are_its_own(tmp_path, 
     """Of tables that agree in their ids, each row says by which settings it was made."""
     kills = kills_at_every_call(tmp_path, mode, exchanges=exchanges)
     assert kills > 40
+
+
+@pytest.mark.parametrize("calls", [7, 19, 41])
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_run_killed_twice_loses_no_row(tmp_path, exchanges, calls):
+    """The second kill, of a run that resumes, comes after as many calls, one more each time."""
+    more = count()
+    kills = kills_at_every_call(
+        tmp_path, "overwrite", again=lambda: calls + next(more) % 12, exchanges=exchanges
+    )
+    assert kills > 80
 
 
 def test_two_runs_of_one_machine_are_told_of_each_other(tmp_path):
