@@ -147,7 +147,11 @@ class Output:
         once = self._whole(self._read(sources), id)
         usable = here.join(once, F.col(_KEY).eqNullSafe(F.col(_DONE))).select(F.col(_KEY))
         kept = done.join(usable, column(done, id).eqNullSafe(F.col(_KEY)), "left_semi")
-        kept.write.mode("overwrite").parquet(self._kept)
+        writer = kept.write
+        if self._part:  # all parts of a row in one file; a read may have put them into two tasks
+            together = kept.repartition(column(kept, id)).sortWithinPartitions(self._part)
+            writer = together.write.option("maxRecordsPerFile", "0")
+        writer.mode("overwrite").parquet(self._kept)
         self._staging.forget_sources()
         stored = self._spark.read.parquet(literal(self._kept))
         ids = stored.select(column(stored, id).alias(_KEY))
