@@ -183,15 +183,8 @@ class Staging:
         for folder, told in self._unfinished():
             self._compare(folder, told.get("identity", {}))
         published = read_manifest(self._files, self._target)
-        if published is None or self._replaces_target():
-            return
-        self._compare(self._target, published.get("identity", {}))
-        if other := contents.altered(self._files, self._target, published):
-            raise InvalidInput(
-                f"{self._target}/{other} is not as run {published.get('run_id')} wrote it, so its "
-                "rows cannot be kept; delete it to have them made again, or set output.mode to "
-                "overwrite"
-            )
+        if published is not None and not self._replaces_target():
+            self._compare(self._target, published.get("identity", {}))
 
     def _refuse_running(self) -> None:
         for folder in self._others():
@@ -381,14 +374,15 @@ class Staging:
     def is_finished(self) -> bool:
         """Is there a published table, whole, and no attempt of a killed run that was to replace it?
 
-        A table that lacks a file is not, and a log line says which.
+        One with a file gone, or written over, is not, and a log line says which.
         """
         published = read_manifest(self._files, self._target)
         if published is None or self._unfinished():
             return False
         gone = contents.lacking(self._files, self._target, published)
+        gone = gone or contents.altered(self._files, self._target, published)
         if gone:
-            _log.warning("%s lacks %s and is made again", self._target, gone)
+            _log.warning("%s lacks %s as it was, and is made again", self._target, gone)
         return gone is None
 
     def _unfinished(self) -> list[tuple[str, dict[str, Any]]]:
