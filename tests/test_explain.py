@@ -216,6 +216,23 @@ def test_the_cause_is_found_behind_other_exceptions_and_not_in_stacks():
     assert "failed unexpectedly" in str(explain(stack))
 
 
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "writing rows to ",
+        "error while reading file ",
+        "[Errno 1] a: ",
+        "/x (Permission denied",
+        "Total size of serialized results of 1 tasks (\n",
+        "[CAST_INVALID_INPUT\n",
+    ],
+)
+def test_an_endless_text_is_told_in_a_readable_length(unit):
+    text = f"No space left on device /x\n{unit * 16_000}. SQLSTATE: 1"
+    assert len(str(explain(RuntimeError(text)))) < 1000
+    assert len(cause(RuntimeError(f"{unit * 16_000}. SQLSTATE: 1"))) < 1000
+
+
 class Odd(EmberError):
     """An error with an __init__ of its own."""
 

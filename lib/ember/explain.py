@@ -20,6 +20,9 @@ from ember.errors import EmberError, InvalidInput
 __all__ = ["cause", "explain"]
 
 _LONGEST = 500
+# Of a line, so many characters at either end are looked at: patterns of what lies between two words
+# take a time that grows with the square of a line's length. No path is longer.
+_LINE_END = 2000
 # What has to be on Spark's class path for a scheme, as of the Hadoop that Spark 4 comes with.
 _PACKAGES = {
     "s3a": "org.apache.hadoop:hadoop-aws",
@@ -122,7 +125,7 @@ _KNOWN = (
         "service runs",
     ),
     _Known(
-        r"ExecutorLostFailure \(executor (\S+) exited[^)]*\)(?: Reason: ([^\n]*))?",
+        r"ExecutorLostFailure \(executor (\S+) exited[^)\n]*\)(?: Reason: ([^\n]*))?",
         "executor {g1} was lost ({g2}); where it ran out of memory raise spark.executor.memory or "
         "spark.executor.memoryOverhead, or give tasks fewer rows",
         EmberError,
@@ -140,7 +143,7 @@ _KNOWN = (
         EmberError,
     ),
     _Known(
-        r"Total size of serialized results of \d+ tasks \(([^)]*)\) is bigger than "
+        r"Total size of serialized results of \d+ tasks \(([^)\n]*)\) is bigger than "
         r"spark\.driver\.maxResultSize",
         "results of {g1} are more than spark.driver.maxResultSize; raise it",
         EmberError,
@@ -180,7 +183,7 @@ _KNOWN = (
     _Known(
         r"\[((?:CAST_INVALID_INPUT|DIVIDE_BY_ZERO|REMAINDER_BY_ZERO|ARITHMETIC_OVERFLOW|"
         r"INVALID_PARAMETER_VALUE|INVALID_ARRAY_INDEX|CAST_OVERFLOW|"
-        r"CANNOT_PARSE_TIMESTAMP|INVALID_REGEXP\w*)[^\]]*\].*)",
+        r"CANNOT_PARSE_TIMESTAMP|INVALID_REGEXP\w*)[^\]\n]*\].*)",
         "a condition (`where`) cannot be computed for a row: {g1}. Use functions such as try_cast, "
         "try_divide or nullif, which give null there",
     ),
@@ -268,8 +271,15 @@ def _in_full(error: BaseException) -> str:
 
 def _said(text: str) -> list[str]:
     """The lines that say something: not those of stacks, nor of source code in tracebacks."""
-    lines = (line.rstrip() for line in text.splitlines())
+    lines = (_clipped(line.rstrip()) for line in text.splitlines())
     return [line.strip() for line in lines if re.match(r"\S|\s*(Caused by|Suppressed): ", line)]
+
+
+def _clipped(line: str) -> str:
+    """The line without its middle, where it is too long to be searched as it is."""
+    if len(line) <= 2 * _LINE_END:
+        return line
+    return f"{line[:_LINE_END]} … {line[-_LINE_END:]}"
 
 
 def _root(text: str) -> str:
@@ -291,7 +301,7 @@ def _root(text: str) -> str:
 def _place(text: str) -> str:
     for pattern in _PLACES:
         if found := re.search(pattern, text, re.MULTILINE):
-            return f" at {found[1]}"
+            return f" at {found[1][:_LONGEST]}"
     return ""
 
 
