@@ -12,7 +12,7 @@ from ember.config import load, parse
 from ember.errors import InvalidConfig
 from ember.settings.comparison import JoinConfig
 from ember.settings.description import DescribeConfig
-from ember.settings.embedding import EmbedConfig
+from ember.settings.embedding import EmbedConfig, ModelConfig
 from ember.settings.evaluation import EvaluateConfig
 from ember.settings.supervised import ClassifyConfig
 from ember.yaml_text import NULLS
@@ -52,6 +52,14 @@ def test_overrides_win_over_the_file(tmp_path):
     config = load(EmbedConfig, str(file), ["input.path=[y, z]", "output.path=o"])
     assert config.input.path == ["y", "z"]
     assert config.output.path == "o"
+
+
+def test_a_text_that_is_not_unicode_is_refused_with_its_key():
+    with pytest.raises(InvalidConfig, match=r"embed: prompt: give text that is Unicode, not '.ud8"):
+        parse(ModelConfig, {"name": "hf:m", "prompt": "\ud800: "}, "embed")
+    values = {"path": ["a", "\udcff"], "id": "i", "modality": "text"}
+    with pytest.raises(InvalidConfig, match=r"input\.path: give text that is Unicode"):
+        parse(EmbedConfig, {"input": values}, "embed")
 
 
 def test_an_unknown_key_is_named_with_the_known_ones_and_a_guess():

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from ember.config_problems import cut, problems
+from ember.engine.json_files import is_unicode
 from ember.errors import InvalidConfig
 from ember.typed import typed
 from ember.yaml_text import MAX_DEPTH, Plain, YamlProblem, read_yaml
@@ -26,6 +28,21 @@ class Config(BaseModel):
     """The base of every configuration object: frozen, and closed to unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @field_validator("*")
+    @classmethod
+    def _encodable(cls, value: Any) -> Any:
+        """No text can be handed to Java, Arrow or a tokenizer that is not Unicode."""
+        texts = [value]
+        while texts:
+            each = texts.pop()
+            if isinstance(each, str) and not is_unicode(each):
+                raise PydanticCustomError("surrogate", "Give text that is Unicode")
+            if isinstance(each, dict):
+                texts += [*each, *each.values()]
+            elif isinstance(each, list | tuple):
+                texts += each
+        return value
 
 
 def load(kind: type[ConfigT], file: str | None, overrides: Sequence[str]) -> ConfigT:

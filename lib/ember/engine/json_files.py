@@ -8,17 +8,32 @@ from typing import Any
 
 from ember.errors import InvalidInput
 
-__all__ = ["class_names", "parse_json", "read_json", "read_settings"]
+__all__ = ["class_names", "is_unicode", "parse_json", "read_json", "read_settings"]
 
 
 def parse_json(text: str, source: Any) -> Any:
     """The values of a JSON text. Raises InvalidInput that names `source` when it is damaged."""
     try:
-        return json.loads(text)
+        found = json.loads(text)
+        # An escape can stand for half a character, which nothing that is handed texts takes.
+        if "\\ud" in text.lower() and not is_unicode(json.dumps(found, ensure_ascii=False)):
+            raise InvalidInput(
+                f"{source} has a text that is not Unicode: \\uD800 to \\uDFFF go in pairs"
+            )
     except ValueError as error:
         raise InvalidInput(f"{source} is not JSON: {error}") from None
     except RecursionError:
         raise InvalidInput(f"{source} is not JSON of settings: it is nested too deeply") from None
+    return found
+
+
+def is_unicode(text: str) -> bool:
+    """Has the text no half of a character (a lone surrogate), so that it can be encoded?"""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_json(file: Path) -> Any:

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ember.engine.json_files import read_json
 from ember.errors import InvalidInput
 from ember.similarity.linear import Projection
 
@@ -75,6 +76,8 @@ class Head:
             _check(name, getattr(self, name), shape)
         if not self.layers:
             raise InvalidInput("a head has at least one layer")
+        if min(self.parts, default=0) < 1:
+            raise InvalidInput(f"parts {list(self.parts)} are no dimensions of tables")
         for number, (weights, bias) in enumerate(self.layers):
             _check(f"layer {number} bias", bias, (len(bias),))
             _check(f"layer {number} weights", weights, (width, len(bias)))
@@ -183,10 +186,15 @@ class Head:
             kind = facts.pop("kind")
             if kind not in get_args(Kind):
                 raise InvalidInput(f"unknown kind {kind!r}")
+            multilabel, labels = facts.pop("multilabel"), facts.pop("labels")
+            if not isinstance(multilabel, bool):
+                raise InvalidInput(f"multilabel is {multilabel!r}, neither true nor false")
+            if not _are_names(labels):
+                raise InvalidInput("its labels are no list of names, each once")
             return cls(
                 kind=kind,
-                multilabel=bool(facts.pop("multilabel")),
-                labels=tuple(map(str, facts.pop("labels"))),
+                multilabel=multilabel,
+                labels=tuple(labels),
                 parts=tuple(map(int, facts.pop("parts"))),
                 indicators=tuple(map(int, facts.pop("indicators"))),
                 layers=tuple(layers),
@@ -199,7 +207,7 @@ class Head:
             )
         except KeyError as error:
             raise InvalidInput(f"the head in {folder} has no {error.args[0]}") from None
-        except (InvalidInput, TypeError, ValueError) as error:
+        except (InvalidInput, TypeError, ValueError, OverflowError) as error:
             raise InvalidInput(f"the head in {folder} does not hold together: {error}") from None
 
     def _facts(self) -> dict[str, Any]:
@@ -270,6 +278,12 @@ def _check(name: str, array: Any, shape: tuple[int, ...]) -> None:
         raise InvalidInput(f"{name} has values that are not finite")
 
 
+def _are_names(labels: Any) -> bool:
+    if not isinstance(labels, list) or not all(isinstance(each, str) for each in labels):
+        return False
+    return len(set(labels)) == len(labels)
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
@@ -277,9 +291,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"there is no {DESCRIPTION} in {folder}; give a folder that the train job wrote"
         )
     try:
-        facts = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"cannot read {path}: {error}") from None
+        facts = read_json(path)
+    except InvalidInput as error:
+        raise InvalidInput(f"cannot read the head: {error}") from None
     if not isinstance(facts, dict) or facts.pop("format", None) != _FORMAT:
         raise InvalidInput(f"{path} does not describe a head; give a folder that train wrote")
     if (version := facts.pop("version", None)) != _VERSION:
@@ -298,5 +312,5 @@ def _read_arrays(path: Path) -> dict[str, Float32]:
         raise InvalidInput(f"there is no {path.name} in {path.parent}; the folder is incomplete")
     try:
         return dict(load_file(path))
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InvalidInput(f"{path} is damaged: {error}") from None
