@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Lookup", "first_layers", "lookups", "states_after", "unchanged"]
+__all__ = [
+    "Lookup",
+    "first_layers",
+    "has_class_token",
+    "lookups",
+    "states_after",
+    "unchanged",
+]
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,30 @@ def states_after(model: Any, call: Callable[[], Any], rows: int) -> Any:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def has_class_token(model: Any, call: Callable[[], Any]) -> bool:
+    """Is the first of the tokens that `call()` returns for two pictures a class token?
+
+    Such a token is the same for all pictures before the first layer in which it takes part, and the
+    tokens of patches are not. call: runs the model on two pictures that have nothing in common.
+    """
+    seen: list[tuple[int, bool]] = []
+
+    def watch(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for states in (*args, *kwargs.values()):
+            if getattr(states, "ndim", 0) == 3 and states.shape[0] == 2 and states.shape[1] > 1:
+                apart = (states[0] - states[1]).float().abs().amax(-1)
+                least = 1e-5 * float(states.float().abs().amax())
+                seen.append((states.shape[1], bool(apart[0] <= least < apart[1:].amax())))
+
+    hooks = [each.register_forward_pre_hook(watch, with_kwargs=True) for each in model.modules()]
+    try:
+        hidden: Any = getattr(call(), "last_hidden_state", None)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return hidden is not None and hidden.ndim == 3 and (hidden.shape[1], True) in seen
 
 
 def first_layers(model: Any) -> Sequence[Any]:

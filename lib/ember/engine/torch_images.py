@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 
 from ember.engine.device import Device
-from ember.engine.images import check_shape, decode
+from ember.engine.first_layer import has_class_token
 from ember.engine.model_folder import loading
-from ember.engine.paths import PathRules, content_of
+from ember.engine.paths import PathRules
 from ember.engine.rows import RowError
 from ember.engine.spec import ModelSpec
+from ember.engine.torch_pictures import picture_of, processing
 from ember.engine.torch_runtime import Matrix, TorchModel
 from ember.errors import InvalidInput
 
@@ -92,20 +93,41 @@ class TorchImageEncoder(TorchModel):
         self._keeps_size = shape[1:] == (_PROBES[1][1], _PROBES[1][0])
         self._numbers = made[0]["pixel_values"].size
         self._most = max(_MOST_INPUT, self._numbers)
-        self._refuse_chance()
+        rng, (width, height) = np.random.default_rng(0), _PROBES[0]
+        noise = rng.integers(0, 256, (2, height, width, 3), np.uint8)
+        with loading(self.spec.name, self.spec.path):
+            items = [self._processed(Image.fromarray(each)) for each in noise]
+        try:
+            self._check_class_token(items)
+            self._refuse_chance(items[0])
+        except (RuntimeError, ValueError, IndexError):
+            if self._fixed:
+                raise
+            # Pictures of its own kind tell what is wrong.
 
-    def _refuse_chance(self) -> None:
+    def _check_class_token(self, items: Sequence[Item]) -> None:
+        """Raise InvalidInput where the layer is `cls` and the first token is but a patch."""
+        if self.spec.layer != "cls" or self._dual:
+            return
+        told: list[Any] = []
+
+        def call() -> Any:
+            told.append(self._output(items)[0])
+            return told[0]
+
+        if not has_class_token(self.model, call):
+            pooler = getattr(told[0], "pooler_output", None) is not None
+            raise InvalidInput(
+                f"{self.spec.name} has no class token, which model.layer cls is; use avg_pool"
+                + (" or pooler" if pooler else "")
+            )
+
+    def _refuse_chance(self, item: Item) -> None:
         """Raise InvalidInput for a model that draws at random, as masked autoencoders do."""
         torch, found = self._torch, []
-        width, height = _PROBES[0]
-        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-        item = self._processed(Image.fromarray(noise))
         for seed in (0, 1):
             torch.manual_seed(seed)
-            try:
-                found.append(np.asarray(self._run_alike([item])))
-            except (RuntimeError, ValueError, IndexError):
-                return  # pictures of its own kind tell what is wrong
+            found.append(np.asarray(self._run_alike([item])))
         scale = float(np.abs(found[0]).max(initial=0))
         first, second = found
         if not np.allclose(first, second, rtol=0, atol=1e-3 * scale, equal_nan=True):
@@ -120,9 +142,7 @@ class TorchImageEncoder(TorchModel):
 
     def _prepare(self, raw: bytes | None) -> tuple[Item, int] | RowError:
         try:
-            data = content_of(raw, self.paths, self.spec.max_bytes)
-            image = decode(data, self.spec.max_pixels)
-            check_shape(image, self.spec.max_pixels)
+            image = picture_of(raw, self.paths, self.spec)
             self._check_scaled(image)
             item = self._processed(image)
         except RowError as error:
@@ -144,12 +164,10 @@ class TorchImageEncoder(TorchModel):
             )
 
     def _processed(self, image: Image.Image) -> Item:
-        try:
+        with processing():
             made = self.processor(image, return_tensors="np")
             names = ["pixel_values", *sorted(self._taken & set(made) - {"pixel_values"})]
             return {name: np.asarray(made[name][0]) for name in names}
-        except Exception as error:  # of one picture: an odd shape, say
-            raise RowError("unusable image", f"the model's processor says: {error}") from error
 
     def run(self, items: Sequence[Item]) -> Iterable[Any]:
         """A vector (d,) float32, or a RowError, for each item."""
@@ -177,13 +195,18 @@ class TorchImageEncoder(TorchModel):
             return [RowError("unusable image", f"the model says of {size}: {error}")] * len(items)
 
     def _run_alike(self, items: Sequence[Item]) -> Matrix:
-        inputs = {name: self._placed([item[name] for item in items]) for name in items[0]}
         with self._torch.inference_mode():
-            output = self._encode(**inputs)
+            output, inputs = self._output(items)
             if self._dual:
                 return self._features(output, lambda: output.pooler_output)
             mask = inputs.get("pixel_attention_mask")
             return self._features(output, lambda: pool_image(output, self.spec.layer, mask))
+
+    def _output(self, items: Sequence[Item]) -> tuple[Any, dict[str, Any]]:
+        """The model's output, and what it was given."""
+        inputs = {name: self._placed([item[name] for item in items]) for name in items[0]}
+        with self._torch.inference_mode():
+            return self._encode(**inputs), inputs
 
     def _placed(self, arrays: Sequence[Any]) -> Any:
         """The arrays as one tensor where the model is, numbers in its precision."""
