@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from ember.engine import worker
-from ember.engine.model_folder import check_folder
-from ember.engine.spec import ModelSpec, hash_files
+from ember.engine.model_folder import check_folder, loading
+from ember.engine.spec import GENERATED, Generation, ModelSpec, hash_files
 from ember.errors import InvalidInput
 from ember.learn.learner import Tuning
 from ember.learn.torch_learner import TorchLearner
+from tiny_models import MAX_TOKENS, tiny_bert, tiny_captioner, tiny_gpt2
+from tiny_models import spec_of as tiny_spec
 
 TUNING = Tuning(
     labels=("a", "b"),
@@ -274,3 +277,72 @@ def test_a_broken_folder_is_one_sentence_with_the_model_s_name(folder, fresh_pro
     check_folder(folder)  # what is broken, not forbidden, loading says
     with pytest.raises(InvalidInput, match=f"hf:model .*{message}|hf:model {message}"):
         embed(folder, "a fine text")
+
+
+def _set(folder: Path, name: str, **changes: object) -> Path:
+    file = folder / name
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **changes}), "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("length", [0, -5, 1.5, "x", True, []])
+def test_a_stated_length_that_is_none_is_told_with_file_and_key(
+    tmp_path: Path, length: object
+) -> None:
+    folder = _set(tiny_bert(tmp_path), "tokenizer_config.json", model_max_length=length)
+    words = r"model_max_length in its tokenizer_config\.json is '"
+    with pytest.raises(InvalidInput, match=words):
+        worker.load(tiny_spec(folder), address=None, threads=1, paths=None)
+
+
+@pytest.mark.parametrize("length", [None, 10**30, 1e30])
+def test_a_length_that_is_not_stated_leaves_the_model_s_own(
+    fresh_process: pytest.MonkeyPatch, tmp_path: Path, length: object
+) -> None:
+    folder = _set(tiny_bert(tmp_path), "tokenizer_config.json", model_max_length=length)
+    encoder = worker.load(tiny_spec(folder), address=None, threads=1, paths=None)
+    assert encoder.max_tokens == MAX_TOKENS + 8
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_length_without_room_for_a_token_is_refused(tmp_path: Path, length: int) -> None:
+    folder = _set(tiny_bert(tmp_path), "tokenizer_config.json", model_max_length=length)
+    with pytest.raises(InvalidInput, match=rf"takes {length} tokens, of which 2 are special"):
+        worker.load(tiny_spec(folder), address=None, threads=1, paths=None)
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "num_attention_heads", "hidden_size"])
+def test_a_negative_count_in_a_configuration_is_told_with_file_and_key(
+    tmp_path: Path, key: str
+) -> None:
+    folder = _set(tiny_bert(tmp_path), "config.json", **{key: -1})
+    with pytest.raises(InvalidInput, match=rf"config\.json declares {key} -1; make it"):
+        check_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("maker", "modality", "changes"),
+    [
+        (tiny_gpt2, "text", {"eos_token_id": 1.5}),
+        (tiny_gpt2, "text", {"output_hidden_states": "x"}),
+        (tiny_captioner, "image", {"output_hidden_states": "x"}),
+    ],
+)
+def test_a_model_that_cannot_write_says_so_as_it_is_loaded(
+    tmp_path: Path, maker: Callable[[Path], Path], modality: str, changes: dict[str, object]
+) -> None:
+    folder = _set(maker(tmp_path), "generation_config.json", **changes)
+    spec = tiny_spec(folder, modality=modality, layer=GENERATED, generation=Generation(4))
+    with pytest.raises(InvalidInput, match="cannot be loaded: "):
+        worker.load(spec, address=None, threads=1, paths=None)
+
+
+def test_what_the_machine_lacks_is_no_fault_of_the_folder(tmp_path: Path) -> None:
+    import torch
+
+    for error in (torch.OutOfMemoryError("CUDA"), MemoryError(), ModuleNotFoundError("torch")):
+        with pytest.raises(type(error)), loading("hf:x", str(tmp_path)):
+            raise error
+    words = "hf:x cannot be loaded: '>' not supported"
+    with pytest.raises(InvalidInput, match=words), loading("hf:x", str(tmp_path)):
+        raise TypeError("'>' not supported")

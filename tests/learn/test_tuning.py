@@ -15,12 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from ember.engine.torch_texts import TorchTextEncoder
 from ember.learn import tuning
 from ember.learn.augment import Augmentation
-from ember.learn.learner import Tuning
+from ember.learn.learner import Batch, Tuning
+from ember.learn.torch_learner import TorchLearner
 from ember.learn.tuning import rate_at
 from ember.learn.tuning_run import Order, tune
 from staged_rows import LABELS, PICTURES, stage
+from text_models import text_model
 from tiny_models import spec_of
 
 WORDS = ("the cat sat", "a big dog runs", "blue house")
@@ -254,3 +257,17 @@ def test_augmentation_crops_and_mirrors_as_the_seed_says():
         assert 0 <= top < bottom <= 80
         assert (right - left) * (bottom - top) >= 0.2 * 50 * 80 * 0.999
         assert 0.7499 <= (right - left) / (bottom - top) <= 1.3334
+
+
+@pytest.mark.parametrize("kind", ["longformer", "ibert", "xmod", "albert"])
+def test_the_longest_text_to_learn_from_is_the_longest_to_embed(tmp_path, kind):
+    folder = text_model(tmp_path, kind)
+    it = order(tmp_path, f"hf:{folder}", modality="text")
+    learner = TorchLearner(it.spec, it.tuning, "cpu", 1)
+    learner.begin("full")
+    words = b" ".join(b"w%d" % (number % 50) for number in range(100))
+    items = [learner.prepare(text, None) for text in (words, b"w1")]
+    loss, _ = learner.train(Batch(items, np.array([0, 1]), encoded=False), 1e-3, 2)
+    encoder = TorchTextEncoder(it.spec, "cpu", 1)
+    assert items[0].shape[1] == encoder.max_tokens == (40 if kind == "albert" else 38)
+    assert np.isfinite(loss)

@@ -19,6 +19,9 @@ __all__ = ["bounded", "check_numbers"]
 # Some configurations make a list of their layers or labels as they are read. The deepest models
 # have some hundreds of layers, and the largest heads some 10,000 labels.
 _MOST = {"layer": 10_000, "layers": 10_000, "labels": 1_000_000}
+# Places of layers, as `vision_feature_layer`, may count from the end.
+_COUNTED = frozenset({"layers", "heads", "labels"})
+_SIZES = frozenset({"n_layer", "n_head", "hidden_size", "vocab_size", "intermediate_size"})
 # Numbers of a model for each byte of its files: 0.25 for float32, 2 for 4 bits. The rest is for
 # parts that a folder may lack: a pooler, a decoder, a head, one matrix in two places.
 _PER_BYTE = 2
@@ -28,13 +31,21 @@ _BUFFERS = 2**30
 
 
 def check_numbers(file: Path, settings: dict[str, Any]) -> None:
-    """Raise InvalidInput where a config.json declares more layers or labels than any model has."""
+    """Raise InvalidInput where a config.json declares more layers or labels than any model has.
+
+    Also for fewer than none: of lists of no layers and of negative sizes libraries make something
+    else in each model.
+    """
     sections = [settings]
     while sections:
         for key, value in sections.pop().items():
             if isinstance(value, dict):
                 sections.append(value)
-            most = _MOST.get(key.rpartition("_")[2])
+            kind = key.rpartition("_")[2]
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if number and value < 0 and (kind in _COUNTED or key in _SIZES):
+                raise InvalidInput(f"{file} declares {key} {value:.6g}; make it a number from 0")
+            most = _MOST.get(kind)
             if most and isinstance(value, int | float) and value > most:
                 raise InvalidInput(f"{file} declares {key} {value:.6g}; Ember takes up to {most}")
 

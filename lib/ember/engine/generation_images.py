@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from PIL import Image
+
 from ember.engine.device import Device
 from ember.engine.generation import Ask
 from ember.engine.generation_runtime import Item, TorchWriter, alike, noise_key, text_of, too_long
-from ember.engine.images import check_shape, decode
-from ember.engine.paths import PathRules, content_of
+from ember.engine.paths import PathRules
 from ember.engine.rows import RowError
 from ember.engine.spec import ModelSpec
+from ember.engine.text_tokenizer import check_tokenizer, load_tokenizer
+from ember.engine.torch_pictures import picture_of, processing
 from ember.errors import InvalidInput
 
 __all__ = ["TorchImageDescriber"]
+
+_TRIED = (64, 64)
 
 
 class TorchImageDescriber(TorchWriter):
@@ -38,7 +43,7 @@ class TorchImageDescriber(TorchWriter):
         self.apart = self.model.config.model_type == "vision-encoder-decoder"
         if self.apart:
             self.processor = self._auto(AutoImageProcessor)
-            self.tokenizer = self._own_tokenizer()
+            self.tokenizer = load_tokenizer(spec.name, spec.transformer_path)
         else:
             self.processor = self._auto(AutoProcessor)
             self.tokenizer = getattr(self.processor, "tokenizer", None)
@@ -47,6 +52,7 @@ class TorchImageDescriber(TorchWriter):
                     f"{spec.name} cannot be loaded: the folder holds no processor of images and "
                     "texts"
                 )
+            check_tokenizer(self.tokenizer, spec.name)
         text_config = self.model.config.get_text_config(decoder=True)
         self.longest = getattr(text_config, "max_position_embeddings", None)
         if self.longest and self.longest <= self.generation.max_new_tokens:
@@ -54,6 +60,28 @@ class TorchImageDescriber(TorchWriter):
         self.batch_size = spec.batch_size or (64 if device == "cuda" else 16)
         self.batch_cost = self.batch_size * (self.longest or 4096)
         self.window_rows = 2 * self.batch_size
+        self._try_prompts()
+
+    def _try_prompts(self) -> None:
+        """Have it describe a picture, with a prompt where it needs one.
+
+        Raises what the libraries raise for a model that cannot. Where a prompt has a mark for the
+        image, as only rows know how to place it, a model that took none of these may still do.
+        """
+        mark = getattr(self.processor, "image_token", None)
+        problems: list[Exception] = []
+        for prompt in (None,) if self.apart else (None, "a", f"{mark or ''} a"):
+            try:
+                self._try(self._processed(Image.new("RGB", _TRIED), prompt))
+            except Exception as error:
+                if self.is_out_of_memory(error):
+                    raise
+                problems.append(error)
+            else:
+                return
+        others = [each for each in problems if not isinstance(each, RowError)]
+        if others and mark is None:
+            raise others[0]
 
     def _kind(self, transformers: Any) -> Any:
         return transformers.AutoModelForImageTextToText
@@ -66,9 +94,7 @@ class TorchImageDescriber(TorchWriter):
         try:
             if ask.problem is not None:
                 raise RowError(ask.problem)
-            data = content_of(ask.content, self.paths, self.spec.max_bytes)
-            image = decode(data, self.spec.max_pixels)
-            check_shape(image, self.spec.max_pixels)
+            image = picture_of(ask.content, self.paths, self.spec)
             prompt = None
             if ask.prompt is not None:
                 prompt = text_of(Ask(ask.prompt), self.spec.max_bytes)
@@ -87,20 +113,16 @@ class TorchImageDescriber(TorchWriter):
 
     def _processed(self, image: Any, prompt: str | None) -> dict[str, Any]:
         if self.apart:
-            try:
+            with processing():
                 tensors = dict(self.processor(image, return_tensors="pt"))
-            except Exception as error:  # of one picture: an odd shape, say
-                raise RowError("unusable image", f"the processor says: {error}") from error
             if prompt is not None:
                 said = self.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
                 tensors["decoder_input_ids"] = said["input_ids"]
             return tensors
         given = {"images": image} if prompt is None else {"images": image, "text": prompt}
-        try:
+        # Of a model that needs a prompt, say, or one with a mark where the image belongs.
+        with processing("unusable input"):
             tensors = dict(self.processor(**given, return_tensors="pt"))
-        except (ValueError, TypeError, AttributeError, IndexError) as error:
-            # Such as a model that needs a prompt, or one with a mark where the image belongs.
-            raise RowError("unusable input", f"the processor says: {error}") from error
         if self.model.config.model_type == "git" and prompt is not None:
             # Its tokenizer ends a text, which the model is to go on with.
             tensors["input_ids"] = tensors["input_ids"][:, :-1]

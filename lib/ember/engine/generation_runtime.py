@@ -37,15 +37,14 @@ class TorchWriter(TorchModel):
         if config.pad_token_id is None:  # masked in prompts and cut off behind texts
             config.pad_token_id = min(self.ends, default=0)
 
-    def _own_tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        tokenizer = self._auto(AutoTokenizer)
-        # Without its files transformers makes an empty tokenizer, which knows no word.
-        if len(tokenizer) <= len(tokenizer.all_special_ids):
-            name = self.spec.name
-            raise InvalidInput(f"{name} cannot be loaded: the folder holds no tokenizer")
-        return tokenizer
+    def _try(self, value: Any) -> None:
+        """Have it write two tokens. Raises what the libraries raise for a model that cannot."""
+        asked = self.generation
+        self.generation = replace(asked, max_new_tokens=2, min_new_tokens=0)
+        try:
+            self.run([(value, 0)])
+        finally:
+            self.generation = asked
 
     def run(self, items: Sequence[Item]) -> list[_Outcome]:
         """The text of each row, as it would be if the row were alone."""

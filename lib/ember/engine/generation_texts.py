@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 
 from ember.engine.device import Device
+from ember.engine.first_layer import unchanged
 from ember.engine.generation import Ask
 from ember.engine.generation_runtime import Item, TorchWriter, alike, noise_key, text_of, too_long
 from ember.engine.rows import RowError
 from ember.engine.spec import ModelSpec
+from ember.engine.text_call import TextCall
+from ember.engine.text_fit import Trial, find_longest
+from ember.engine.text_input import room_for_texts
+from ember.engine.text_tokenizer import load_tokenizer, max_tokens
 from ember.engine.text_tokens import TextTokens, Tokens
-from ember.engine.torch_texts import max_tokens
+from ember.engine.text_trial import try_tables
 
 __all__ = ["TorchTextGenerator"]
 
@@ -25,16 +30,34 @@ class TorchTextGenerator(TorchWriter):
 
     def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
         super().__init__(spec, device, threads)
-        self.tokenizer = self._own_tokenizer()
+        self.tokenizer = load_tokenizer(spec.name, spec.transformer_path)
         longest = max_tokens(self.tokenizer, self.model.config)
+        special = longest - room_for_texts(self.tokenizer, "", longest, spec.name)
+        self._tokens = TextTokens(self.tokenizer, longest, side="left")
+        longest = self._longest()
         self.max_prompt = longest - self.generation.max_new_tokens
-        if self.max_prompt < 1:
+        if self.max_prompt <= special:
             raise too_long(spec, self.generation, longest)
         self.batch_size = spec.batch_size or (128 if device == "cuda" else 32)
         self.batch_cost = self.batch_size * min(longest, 128 + self.generation.max_new_tokens)
         self.window_rows = 8 * self.batch_size
-        self._tokens = TextTokens(self.tokenizer, self.max_prompt, side="left")
+        self._try(self._tokens.example()[0, -self.max_prompt :])
         self._tokens.settle(self.max_prompt)
+
+    def _longest(self) -> int:
+        """The tokens that prompt and text may have together, by running the model."""
+        call = TextCall(self.model, self._tokens.keys, self.torch_device)
+        trial = Trial(
+            model=self.model,
+            example=self._tokens.example(),
+            tolerance=0,
+            forward=lambda items, width: call(items, width)[0],
+            scores=lambda items, width: call(items, width)[0].logits[:, -1].float().cpu().numpy(),
+            is_out_of_memory=self.is_out_of_memory,
+            restore=unchanged(self.model),
+        )
+        longest, _ = try_tables(trial, self.tokenizer, call, self._tokens.longest, self.spec.name)
+        return find_longest(trial, longest)
 
     @property
     def truncated(self) -> int:

@@ -21,6 +21,8 @@ __all__ = ["FILES_ONLY", "check_folder", "loading", "plain_config"]
 
 # For `from_pretrained` of whatever is in the folder.
 FILES_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+# Of torch and TensorFlow, which this module does not import.
+_MACHINE = frozenset({"OutOfMemoryError", "AcceleratorError", "ResourceExhaustedError"})
 _POINTER = b"version https://git-lfs.github.com/spec"
 _WEIGHTS = (".safetensors", ".bin", ".h5", ".keras")
 
@@ -100,12 +102,19 @@ def plain_config(path: str, **changes: Any) -> Any:
 
 @contextmanager
 def loading(name: str, path: str) -> Iterator[None]:
-    """Whatever a library makes of a broken folder becomes InvalidInput that names the model."""
+    """Whatever a library makes of a broken folder becomes InvalidInput that names the model.
+
+    What the machine lacks (memory, a package) is no fault of the folder, and stays what it is.
+    """
     try:
         yield
-    except (EmberError, MemoryError):
+    except (EmberError, MemoryError, ModuleNotFoundError):
         raise
-    except Exception as error:
+    except BaseException as error:
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        # Libraries written in Rust have an exception of their own beside Exception.
+        if _MACHINE & kinds or not {"Exception", "PanicException"} & kinds:
+            raise
         reason = _damage(Path(path)) or " ".join(str(error).split())[:300] or type(error).__name__
         raise InvalidInput(f"{name} cannot be loaded: {reason}") from None
 

@@ -69,6 +69,14 @@ class TextCall:
         """
         import torch
 
+        inputs, marks = self.inputs(items, width)
+        with torch.inference_mode():
+            return self._call(**inputs), marks
+
+    def inputs(self, items: Sequence[Tokens], width: int = 0) -> tuple[dict[str, Any], Any]:
+        """What the model is called with for these texts, on the device, and the mask."""
+        import torch
+
         width = max(width, *(each.shape[1] for each in items))
         mask = np.zeros((len(items), width), np.int64)
         for row, each in enumerate(items):
@@ -82,5 +90,4 @@ class TextCall:
         marks = torch.from_numpy(mask).to(self._device)
         if self._masked:
             inputs["attention_mask"] = marks
-        with torch.inference_mode():
-            return self._call(**inputs), marks
+        return inputs, marks

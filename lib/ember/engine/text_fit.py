@@ -24,7 +24,7 @@ from ember.engine.first_layer import Lookup, first_layers, lookups, states_after
 from ember.engine.text_tokens import Tokens
 from ember.errors import InvalidInput
 
-__all__ = ["Fit", "Tables", "Trial", "find_fit", "find_tables"]
+__all__ = ["Fit", "Tables", "Trial", "find_fit", "find_longest", "find_tables"]
 
 Matrix = npt.NDArray[np.float32]
 
@@ -158,6 +158,14 @@ def find_fit(trial: Trial, longest: int, name: str, *, full: bool = False) -> Fi
             trial.restore()
             return fit
     raise InvalidInput(f"{name} gives another vector for the same text each time")
+
+
+def find_longest(trial: Trial, longest: int) -> int:
+    """Most tokens of a text, by running the model; `longest` by files and tables."""
+    trial.restore()
+    found = _longest(trial, longest, min(_LONGER, longest))
+    trial.restore()
+    return found
 
 
 class _Cases:

@@ -40,12 +40,18 @@ def prompt_tokens(tokenizer: Any, prompt: str) -> int:
 def room_for_texts(tokenizer: Any, prompt: str, longest: int, name: str) -> int:
     """Tokens of a text that a model which takes `longest` takes beside prompt and special tokens.
 
-    Raises InvalidInput, naming the model `name`, when the prompt leaves none. As `prompt_tokens`,
+    Raises InvalidInput, naming the model `name`, when these leave none. As `prompt_tokens`,
     it sets the tokenizer's truncation.
     """
     used = len(tokenizer(prompt)["input_ids"])
     if prompt and used >= longest:
         raise InvalidInput(
             f"model.prompt has {used} tokens, and {name} takes {longest} with the text"
+        )
+    if used >= longest:
+        raise InvalidInput(
+            f"{name} takes {longest} tokens, of which {used} are special ones, so that no text has "
+            "room; raise max_seq_length in its sentence_bert_config.json, model_max_length in its "
+            "tokenizer_config.json or max_position_embeddings in its config.json, whichever it is"
         )
     return longest - used

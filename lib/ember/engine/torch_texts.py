@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from sys import maxsize
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,12 @@ from ember.engine.recipe import of_layer
 from ember.engine.rows import RowError, to_text
 from ember.engine.spec import CLASSES, RELATIVE_TOLERANCE, ModelSpec
 from ember.engine.text_call import TextCall, accepted_keys, parameters
-from ember.engine.text_fit import Fit, Trial, find_fit, find_tables
+from ember.engine.text_fit import Fit, Trial, find_fit
 from ember.engine.text_input import prompt_tokens, room_for_texts, set_up_tokenizer
 from ember.engine.text_modules import TextModules
+from ember.engine.text_tokenizer import load_tokenizer, max_tokens, stated_length
 from ember.engine.text_tokens import TextTokens, Tokens
+from ember.engine.text_trial import try_tables
 from ember.engine.torch_runtime import TorchModel
 from ember.errors import InvalidInput
 
@@ -30,29 +31,6 @@ Matrix = npt.NDArray[np.float32]
 # Tokens of the longest text where neither tokenizer nor model states a length. The library takes
 # any there, as long as memory suffices, of which attention takes some 0.2 GB at this length.
 _UNSTATED = 2048
-
-
-def stated_length(tokenizer: Any) -> int | None:
-    """The longest input by the tokenizer's files, in tokens; None where they do not say."""
-    stated = tokenizer.model_max_length
-    return int(stated) if stated < 1_000_000 else None
-
-
-def max_tokens(tokenizer: Any, config: Any, unstated: int = 512) -> int:
-    """The longest input the model takes, in tokens, special tokens included.
-
-    The smaller of what the tokenizer states and the number of position embeddings; RoBERTa and
-    its kin spend the positions up to the padding id on padding. unstated: where neither says.
-    """
-    config = getattr(config, "text_config", None) or config  # of a dual encoder
-    stated = stated_length(tokenizer)
-    limits = [] if stated is None else [stated]
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and positions > 0:
-        shifted = "roberta" in config.model_type or config.model_type in {"camembert", "mpnet"}
-        reserved = (config.pad_token_id or 0) + 1 if shifted else 0
-        limits.append(positions - reserved)
-    return min(limits, default=unstated)
 
 
 class TorchTextEncoder(TorchModel):
@@ -69,17 +47,14 @@ class TorchTextEncoder(TorchModel):
 
     def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
         super().__init__(spec, device, threads)
-        from transformers import AutoTokenizer
-
         self.recipe = spec.text or of_layer(spec.layer)
-        self.tokenizer = self._auto(AutoTokenizer, **dict(self.recipe.tokenizer))
-        # Without its files transformers makes an empty tokenizer, which knows no word.
-        if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
-            raise InvalidInput(f"{spec.name} cannot be loaded: the folder holds no tokenizer")
+        settings = dict(self.recipe.tokenizer)
+        self.tokenizer = load_tokenizer(spec.name, spec.transformer_path, **settings)
         set_up_tokenizer(self.tokenizer, self.recipe)
         call = self.model.get_text_features if self._dual else self.model
         keys = accepted_keys(call, self.tokenizer, spec.name)
         longest = max_tokens(self.tokenizer, self.model.config, _UNSTATED)
+        room_for_texts(self.tokenizer, "", longest, spec.name)
         self._tokens = TextTokens(self.tokenizer, longest, keys)
         # SigLIP was trained on texts of full length, padding unmasked, and pools the last token.
         full = self._dual and self.model.config.model_type.startswith("siglip")
@@ -118,20 +93,9 @@ class TorchTextEncoder(TorchModel):
             is_out_of_memory=self.is_out_of_memory,
             restore=self._restore,
         )
-        tables = find_tables(trial, self._tokens.longest)
-        self._vocabulary = tables.vocabulary or maxsize
-        if self.tokenizer.vocab_size > self._vocabulary:
-            raise InvalidInput(
-                f"the tokenizer of {self.spec.name} knows {self.tokenizer.vocab_size} tokens and "
-                f"its model {self._vocabulary}; the folder mixes the files of two models"
-            )
-        self._forward.padding = {
-            "input_ids": min(self.tokenizer.pad_token_id or 0, self._vocabulary - 1),
-            "token_type_ids": self.tokenizer.pad_token_type_id,
-        }
-        longest = self._tokens.longest
-        if tables.positions is not None:
-            longest = min(tables.positions, stated_length(self.tokenizer) or tables.positions)
+        longest, self._vocabulary = try_tables(
+            trial, self.tokenizer, self._forward, self._tokens.longest, self.spec.name
+        )
         return find_fit(trial, longest, self.spec.name, full=full)
 
     def _scores(self, items: Sequence[Tokens], width: int) -> Matrix:

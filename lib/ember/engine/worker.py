@@ -14,6 +14,7 @@ import pyarrow as pa
 from ember.engine.batching import Encoder, Slot, encode
 from ember.engine.chunks import Chunking, Splitter, chunk_slots, joined, texts_in
 from ember.engine.device import claim
+from ember.engine.model_folder import loading
 from ember.engine.paths import PathRules
 from ember.engine.results import Embedding, Result, to_batch
 from ember.engine.rows import raw_values
@@ -58,7 +59,8 @@ def load(spec: ModelSpec, *, address: str | None, threads: int, paths: PathRules
     key = _key(spec, paths)
     if key not in _loaded:
         start = perf_counter()
-        encoder = _build(spec, address, threads, paths)
+        with loading(spec.name, spec.path):
+            encoder = _build(spec, address, threads, paths)
         _loaded[key] = encoder
         before = record(spec, paths=paths)
         notes: tuple[str, ...] = getattr(encoder, "notes", ())

@@ -12,12 +12,17 @@ import numpy.typing as npt
 
 from ember.engine.declared_size import bounded
 from ember.engine.device import Device, require_cuda
+from ember.engine.first_layer import unchanged
 from ember.engine.images import decode
 from ember.engine.model_folder import FILES_ONLY, loading, plain_config
 from ember.engine.rows import RowError, to_text
-from ember.engine.spec import ModelSpec
-from ember.engine.text_tokens import TextTokens
-from ember.engine.torch_texts import max_tokens
+from ember.engine.spec import RELATIVE_TOLERANCE, ModelSpec
+from ember.engine.text_call import TextCall, accepted_keys
+from ember.engine.text_fit import Fit, Trial, find_fit
+from ember.engine.text_input import room_for_texts
+from ember.engine.text_tokenizer import load_tokenizer, max_tokens
+from ember.engine.text_tokens import TextTokens, Tokens
+from ember.engine.text_trial import try_tables
 from ember.errors import InvalidInput
 from ember.learn.learner import Batch, Stage, Tuning
 
@@ -55,7 +60,9 @@ class TorchLearner:
         self.model = self._load(transformers).to(self.device)
         self._base = self.model.base_model
         self._inputs: _Images | _Texts = (
-            _Images(spec, tuning) if spec.modality == "image" else _Texts(spec, self.model.config)
+            _Images(spec, tuning)
+            if spec.modality == "image"
+            else _Texts(spec, self.model, self.device)
         )
         self._trained: dict[str, Any] = {}
         self._optimiser: Any = None
@@ -123,11 +130,14 @@ class TorchLearner:
         if self.tuning.unfreeze is None:
             return set(names)
         torch, prefix = self._torch, self.model.base_model_prefix
-        path, stages = next(
+        found = (
             (f"{prefix}.{name}.", module)
             for name, module in self._base.named_modules()
             if isinstance(module, torch.nn.ModuleList) and len(module) > 1
         )
+        path, stages = next(found, ("", ()))
+        if not stages:  # one layer, or the same one several times, as ALBERT has it
+            return set(names)
         first = max(0, len(stages) - self.tuning.unfreeze)
         kept = {name for name in names if name.startswith(path)}
         kept -= {name for name in kept if int(name.removeprefix(path).split(".")[0]) >= first}
@@ -282,35 +292,51 @@ class _Images:
 
 
 class _Texts:
-    """Texts through the model's own tokenizer, padded to the longest of a batch."""
+    """Texts through the model's own tokenizer, cut and padded as `embed` and `classify` do it."""
 
-    def __init__(self, spec: ModelSpec, config: Any) -> None:
-        from transformers import AutoTokenizer
+    def __init__(self, spec: ModelSpec, model: Any, device: Any) -> None:
+        self.tokenizer = load_tokenizer(spec.name, spec.transformer_path)
+        keys = accepted_keys(model, self.tokenizer, spec.name)
+        longest = max_tokens(self.tokenizer, model.config)
+        room_for_texts(self.tokenizer, "", longest, spec.name)
+        self._tokens = TextTokens(self.tokenizer, longest, keys)
+        self._call = TextCall(model, keys, device)
+        self._fit = self._try(spec, model)
+        self._tokens.settle(self._fit.longest)  # before there are threads
 
-        with loading(spec.name, spec.path):
-            self.tokenizer = AutoTokenizer.from_pretrained(spec.transformer_path, **FILES_ONLY)
-        self.max_tokens = max_tokens(self.tokenizer, config)
-        self._tokens = TextTokens(self.tokenizer, self.max_tokens)
-        self._tokens.settle(self.max_tokens)  # before there are threads
+    def _try(self, spec: ModelSpec, model: Any) -> Fit:
+        import torch
 
-    def prepare(self, content: bytes, _: np.random.Generator | None) -> npt.NDArray[np.int64]:
-        """Token ids (t,), cut at the model's length. Raises InvalidInput for a text without any."""
+        trial = Trial(
+            model=model,
+            example=self._tokens.example(),
+            tolerance=RELATIVE_TOLERANCE["float32"],
+            forward=lambda items, width: self._call(items, width)[0],
+            scores=lambda items, width: self._call(items, width)[0].logits.float().cpu().numpy(),
+            is_out_of_memory=lambda error: isinstance(error, torch.OutOfMemoryError | MemoryError),
+            restore=unchanged(model),
+        )
+        longest, self._vocabulary = try_tables(
+            trial, self.tokenizer, self._call, self._tokens.longest, spec.name
+        )
+        return find_fit(trial, longest, spec.name)
+
+    def prepare(self, content: bytes, _: np.random.Generator | None) -> Tokens:
+        """Tokens (keys, t), cut at the model's length. Raises InvalidInput for a text without."""
         (tokens,) = self._tokens([to_text(content)])
         if isinstance(tokens, RowError):
             raise InvalidInput(f"the model cannot learn from a text of the corpus: {tokens}")
-        ids: npt.NDArray[np.int64] = tokens[0]
-        return ids
+        if (largest := int(tokens[0].max())) >= self._vocabulary:
+            raise InvalidInput(
+                "the model cannot learn from a text of the corpus: the tokenizer says "
+                f"{largest}, the model has vectors for {self._vocabulary}"
+            )
+        return tokens
 
     def batch(self, items: Sequence[Any], device: Any) -> dict[str, Any]:
-        import torch
-
-        shape = (len(items), max(len(ids) for ids in items))
-        ids = torch.full(shape, self.tokenizer.pad_token_id or 0)
-        mask = torch.zeros(shape, dtype=torch.int64)
-        for row, each in enumerate(items):
-            ids[row, : len(each)] = torch.from_numpy(each)
-            mask[row, : len(each)] = 1
-        return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+        width = self._fit.width([each.shape[1] for each in items])
+        inputs, _ = self._call.inputs(items, width)
+        return inputs
 
     def save(self, folder: str) -> None:
         self.tokenizer.save_pretrained(folder)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ember.engine.device import Device, claim
+from ember.engine.model_folder import loading
 from ember.engine.spec import ModelSpec
 from ember.learn.learner import Alone, Group, Learner, Tuning
 from ember.learn.tuning import Trainer
@@ -124,6 +125,11 @@ class TorchGroup:
 
 
 def _learner(order: Order, device: Device, group: TorchGroup | None = None) -> Learner:
+    with loading(order.spec.name, order.spec.path):
+        return _made(order, device, group)
+
+
+def _made(order: Order, device: Device, group: TorchGroup | None) -> Learner:
     if order.spec.family == "keras":
         from ember.learn.keras_learner import KerasLearner
 
