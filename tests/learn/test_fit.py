@@ -251,6 +251,22 @@ def test_very_large_rows_of_any_share_are_refused(share, power, d, positive, off
             check_scale(matrix, [d], scale)
 
 
+@pytest.mark.parametrize("by", ["feature", "table"])
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_quarter_of_rows_that_are_small_beside_the_others_is_learned_from(by, d):
+    rng = np.random.default_rng(3)
+    targets = rng.integers(0, 2, 400)
+    matrix = np.zeros((400, d))
+    matrix[:, 0] = rng.normal(size=400) + 3 * targets
+    matrix[:100, 0] = 0
+    matrix[:100, d - 1] = 1e-6 * rng.normal(size=100)
+    rows = Rows(matrix.astype(np.float32), targets, rng.random(400), np.array(["train"] * 400))
+    head = fit_on_worker(rows, recipe(rows, scaling=by))
+    scaled = matrix / np.sqrt(matrix.var(axis=0).mean() if by == "table" else matrix.var(axis=0))
+    expected = LogisticRegression(max_iter=1000).fit(scaled, targets).score(scaled, targets)
+    assert accuracy(head, rows) == pytest.approx(expected, abs=0.01)
+
+
 @given(
     kind=st.sampled_from(["lengths", "cauchy", "lognormal", "sparse", "counts", "duplicates"]),
     n=st.sampled_from([20, 400, 5000]),

@@ -125,3 +125,23 @@ def test_no_two_reads_of_one_path_are_answered_from_one_cache(spark, tmp_path):
     assert [made.labels for made in held] == [("a", "b"), ("c", "d")]
     for made in held:
         made.forget()
+
+
+def test_doubles_beyond_float32_fail_by_name_and_rounding_is_told(spark):
+    values = {1: 1e39, 2: float("inf"), 3: float("nan"), 4: 3.4028234663852886e38}
+    rows = [(n, [values.get(n, 0.5), 1.0]) for n in range(12)]
+    features = spark.createDataFrame(rows, "id int, embedding array<double>")
+    labels = spark.createDataFrame([(n, str(n % 2)) for n in range(12)], "id int, label string")
+    split = SplitConfig(train=1, validation=0, test=0)
+    made = gather([features], select_labels(labels, "id", "label", split), split)
+    try:
+        assert made.counts["failed"] == {"beyond float32": 1, "not finite": 2}
+        assert {row["id"]: row["error"] for row in made.failures.collect()} == {
+            1: "beyond float32",
+            2: "not finite",
+            3: "not finite",
+        }
+        assert made.counts["rounded_tables"] == [1]
+        assert made.rows_by_part["train"] == 9
+    finally:
+        made.forget()

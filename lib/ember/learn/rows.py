@@ -20,7 +20,8 @@ __all__ = ["Moments", "Rows", "check_scale", "read_features", "read_rows", "scal
 Float64 = NDArray[np.float64]
 _LEAST_SPREAD = 1e-4
 _CHECKED_ROWS = 4096
-_CHECKED_SHARES = (0.25, 0.5, 0.75, 0.95)
+_CHECKED_SHARES = (0.5, 0.75, 0.95)
+_DENSE_SHARE = 0.25
 # Few rows can be close by chance.
 _LEAST_GROUP = 10
 # Of their size, near-duplicates may differ by that: numbers of half precision do.
@@ -157,10 +158,11 @@ def scaling(moments: Moments, parts: list[int], by: str) -> tuple[Float32, Float
 def check_scale(matrix: Float32, parts: Sequence[int], scale: Float32) -> None:
     """Raise InvalidInput where very large rows leave nothing of many others.
 
-    matrix: (n, d) raw rows. The rows of a table that lie closest together, from a quarter of them
-    to all but a twentieth, must vary by more than `_LEAST_SPREAD` of the scale, if at all: a head
-    could not tell them apart. A group of less than nearly all rows may be near-duplicates, that
-    differ by what rounding leaves.
+    matrix: (n, d) raw rows. The rows of a table that lie closest together, from half of them to all
+    but a twentieth, must vary by more than `_LEAST_SPREAD` of the scale, if at all: a head could
+    not tell them apart. A group of less than nearly all rows may be near-duplicates, that differ by
+    what rounding leaves. What is large is what most rows are not: where less than half are small
+    beside the others, those others set the scale, as in scikit-learn.
     """
     some = matrix[:: max(1, len(matrix) // _CHECKED_ROWS)].astype(np.float64)
     start = 0
@@ -198,7 +200,7 @@ def _densest(matrix: Float64) -> Float64:
     if not len(matrix):
         return np.zeros(matrix.shape[1])
     ordered = np.sort(matrix, axis=0)
-    span = max(1, int(len(matrix) * _CHECKED_SHARES[0]))
+    span = max(1, int(len(matrix) * _DENSE_SHARE))
     low, high = ordered[: len(matrix) - span + 1], ordered[span - 1 :]
     first = (high - low).argmin(axis=0)[None]
     middle = (np.take_along_axis(low, first, 0) + np.take_along_axis(high, first, 0)) / 2

@@ -10,6 +10,7 @@ validation below `train + validation`, else test.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -44,6 +45,8 @@ __all__ = [
     "select_labels",
 ]
 
+_log = logging.getLogger(__name__)
+
 PARTS = ("train", "validation", "test")
 _NO_LABEL = "features without label"
 _NO_FEATURES = "label without features"
@@ -63,7 +66,8 @@ class Examples:
         labels: those of training rows; numbers by size, else by name.
         label_rows: training rows of each label.
         parts: dimension of each table. indicators: tables that some training rows lack.
-        counts: rows by part, failed rows by reason, rows set aside, rows that lack a table.
+        counts: rows by part, failed rows by reason, rows set aside, rows that lack a table, and the
+            numbers of tables whose doubles were rounded to float32.
     """
 
     rows: DataFrame
@@ -183,6 +187,9 @@ def gather(
             counts["rows"], counts[_RARE] = _without_rare(usable, counts["rows"])
         counts |= {"labels": len(names), "unseen_labels": unseen[:_NAMED], "rare_labels": len(rare)}
         counts["named"] = _named(joined, counts)
+        if rounded := [n + 1 for n, table in enumerate(features) if _is_double(table)]:
+            _log.warning("features tables %s are double, and are rounded to float32", rounded)
+            counts["rounded_tables"] = rounded
         _check_learnable(names, counts["rows"], multilabel)
         train = [row for row in counted if row["reason"] is None and row["part"] == "train"]
         lacking = tuple(n for n in range(len(parts)) if len(parts) > 1 and train[0][f"f{n}"])
@@ -199,6 +206,11 @@ def gather(
             counts=counts,
             _cached=joined,
         )
+
+
+def _is_double(table: DataFrame) -> bool:
+    kind = table.schema["embedding"].dataType
+    return isinstance(kind, ArrayType) and isinstance(kind.elementType, DoubleType)
 
 
 def _check_ids(tables: Sequence[DataFrame]) -> None:
@@ -260,13 +272,18 @@ def _reason(vectors: Sequence[Column], parts: Sequence[int], split: SplitConfig)
         reason = reason.when(F.col("part").isNull(), "null part")
     for vector, size in zip(vectors, parts, strict=True):
         reason = reason.when(vector.isNotNull() & (F.size(vector) != size), "wrong length")
-        reason = reason.when(F.exists(vector, _unusable), "not finite")
+        reason = reason.when(F.exists(vector, _is_no_number), "not finite")
+        reason = reason.when(F.exists(vector, _is_beyond), "beyond float32")
     absent = reduce(lambda a, b: a & b, (vector.isNull() for vector in vectors))
     return reason.when(absent, "null embedding")
 
 
-def _unusable(value: Column) -> Column:
-    return value.isNull() | F.isnan(value) | (F.abs(value) > _LARGEST_FLOAT)
+def _is_no_number(value: Column) -> Column:
+    return value.isNull() | F.isnan(value) | (F.abs(value) == float("inf"))
+
+
+def _is_beyond(value: Column) -> Column:
+    return F.abs(value) > _LARGEST_FLOAT
 
 
 def draw_of(key: Column, seed: object) -> Column:
