@@ -366,3 +366,30 @@ def test_settings_of_texts_have_no_place_elsewhere(resnet_folder, key):
     config = ModelConfig(name=f"hf:{resnet_folder}", **{key: given})
     with pytest.raises(InvalidConfig, match=rf"model\.{key} is for embeddings of texts"):
         models.resolve(config, "image", 1000)
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("1_Pooling/config.json", "pooling_mode", 5),
+        ("1_Pooling/config.json", "pooling_mode", []),
+        ("config_sentence_transformers.json", "default_prompt_name", ["query"]),
+        ("config_sentence_transformers.json", "prompts", {"query": "\ud800"}),
+        ("sentence_bert_config.json", "max_seq_length", 0),
+    ],
+)
+def test_settings_of_a_strange_kind_are_refused_with_the_file_or_the_key(
+    transformers, tmp_path, file, key, value
+):
+    folder = sentence_folder(tmp_path / "model", transformers["bert"], "mean")
+    edit(folder / file, **{key: value})
+    with pytest.raises(InvalidInput, match=f"{file}|{key}"):
+        resolved(folder)
+
+
+def test_a_length_without_room_for_a_token_is_refused(transformers, tmp_path):
+    folder = sentence_folder(tmp_path / "model", transformers["bert"], "mean")
+    for name in folder.rglob("sentence_bert_config.json"):
+        edit(name, max_seq_length=1)
+    with pytest.raises(InvalidInput, match="takes 1 tokens, of which 2 are special"):
+        ours(resolved(folder), TEXTS)

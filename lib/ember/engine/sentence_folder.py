@@ -222,6 +222,10 @@ def _pooling(at: Path, settings: Mapping[str, Any]) -> Pooling:
             raise unknown(at, f"the pooling {min(strange)}")
         modes = [mode for flag, mode in _FLAGS.items() if flag in on] or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes
+    if not isinstance(modes, list) or not modes:
+        raise InvalidInput(
+            f"{at}/config.json: its pooling_mode is neither a name nor a list of some"
+        )
     for mode in modes:
         if mode not in _POOLING_MODES:
             raise unknown(at, f"the pooling {mode}")

@@ -38,7 +38,8 @@ class Prompts:
         if strange := [name for name, text in named.items() if not isinstance(text, str)]:
             raise InvalidInput(f"{file}: its prompt {strange[0]} is no text")
         default = settings.get("default_prompt_name")
-        if default is not None and default not in {*named, "query", "document"}:
+        text = isinstance(default, str)
+        if default is not None and not (text and default in {*named, "query", "document"}):
             raise InvalidInput(f"{file}: its default prompt {default!r} is not among its prompts")
         return cls(named, default)
 
