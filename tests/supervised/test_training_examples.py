@@ -145,3 +145,16 @@ def test_doubles_beyond_float32_fail_by_name_and_rounding_is_told(spark):
         assert made.rows_by_part["train"] == 9
     finally:
         made.forget()
+
+
+def test_a_table_of_other_rows_than_the_labels_is_refused(spark):
+    labels = spark.createDataFrame([(n, str(n % 2)) for n in range(8)], "id int, label string")
+    tables = [
+        spark.createDataFrame(
+            [(n + start, [float(n)]) for n in range(8)], "id int, embedding array<float>"
+        )
+        for start in (0, 100)
+    ]
+    split = SplitConfig(train=1, validation=0, test=0)
+    with pytest.raises(InvalidInput, match="features table 2 has none of the 8 training rows"):
+        gather(tables, select_labels(labels, "id", "label", split), split)

@@ -287,6 +287,8 @@ def _linear(
     given: dict[str, Any] = {"C": 1 / penalty, "max_iter": _LINEAR_ITERATIONS}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # Many labels of a row each are what was asked for.
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         if problem.loss == "softmax":
             model = LogisticRegression(**given)
             counts = problem.weights[targets]

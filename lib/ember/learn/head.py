@@ -102,8 +102,9 @@ class Head:
         """
         if self.kind == "similarity":
             raise InvalidInput("this head is a learned metric; it projects and gives no labels")
-        logits = self.logits(matrix) * self.slope + self.offset
-        return sigmoid(logits) if self.multilabel else softmax(logits)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is beyond float32 becomes NaN
+            logits = self.logits(matrix) * self.slope + self.offset
+            return sigmoid(logits) if self.multilabel else softmax(logits)
 
     def project(self, matrix: Float32) -> Float32:
         """The learned metric: (n, d) raw features to (n, m) float32, to be compared by cosine.

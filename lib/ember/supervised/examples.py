@@ -192,6 +192,12 @@ def gather(
             counts["rounded_tables"] = rounded
         _check_learnable(names, counts["rows"], multilabel)
         train = [row for row in counted if row["reason"] is None and row["part"] == "train"]
+        for n in range(len(parts)):
+            if train[0][f"f{n}"] == train[0]["rows"]:
+                raise InvalidInput(
+                    f"features table {n + 1} has none of the {train[0]['rows']} training rows; "
+                    "check that its ids are those of the labels, or leave it out"
+                )
         lacking = tuple(n for n in range(len(parts)) if len(parts) > 1 and train[0][f"f{n}"])
         return Examples(
             rows=usable,
