@@ -118,7 +118,7 @@ class TorchImageEncoder(TorchModel):
         if not has_class_token(self.model, call):
             pooler = getattr(told[0], "pooler_output", None) is not None
             raise InvalidInput(
-                f"{self.spec.name} has no class token, which model.layer cls is; use avg_pool"
+                f"{self.spec.name} has no layer 'cls': it has no class token; use avg_pool"
                 + (" or pooler" if pooler else "")
             )
 
