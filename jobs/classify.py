@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-from ember import job, tables
-from ember.accounting import Account
-from ember.identity import identity_of
+from ember import job
+from ember.embedding import classification
 from ember.job import Run
-from ember.publish import Output
-from ember.settings.supervised import ClassifyConfig
-from ember.supervised import classification
+from ember.settings.training import ClassifyConfig
+from ember.spark import tables
+from ember.spark.accounting import Account
+from ember.spark.identity import identity_of
+from ember.spark.publish import Output
 
 
 def classify(run: Run[ClassifyConfig]) -> None:

@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-from ember import description, job, tables
-from ember.accounting import Account
-from ember.identity import identity_of
+from ember import job
+from ember.embedding import description
 from ember.job import Run
-from ember.publish import Output
 from ember.settings.description import DescribeConfig
+from ember.spark import tables
+from ember.spark.accounting import Account
+from ember.spark.identity import identity_of
+from ember.spark.publish import Output
 
 
 def describe(run: Run[DescribeConfig]) -> None:

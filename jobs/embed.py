@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-from ember import embedding, gpu, job, models, tables
-from ember.accounting import Account
-from ember.identity import identity_of
+from ember import job
+from ember.embedding import embedding
 from ember.job import Run
-from ember.publish import Output
 from ember.settings.embedding import EmbedConfig
+from ember.spark import gpu, models, tables
+from ember.spark.accounting import Account
+from ember.spark.identity import identity_of
+from ember.spark.publish import Output
 
 
 def embed(run: Run[EmbedConfig]) -> None:

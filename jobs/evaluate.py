@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from ember import job
-from ember.evaluate.running import judge, read_inputs
+from ember.evaluation.running import judge, read_inputs
 from ember.job import Run
-from ember.publish import Output
 from ember.report import add_page, check_page, collect
 from ember.settings.evaluation import EvaluateConfig
+from ember.spark.publish import Output
 
 
 def evaluate(run: Run[EvaluateConfig]) -> None:

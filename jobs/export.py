@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Sequence
 
-from ember import job, tables
-from ember.compare import export
+from ember import job
 from ember.job import Run
-from ember.publish import Output
-from ember.settings.comparison import ExportConfig
+from ember.settings.similarity import ExportConfig
+from ember.similarity import export
+from ember.spark import tables
+from ember.spark.publish import Output
 
 
 def export_index(run: Run[ExportConfig]) -> None:

@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Sequence
 
-from ember import job, tables
-from ember.identity import identity_of
+from ember import job
 from ember.job import Run
-from ember.settings.supervised import FinetuneConfig
-from ember.supervised import finetuning
-from ember.supervised.publish_model import ModelOutput
+from ember.settings.training import FinetuneConfig
+from ember.spark import tables
+from ember.spark.identity import identity_of
+from ember.training import finetuning
+from ember.training.model_output import ModelOutput
 
 
 def finetune(run: Run[FinetuneConfig]) -> None:

@@ -3,15 +3,16 @@
 import sys
 from collections.abc import Sequence
 
-from ember import job, tables
-from ember.compare import comparison, components, join, packing
-from ember.compare.resumable import TaskOutput
-from ember.identity import identity_of
+from ember import job
 from ember.job import Run
-from ember.publish import Output, read_manifest
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_join
-from ember.settings.comparison import JoinConfig
-from ember.storage import Storage
+from ember.settings.similarity import JoinConfig
+from ember.similarity import comparison, components, join, packing
+from ember.similarity.resumable import TaskOutput
+from ember.spark import tables
+from ember.spark.identity import identity_of
+from ember.spark.publish import Output, read_manifest
+from ember.spark.storage import Storage
 
 
 def run_join(run: Run[JoinConfig]) -> None:

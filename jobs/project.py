@@ -4,13 +4,14 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from ember import job, places, tables
-from ember.compare import projection
-from ember.compare.mapping import plan
+from ember import job
 from ember.job import Run
-from ember.publish import Output
-from ember.settings.comparison import ProjectConfig
-from ember.storage import Storage
+from ember.settings.similarity import ProjectConfig
+from ember.similarity import projection
+from ember.similarity.mapping import plan
+from ember.spark import places, tables
+from ember.spark.publish import Output
+from ember.spark.storage import Storage
 
 
 def project(run: Run[ProjectConfig]) -> None:

@@ -3,14 +3,15 @@
 import sys
 from collections.abc import Sequence
 
-from ember import job, tables
-from ember.compare import approximate, comparison, packing, search
-from ember.compare.blockwise import cores
-from ember.compare.resumable import TaskOutput
-from ember.identity import identity_of
+from ember import job
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_search
-from ember.settings.comparison import SearchConfig
+from ember.settings.similarity import SearchConfig
+from ember.similarity import approximate, comparison, packing, search
+from ember.similarity.blockwise import cores
+from ember.similarity.resumable import TaskOutput
+from ember.spark import tables
+from ember.spark.identity import identity_of
 
 
 def run_search(run: Run[SearchConfig]) -> None:

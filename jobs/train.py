@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Sequence
 
-from ember import job, tables
+from ember import job
 from ember.job import Run
-from ember.publish import Output
-from ember.settings.supervised import TrainConfig
-from ember.supervised import examples, training
-from ember.supervised.heads import place_head
+from ember.settings.training import TrainConfig
+from ember.spark import tables
+from ember.spark.heads import place_head
+from ember.spark.publish import Output
+from ember.training import training, training_table
 
 
 def train(run: Run[TrainConfig]) -> None:
@@ -17,7 +18,7 @@ def train(run: Run[TrainConfig]) -> None:
         training.check_options(config, len(config.features))
         features = [tables.read_embeddings(spark, each) for each in config.features]
         labelled = tables.read_table(spark, config.labels)
-        labels = examples.select_labels(
+        labels = training_table.select_labels(
             labelled, config.labels.id, config.labels.label, config.split
         )
         output = run.output(Output, {"job": "train"})
@@ -27,7 +28,7 @@ def train(run: Run[TrainConfig]) -> None:
         return
 
     with run.phase("join"):
-        gathered = examples.gather(
+        gathered = training_table.gather(
             features,
             labels,
             config.split,

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ember import models
-from ember.engine import worker
-from ember.engine.batching import Slot, encode
-from ember.engine.spec import ModelSpec
 from ember.settings.embedding import ModelConfig
+from ember.spark import models
+from ember.worker import task
+from ember.worker.batching import Slot, encode
+from ember.worker.spec import ModelSpec
 from tiny_models import MAX_TOKENS, tiny_bert, tiny_gpt2, tiny_roberta
 
 HIDDEN = 32
@@ -118,7 +118,7 @@ def resolved(folder: Path, **settings: Any) -> ModelSpec:
 
 def ours(spec: ModelSpec, texts: Sequence[str]) -> np.ndarray:
     """Ember's vectors, all texts in one go."""
-    encoder = worker._build(spec, None, 1, False)
+    encoder = task._build(spec, None, 1, False)
     (slot,) = encode([Slot([text.encode() for text in texts])], encoder, threads=1, timed=_untimed)
     assert slot.errors == {}
     return slot.vectors

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ember.learn.tuning_rows import SCHEMA
+from ember.worker.finetune.rows import SCHEMA
 
 LABELS = ("blue", "green", "red")
 

@@ -1,7 +1,7 @@
 """A small world to stage tables in: a file system that stops at every call, runs that are killed.
 
-`Disk` does on this machine what `ember.storage.Storage` does through Java. Runs are threads of
-which one at a time goes on, from one call of the file system to the next, so that a test decides
+`Disk` does on this machine what `ember.spark.storage.Storage` does through Java. Runs are threads
+of which one at a time goes on, from one call of the file system to the next, so that a test decides
 who does what when, and a kill leaves the folder as a killed process would.
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ember.errors import InvalidInput
-from ember.staging import Staging, read_manifest
-from ember.storage import _RENAME_EXCHANGE, _RENAME_NOREPLACE, _renameat2
+from ember.spark.staging import Staging, read_manifest
+from ember.spark.storage import _RENAME_EXCHANGE, _RENAME_NOREPLACE, _renameat2
 
 IDS = ["a", "b", "c"]
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from ember import config
-from ember.config_keys import Key, keys_of, walk
-from ember.config_text import type_name
 from ember.jobs.pipeline import JOBS
 from ember.pipeline.planning import plan
+from ember.settings import config
+from ember.settings.config_keys import Key, keys_of, walk
+from ember.settings.config_text import type_name
 from ember.settings.pipeline import PipelineConfig
 
 CONF = Path(__file__).parent.parent / "conf"

@@ -8,8 +8,8 @@ import pytest
 
 from corpora import picture, write
 from ember import errors, job
-from ember.engine.rows import RowError
 from ember.redaction import redact, redact_all
+from ember.worker.rows import RowError
 
 SECRET = "hUsH-hUsH"
 

@@ -8,7 +8,7 @@ import string
 from pathlib import Path
 from typing import Any
 
-from ember.engine.spec import ModelSpec, hash_files
+from ember.worker.spec import ModelSpec, hash_files
 
 MAX_TOKENS = 24
 

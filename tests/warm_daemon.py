@@ -9,5 +9,5 @@ from pyspark.daemon import manager
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer  # noqa: F401
 
 if __name__ == "__main__":
-    gc.freeze()  # or each worker walks through it after every task: see ember.engine.garbage
+    gc.freeze()  # or each worker walks through it after every task: see ember.worker.garbage
     manager()

@@ -1,7 +1,7 @@
 """Ember: batch embedding, similarity and evaluation of image and text corpora on Apache Spark.
 
 The functions here are the driver side. They are imported on first use, so that the executor side
-(`ember.engine`, `ember.similarity`) runs where there is no pyspark.
+(`ember.worker`, `ember.worker.vectors`) runs where there is no pyspark.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ember.compare.alignment import fit_alignment
-    from ember.compare.approximate import approximate_top_k
-    from ember.compare.export import export_faiss
-    from ember.compare.join import similarity_join
-    from ember.compare.projection import fit_projection, project
-    from ember.compare.search import top_k
-    from ember.description import describe
-    from ember.embedding import embed
-    from ember.supervised.classification import classify
-    from ember.supervised.training import train
+    from ember.embedding.classification import classify
+    from ember.embedding.description import describe
+    from ember.embedding.embedding import embed
+    from ember.similarity.alignment import fit_alignment
+    from ember.similarity.approximate import approximate_top_k
+    from ember.similarity.export import export_faiss
+    from ember.similarity.join import similarity_join
+    from ember.similarity.projection import fit_projection, project
+    from ember.similarity.search import top_k
+    from ember.training.training import train
 
 __all__ = [
     "approximate_top_k",
@@ -36,17 +36,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "approximate_top_k": "ember.compare.approximate",
-    "classify": "ember.supervised.classification",
-    "describe": "ember.description",
-    "embed": "ember.embedding",
-    "export_faiss": "ember.compare.export",
-    "fit_alignment": "ember.compare.alignment",
-    "fit_projection": "ember.compare.projection",
-    "project": "ember.compare.projection",
-    "similarity_join": "ember.compare.join",
-    "top_k": "ember.compare.search",
-    "train": "ember.supervised.training",
+    "approximate_top_k": "ember.similarity.approximate",
+    "classify": "ember.embedding.classification",
+    "describe": "ember.embedding.description",
+    "embed": "ember.embedding.embedding",
+    "export_faiss": "ember.similarity.export",
+    "fit_alignment": "ember.similarity.alignment",
+    "fit_projection": "ember.similarity.projection",
+    "project": "ember.similarity.projection",
+    "similarity_join": "ember.similarity.join",
+    "top_k": "ember.similarity.search",
+    "train": "ember.training.training",
 }
 
 

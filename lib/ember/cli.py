@@ -33,7 +33,7 @@ _HELP = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job that the first argument names; its exit code."""
-    from ember import console
+    from ember.spark import console
 
     if arguments is None:
         console.insist_on_unicode()

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ember import console
-from ember.config_text import as_help, as_yaml
+from ember.settings.config_text import as_help, as_yaml
+from ember.spark import console
 
 __all__ = ["job_parser"]
 

@@ -17,13 +17,14 @@ from typing import Any, Generic, TypeVar
 
 from pyspark.sql import SparkSession
 
-from ember import config, console, places, read_batches
 from ember.command_line import job_parser
-from ember.explain import explain
-from ember.publish import Output
 from ember.redaction import redact, redact_all
-from ember.session import spark_session
-from ember.storage import Storage
+from ember.settings import config
+from ember.spark import console, places, read_batches
+from ember.spark.explain import explain
+from ember.spark.publish import Output
+from ember.spark.session import spark_session
+from ember.spark.storage import Storage
 
 __all__ = ["Run", "log_as", "main", "versions"]
 

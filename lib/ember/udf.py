@@ -18,16 +18,16 @@ import pyarrow as pa
 from pyspark.sql import SparkSession, functions
 from pyspark.sql.types import BinaryType, StringType, StructField
 
-from ember import gpu, models
-from ember.access import ContentIs, path_rules
-from ember.config import parse
-from ember.embedding import take_limits, task_resources
-from ember.engine import worker
-from ember.engine.paths import PathRules
-from ember.engine.spec import Modality
+from ember.embedding.embedding import take_limits, task_resources
 from ember.errors import InvalidInput
-from ember.models import ModelFiles
+from ember.settings.config import parse
 from ember.settings.embedding import ModelConfig
+from ember.spark import gpu, models
+from ember.spark.access import ContentIs, path_rules
+from ember.spark.models import ModelFiles
+from ember.worker import task
+from ember.worker.row_paths import PathRules
+from ember.worker.spec import Modality
 
 __all__ = ["embed_images", "embed_texts"]
 
@@ -100,7 +100,7 @@ def _embed_arrays(files: ModelFiles, paths: PathRules | None) -> Embed:
             pa.RecordBatch.from_arrays([pa.nulls(len(array)), array], names=["id", "content"])
             for array in arrays
         )
-        embedded = worker.embed_batches(
+        embedded = task.embed_batches(
             batches, files.on_worker(), address=address, threads=threads, paths=paths
         )
         for batch in embedded:

@@ -43,7 +43,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from measure import Measured, formatted, machine, measure, middle
 
-from ember.engine.spec import KERAS_INPUT_SIZE
+from ember.worker.spec import KERAS_INPUT_SIZE
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = {

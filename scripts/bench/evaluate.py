@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--bootstrap", type=int, default=1000)
     given = parser.parse_args()
-    from ember.evaluate import judge_classification
+    from ember.evaluation import judge_classification
 
     settings = {
         "spark.master": f"local[{given.cores}]",

@@ -27,9 +27,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ember.engine.image_headers import read_claim
-from ember.engine.images import decode
-from ember.engine.rows import RowError
+from ember.worker.images.decoding import decode
+from ember.worker.images.headers import read_claim
+from ember.worker.rows import RowError
 
 MAX_PIXELS = 2_000_000
 # Of a row of so many pixels: documented are 16 bytes and 0.1 microseconds a pixel; the rest is room

@@ -38,14 +38,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 from measure import Measured, formatted, machine, measure
 from similarity_kernel import enlarge
 
-from ember.compare.runs import block_rows
-from ember.similarity import fit_basis, join_basis, plan, prepare, threshold_pairs, top_k
-from ember.similarity.block import Block
-from ember.similarity.projection import Basis
+from ember.similarity.vector_files import block_rows
+from ember.worker.vectors import (
+    filter_choice,
+    fit_basis,
+    join_basis,
+    prepare,
+    threshold_pairs,
+    top_k,
+)
+from ember.worker.vectors.basis import Basis
+from ember.worker.vectors.block import Block
 
 SESSION = """
 import importlib, json, sys
-from ember.session import spark_session
+from ember.spark.session import spark_session
 main = importlib.import_module(f"ember.jobs.{sys.argv[1]}").main
 with spark_session("benchmark"):
     sys.exit(max(main(arguments) for arguments in json.loads(sys.argv[2])))
@@ -121,7 +128,7 @@ def _alone(
     compare: Callable[[list[Block], list[Block]], int], queries: np.ndarray, corpus: np.ndarray
 ) -> tuple[float, float, int]:
     """Seconds to make blocks of two matrices, seconds to compare them, and rows of the result."""
-    plan.measure(corpus.shape[1], "cpu")
+    filter_choice.measure(corpus.shape[1], "cpu")
     start = time.perf_counter()
     joins = compare is _join
     basis = join_basis(corpus, "cosine", THRESHOLD) if joins else fit_basis(corpus, "cosine")

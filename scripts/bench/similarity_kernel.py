@@ -31,7 +31,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
-from ember.similarity import bounds, fit_basis, plan, prepare, threshold_pairs, top_k
+from ember.worker.vectors import bounds, filter_choice, fit_basis, prepare, threshold_pairs, top_k
 
 
 def main() -> int:
@@ -144,7 +144,7 @@ class Ember:
 
     def __init__(self, queries: np.ndarray, corpus: np.ndarray, args: argparse.Namespace) -> None:
         self.queries, self.corpus, self.args = queries, corpus, args
-        plan.measure(queries.shape[1], "cpu")  # once in a process
+        filter_choice.measure(queries.shape[1], "cpu")  # once in a process
         self.answer: Any = None
 
     def join(self) -> tuple[float, float]:

@@ -8,8 +8,8 @@ from pyspark.sql import SparkSession
 
 
 def bind(_):
-    from ember import gpu
-    from ember.engine.device import claim
+    from ember.spark import gpu
+    from ember.worker.device import claim
 
     device = claim(gpu.assigned())
     time.sleep(5)  # both tasks run at the same time, so in two processes

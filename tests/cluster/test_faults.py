@@ -23,9 +23,9 @@ from cluster.processes import (
     wait_for,
 )
 from corpora import assert_close, leftovers, manifest, vectors, write_pictures
-from ember import models
-from ember.engine.worker import embed_batches
 from ember.settings.embedding import ModelConfig
+from ember.spark import models
+from ember.worker.task import embed_batches
 
 ROWS = 120
 ENOUGH_FILES = 6

@@ -62,8 +62,8 @@ def test_a_gpu_that_is_not_there_is_exit_code_4_not_a_run_on_the_cpu(submit, tmp
 def test_a_configuration_that_wastes_or_overloads_gpus_is_explained(amount, words, monkeypatch):
     from types import SimpleNamespace
 
-    from ember import gpu
     from ember.errors import InvalidConfig
+    from ember.spark import gpu
 
     conf = {"spark.executor.resource.gpu.amount": "1"}
     conf |= {"spark.task.resource.gpu.amount": amount} if amount else {}

@@ -15,8 +15,8 @@ from PIL import Image
 
 import ember
 from corpora import leftovers, manifest, picture, rows, write, write_pictures
-from ember.engine.results import PREDICTIONS
-from ember.learn.head import Head
+from ember.worker.heads.head import Head
+from ember.worker.results import PREDICTIONS
 from tiny_models import tiny_bert
 
 TEXTS = ["the cat sat on a mat", "a dog", None, "the big dog runs", " ", "blue house"]
@@ -280,6 +280,6 @@ def test_what_does_not_go_together_is_exit_code_2(classify, run_job, out, tmp_pa
 def test_the_type_that_spark_declares_is_the_one_that_workers_give(spark):
     from pyspark.sql.pandas.types import from_arrow_type
 
-    from ember.supervised.table_classifier import PREDICTIONS as DECLARED
+    from ember.embedding.table_classifier import PREDICTIONS as DECLARED
 
     assert from_arrow_type(PREDICTIONS) == DECLARED

@@ -12,8 +12,8 @@ from pyspark.sql import functions as F
 
 import ember
 from corpora import leftovers, manifest, picture, rows, write
-from ember.engine.results import PREDICTIONS
-from ember.publish import Output
+from ember.spark.publish import Output
+from ember.worker.results import PREDICTIONS
 from tiny_models import tiny_captioner, tiny_gpt2
 
 NEW = 6

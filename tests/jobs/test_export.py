@@ -11,9 +11,9 @@ import pytest
 
 import ember
 from corpora import leftovers, manifest, write
-from ember.compare import packed_files, runs
 from ember.errors import InvalidInput
-from ember.similarity.faiss_file import FlatIndexFile
+from ember.similarity import packed_files, vector_files
+from ember.worker.vectors.faiss_file import FlatIndexFile
 
 FLOATS = pa.list_(pa.float32())
 METRICS = ["cosine", "inner_product", "euclidean"]
@@ -51,7 +51,7 @@ def test_a_file_that_lacks_rows_is_an_error(tmp_path):
 
 def test_export_writes_an_index_that_faiss_searches_with_its_ids(run_job, tmp_path, monkeypatch):
     faiss = pytest.importorskip("faiss")
-    monkeypatch.setattr(runs, "BLOCK_BYTES", 40 * 4 * 6)  # several blocks
+    monkeypatch.setattr(vector_files, "BLOCK_BYTES", 40 * 4 * 6)  # several blocks
     path, matrix = corpus(tmp_path / "in.parquet", bad=2)
     out = tmp_path / "work" / "out dir"
     settings = {"corpus__path": path, "corpus__id": "key", "output__path": out}

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpora import manifest, write
-from similarity.cases import brute_force, brute_top_k
+from vector_cases import brute_force, brute_top_k
 
 DOUBLES, FLOATS = pa.list_(pa.float64()), pa.list_(pa.float32())
 
@@ -91,7 +91,7 @@ def test_decimals_are_no_embeddings(run_job, tmp_path, job):
 
 
 def head(tmp_path):
-    from ember.learn.head import Head
+    from ember.worker.heads.head import Head
 
     ones = np.ones(2, np.float32)
     layers = ((np.eye(2, dtype=np.float32), ones),)

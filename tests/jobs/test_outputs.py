@@ -142,7 +142,7 @@ def test_an_output_behind_a_link_is_replaced_and_the_link_stays(run_job, data, t
 
 KILLED_AFTER_EXCHANGE = """
 import os, signal, sys
-from ember.storage import Storage
+from ember.spark.storage import Storage
 real = Storage.exchange
 def exchange(self, one, other):
     done = real(self, one, other)

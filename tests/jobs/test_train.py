@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpora import leftovers, manifest, write
-from ember.learn.head import Head
-from ember.supervised.heads import load_head
+from ember.spark.heads import load_head
+from ember.worker.heads.head import Head
 
 FLOATS = pa.list_(pa.float32())
 

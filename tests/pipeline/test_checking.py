@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ember.config import parse
 from ember.errors import InvalidInput
 from ember.jobs.pipeline import JOBS
 from ember.pipeline.checking import check_steps
 from ember.pipeline.planning import plan
+from ember.settings.config import parse
 from ember.settings.pipeline import PipelineConfig
 
 KINDS = {name: kind for name, (kind, _) in JOBS.items()}

@@ -8,10 +8,10 @@ from typing import get_args
 import pytest
 import yaml
 
-from ember.config import Config, load, parse
 from ember.errors import InvalidConfig
 from ember.jobs.pipeline import JOBS
 from ember.pipeline.planning import plan
+from ember.settings.config import Config, load, parse
 from ember.settings.files import local_files, sources, targets, use_of
 from ember.settings.pipeline import PipelineConfig
 

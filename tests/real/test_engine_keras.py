@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ember.engine import worker
-from ember.engine.batching import Slot, encode
-from ember.engine.keras_models import application_module
+from ember.worker import task
+from ember.worker.batching import Slot, encode
+from ember.worker.models.keras_models import application_module
 from tiny_models import save_keras, spec_of, stir_keras
 
 
@@ -28,7 +28,7 @@ def free_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each of these takes half a gigabyte: forget it after its test."""
     import keras
 
-    monkeypatch.setattr(worker, "_loaded", {})
+    monkeypatch.setattr(task, "_loaded", {})
     yield
     keras.utils.clear_session()
 
@@ -68,7 +68,7 @@ def test_vectors_equal_plain_keras_one_image_at_a_time(
     spec = spec_of(
         tmp_path / "w.weights.h5", name=f"keras:{architecture}", layer=layer, batch_size=4
     )
-    encoder = worker.load(spec, address=None, threads=2, paths=False)
+    encoder = task.load(spec, address=None, threads=2, paths=False)
     (slot,) = encode([Slot(photographs)], encoder, threads=2, timed=lambda *_: None)
 
     assert slot.errors == {}

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ember.engine import worker
-from ember.engine.batching import Slot, encode
-from ember.engine.spec import ModelSpec
+from ember.worker import task
+from ember.worker.batching import Slot, encode
+from ember.worker.spec import ModelSpec
 from tiny_models import spec_of
 
 
@@ -23,7 +23,7 @@ def minilm() -> Path:
 
 
 def ember_vectors(spec: ModelSpec, raws: list[bytes]) -> np.ndarray:
-    encoder = worker.load(spec, address=None, threads=2, paths=False)
+    encoder = task.load(spec, address=None, threads=2, paths=False)
     slots = [Slot(raws[start : start + 100]) for start in range(0, len(raws), 100)]
     done = list(encode(slots, encoder, threads=2, timed=lambda *_: None))
     assert not any(slot.errors for slot in done)

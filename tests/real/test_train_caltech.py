@@ -8,9 +8,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from ember.learn.fit import Recipe, fit_on_worker
-from ember.learn.metric import fit_metric, same_label_map
-from ember.learn.rows import Rows
+from ember.worker.heads.fit import Recipe, fit_on_worker
+from ember.worker.heads.metric import fit_metric, same_label_map
+from ember.worker.heads.rows import Rows
 
 
 @pytest.fixture(scope="module")

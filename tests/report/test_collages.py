@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ember.engine.thumbnails import thumbnail
 from ember.errors import InvalidInput
 from ember.report import Report, Step, Table, render, render_steps
 from ember.report.content import Item, from_json, to_json
 from ember.report.galleries import neighbor_gallery
+from ember.worker.images.thumbnails import thumbnail
 from odd_images import encoded, picture
 from report_pages import BROWSER, HOSTILE, MANIFEST, Page, check_safe, figure, visit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pyspark.sql import functions as F
 
-from ember.evaluate.report import Evaluation, Figure, Issue, table
+from ember.evaluation.result import Evaluation, Figure, Issue, table
 from ember.report.cells import shown, table_view
 from ember.report.collecting import collect
 from ember.report.content import Table, to_json

@@ -7,15 +7,15 @@ from itertools import chain
 
 from pyspark.sql import SparkSession
 
-from ember import places
 from ember.errors import InvalidInput
 from ember.pipeline.files import home, missing
 from ember.pipeline.freshness import is_own
 from ember.pipeline.planning import Plan, Step
-from ember.places import Place, Written
 from ember.settings.files import local_files, roots, sources, targets
-from ember.staging import read_manifest
-from ember.storage import Storage
+from ember.spark import places
+from ember.spark.places import Place, Written
+from ember.spark.staging import read_manifest
+from ember.spark.storage import Storage
 
 __all__ = ["check_steps"]
 

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from ember.config import Config
 from ember.redaction import redact
+from ember.settings.config import Config
 from ember.settings.files import local_files, sources
-from ember.storage import Storage
+from ember.spark.storage import Storage
 
 __all__ = ["home", "inputs", "missing"]
 

@@ -33,7 +33,7 @@ def note(step: Step, pipeline: str, *, inputs: Facts, session: Facts) -> dict[st
     """What the manifest of a step says beside the job's own facts.
 
     pipeline: which one the step is of, see `files.home`. inputs: see `files.inputs`. session: see
-    `ember.identity.session_facts`.
+    `ember.spark.identity.session_facts`.
     """
     told = {"name": step.name, "pipeline": pipeline, "needs": list(step.needs)}
     return {_NOTE: {**told, "inputs": dict(inputs), "session": dict(session)}}

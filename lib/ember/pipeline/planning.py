@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from ember.config import Config, parse, read
 from ember.errors import InvalidConfig
 from ember.pipeline.references import NAME, References, Unchecked
+from ember.settings.config import Config, parse, read
 from ember.settings.files import sources, targets
 from ember.settings.pipeline import PipelineConfig, StepConfig
-from ember.yaml_text import NULLS, Plain
+from ember.settings.yaml_text import NULLS, Plain
 
 __all__ = ["Plan", "Step", "plan"]
 

@@ -11,8 +11,8 @@ from pyspark.sql import SparkSession
 
 from ember.errors import InvalidInput
 from ember.pipeline.running import Outcome
-from ember.publish import Output, read_manifest
-from ember.storage import Storage
+from ember.spark.publish import Output, read_manifest
+from ember.spark.storage import Storage
 
 __all__ = ["PAGE", "add_page", "own_output"]
 

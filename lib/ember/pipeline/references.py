@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from ember.config import Config
 from ember.errors import InvalidConfig
-from ember.yaml_text import Plain
+from ember.settings.config import Config
+from ember.settings.yaml_text import Plain
 
 __all__ = ["NAME", "References", "Unchecked"]
 

@@ -10,18 +10,19 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Literal
 
-from ember import contents, job, read_batches
+from ember import job
 from ember.errors import EmberError, OtherSettings
-from ember.explain import explain
-from ember.identity import session_facts
 from ember.job import Run
 from ember.pipeline.files import home, inputs
 from ember.pipeline.freshness import Verdict, is_own, judge, note
 from ember.pipeline.planning import Plan, Step
-from ember.publish import read_manifest
 from ember.settings.files import targets
 from ember.settings.pipeline import PipelineConfig
-from ember.storage import Storage
+from ember.spark import contents, read_batches
+from ember.spark.explain import explain
+from ember.spark.identity import session_facts
+from ember.spark.publish import read_manifest
+from ember.spark.storage import Storage
 
 __all__ = ["Outcome", "Steps", "run_steps", "try_steps"]
 

@@ -8,11 +8,11 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from ember.evaluate.report import Evaluation
-from ember.evaluate.sums import ALL
+from ember.evaluation.result import Evaluation
 from ember.report.content import MOST_CELLS, MOST_CLASSES, Item, Report, Row, Table
 from ember.report.fetching import as_text, cut, fetch_items, plain
 from ember.settings.report import ContentConfig
+from ember.worker.metrics.sums import ALL
 
 __all__ = ["collect"]
 

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pyspark.sql import SparkSession
 
 from ember.errors import InvalidInput
-from ember.publish import MANIFEST
 from ember.report.content import KEPT, Report, from_json
-from ember.storage import Storage
+from ember.spark.publish import MANIFEST
+from ember.spark.storage import Storage
 
 __all__ = [
     "Outcome",

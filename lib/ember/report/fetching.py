@@ -12,12 +12,12 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, DataType, NumericType, StructType
 
-from ember import read_batches, tables
-from ember.engine.paths import PathRules
-from ember.engine.spec import Modality
-from ember.ids import text_of
 from ember.report.content import Item
 from ember.settings.report import ContentConfig
+from ember.spark import read_batches, tables
+from ember.spark.ids import text_of
+from ember.worker.row_paths import PathRules
+from ember.worker.spec import Modality
 
 __all__ = ["as_text", "check_content", "cut", "fetch_items", "plain", "rows_of"]
 
@@ -99,7 +99,7 @@ def fetch_items(
     table = tables.read_table(spark, config)
     rows, paths = _select(rows_of(table, config.id, ids), config)
     read_batches.fit(rows)
-    from ember.engine.thumbnails import SCHEMA
+    from ember.worker.images.thumbnails import SCHEMA
 
     shown = rows.mapInArrow(partial(_show, config.modality, paths), SCHEMA).toArrow().to_pylist()
     found: dict[str, Item] = {}
@@ -139,7 +139,7 @@ def _select(table: DataFrame, config: ContentConfig) -> tuple[DataFrame, PathRul
 def _show(
     modality: Modality, paths: PathRules | None, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    from ember.engine.thumbnails import show_batches
+    from ember.worker.images.thumbnails import show_batches
 
     return show_batches(batches, modality, paths=paths)
 

@@ -11,10 +11,10 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from ember.errors import InvalidInput
-from ember.publish import Output
 from ember.report.content import KEPT, Report, to_json
 from ember.report.fetching import check_content
 from ember.settings.report import ContentConfig
+from ember.spark.publish import Output
 
 __all__ = ["HIDDEN_PAGE", "PAGE", "PICTURES", "add_page", "check_packages", "check_page"]
 

@@ -13,11 +13,11 @@ import numpy as np
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from ember.kept import kept
 from ember.report.content import Item, Report, Row, Table
 from ember.report.fetching import as_text, fetch_items, rows_of
-from ember.settings.comparison import JoinConfig, SearchConfig
 from ember.settings.report import JoinReportConfig, SearchReportConfig
+from ember.settings.similarity import JoinConfig, SearchConfig
+from ember.spark.persisted import kept
 
 __all__ = ["collect_join", "collect_search"]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ember.config import Config
+from ember.settings.config import Config
 from ember.settings.embedding import (
     InputConfig,
     LimitsConfig,

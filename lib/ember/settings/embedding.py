@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ember.config import Config
-from ember.engine.rows import MAX_BYTES
+from ember.settings.config import Config
+from ember.worker.rows import MAX_BYTES
 
 __all__ = [
     "ChunkConfig",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from ember.config import Config
+from ember.settings.config import Config
 from ember.settings.embedding import Use
 
 __all__ = ["local_files", "roots", "sources", "targets", "use_of"]

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ember.config import Config
-from ember.config_keys import Holds
+from ember.settings.config import Config
+from ember.settings.config_keys import Holds
 from ember.settings.embedding import Name, Target
 
 __all__ = ["PipelineConfig", "PipelineOutputConfig", "StepConfig"]

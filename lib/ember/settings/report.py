@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ember.config import Config
+from ember.settings.config import Config
 from ember.settings.embedding import CorpusConfig, Name
 
 __all__ = ["ContentConfig", "Examples", "JoinReportConfig", "SearchReportConfig"]

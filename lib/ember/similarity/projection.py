@@ -1,215 +1,332 @@
-"""The rotation that makes short prefixes of vectors carry most of their length.
+"""Projecting a table of embeddings to fewer dimensions: fitted on the cluster, or loaded.
 
-A basis is fitted once, on a sample, and shared by all blocks that are to be compared. It holds the
-leading principal directions (uncentred for cosine and inner product, centred for Euclidean
-distance, which does not change under translation) and some pivots: means of clusters of the sample,
-around which top-k search looks first. Nothing depends on the quality of the fit but speed:
-bounds.py takes any nearly orthonormal directions. There are no more of them than the sample has
-rows, and neither time nor memory grows with the square of the dimension where rows are few.
+Fitting reads the table once; each task reduces its rows to their moments
+(ember.worker.vectors.pca), which merge in a tree. A task holds a few matrices of d x d float64 (of
+n x d, while its rows are fewer) and so does the driver, where the last ones merge: 32 MiB each at
+2048 dimensions, 128 MiB at 4096, and no more than `ember.worker.vectors.pca.MOST_BYTES`.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import zlib
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
+from pyspark import Broadcast
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
 
-from ember.similarity.arrays import Float64, Stored
+from ember.errors import InvalidConfig, InvalidInput, find_in_text
+from ember.spark.dimensions import dimension_of
+from ember.spark.heads import load_head
+from ember.spark.publish import Output
+from ember.spark.storage import Storage
+from ember.spark.tables import column, select_embeddings
+from ember.worker.heads.head import DESCRIPTION
+from ember.worker.vectors.arrays import Stored
+from ember.worker.vectors.pca import Moments, fit_pca
+from ember.worker.vectors.projection import Projection, project_column
+from ember.worker.vectors.vectors import read_vectors
 
-METRICS = ("cosine", "inner_product", "euclidean")
-SAMPLE_ROWS = 8192
-SAMPLE_VALUES = 1 << 24
-"""Values of the sample, at most: of very long vectors there are fewer rows in it."""
-PIVOTS = 128
-ROUNDS = 5
+__all__ = [
+    "TARGET",
+    "TOLERANCE",
+    "check_choice",
+    "check_length",
+    "fit_projection",
+    "load_projection",
+    "moments_of",
+    "output_dimension",
+    "project",
+    "projected",
+    "projection_output",
+    "rejected_rows",
+    "save_projection",
+    "stage_projection",
+]
 
-USUAL = (-30, 40)
-"""Binary exponents of lengths that float32 products take as they are."""
-LEAST_EXPONENT = -60
-"""Shorter rows are scaled up by no more: see bounds.py, "Scale"."""
-FAR = 8.0
-"""From a center that is so many times as far away as rows are from it, they are measured."""
-
-# Of a direction in which rows vary less than this, relatively, nothing is known but rounding.
-_RANK = 1e-12
-
-# A prefix that is hardly shorter than the vector saves nothing.
-WIDEST_SHARE = 0.7
-
-# Candidate prefix widths: close enough together that the best one is never missed by much.
-LADDER = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 224, 256, 320, 384, 512, 768, 1024)
-
-
-@dataclass(frozen=True)
-class Basis:
-    """Directions, prefix widths and pivots; float32 arrays that pickle and broadcast well.
-
-    Attributes:
-        metric: one of ``METRICS``.
-        center: (d,) subtracted before the rotation; zeros but for Euclidean distance.
-        directions: (d, m) nearly orthonormal columns, by falling share of squared length.
-        widths: prefix widths for which residual norms are kept, rising, the last one is m.
-        pivots: (c, m) means of clusters of the rotated sample.
-        orthogonality: Frobenius norm of directions^T directions - I.
-        key: checksum; blocks can be compared when their keys agree.
-        exponent: for Euclidean distance, rows are compared times 2^-exponent (bounds.py, "Scale").
-        moved: float32 products are made of (a - center) 2^-exponent, and not of a.
-    """
-
-    metric: str
-    center: NDArray[np.float32]
-    directions: NDArray[np.float32]
-    widths: tuple[int, ...]
-    pivots: NDArray[np.float32]
-    orthogonality: float
-    key: int
-    exponent: int = 0
-    moved: bool = False
-
-    @property
-    def dimension(self) -> int:
-        return int(self.directions.shape[0])
-
-    def to_bytes(self) -> bytes:
-        """The basis in numpy's npz format."""
-        sink = io.BytesIO()
-        np.savez(
-            sink, metric=self.metric, center=self.center, directions=self.directions,
-            widths=self.widths, pivots=self.pivots, orthogonality=self.orthogonality, key=self.key,
-            exponent=self.exponent, moved=self.moved,
-        )  # fmt: skip
-        return sink.getvalue()
-
-    @classmethod
-    def from_bytes(cls, packed: bytes) -> Basis:
-        """What `to_bytes` wrote."""
-        with np.load(io.BytesIO(packed), allow_pickle=False) as file:
-            return cls(
-                str(file["metric"]), file["center"], file["directions"],
-                tuple(file["widths"].tolist()), file["pivots"],
-                float(file["orthogonality"]), int(file["key"]),
-                int(file["exponent"]), bool(file["moved"]),
-            )  # fmt: skip
-
-    def truncate(self, width: int) -> Basis:
-        """The basis with prefixes of at most ``width`` columns, for smaller and cheaper blocks."""
-        widths = tuple(w for w in self.widths if w <= width) or self.widths[:1]
-        return _basis(
-            self.metric, self.center, self.directions[:, : widths[-1]], widths,
-            self.pivots[:, : widths[-1]], exponent=self.exponent, moved=self.moved,
-        )  # fmt: skip
+# Of all partial moments together, which is what the tree moves about.
+_PARTIAL_BYTES = 8 << 30
+TARGET = "target"
+"""The folder in that of an alignment which holds the projection of the other table."""
+TOLERANCE = 1e-6
+"""Between two runs of one projection, relative to a vector's largest value: a bit of float32."""
 
 
-def sample_size(dimension: int) -> int:
-    """How many rows of a sample `fit_basis` looks at, at most."""
-    return max(1, min(SAMPLE_ROWS, SAMPLE_VALUES // max(1, dimension)))
-
-
-def fit_basis(sample: Stored, metric: str, *, pivots: int = PIVOTS, seed: int = 0) -> Basis:
-    """Fit a basis on a sample of rows.
-
-    Principal directions are eigenvectors, in float64, of the second-moment matrix of `sample_size`
-    rows (Jolliffe, Principal Component Analysis, 2nd ed., chapter 3); of fewer rows than dimensions
-    they come from the rows' products with each other (section 3.5 there).
-
-    Args:
-        sample: (n, d) float32 or float64, finite; for cosine without zero rows. An empty sample
-            gives coordinate axes.
-        metric: cosine, inner_product or euclidean.
-        pivots: how many, at most; a threshold join has no use for any.
-        seed: for the choice of rows.
-
-    Raises:
-        ValueError: unknown metric, not a matrix, or no columns.
-    """
-    check_metric(metric)
-    if sample.ndim != 2 or sample.shape[1] == 0:
-        raise ValueError(f"a sample must be a matrix with columns, got shape {sample.shape}")
-    rng = np.random.default_rng(seed)
-    n, d = sample.shape
-    if n > sample_size(d):
-        sample = sample[np.sort(rng.choice(n, sample_size(d), replace=False))]
-    center = np.zeros(d, np.float32)
-    if metric == "euclidean" and n:
-        center = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
-    vectors = sample.astype(np.float64) - center
-    if metric == "cosine":
-        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-        vectors /= np.where(norms > 0, norms, 1.0)[:, None]
-    exponent, moved = scale_of(vectors, center) if metric == "euclidean" and n else (0, False)
-    vectors *= 2.0**-exponent
-    widest = max((w for w in LADDER if w <= WIDEST_SHARE * d), default=d)
-    directions = _directions(vectors, widest) if n else np.eye(d, min(widest, LADDER[0]))
-    known = directions.shape[1]
-    widths = (*(w for w in LADDER if w <= WIDEST_SHARE * d and w < known), known)
-    rotated = (vectors @ directions).astype(np.float32)
-    means = _means(rotated, rotated[rng.permutation(len(rotated))[:pivots]])
-    columns = directions.astype(np.float32)
-    return _basis(metric, center, columns, widths, means, exponent=exponent, moved=moved)
-
-
-def scale_of(vectors: Float64, center: NDArray[np.float32]) -> tuple[int, bool]:
-    """Exponent, and whether rows are moved (see `Basis`), for a centered sample, (n, d), n > 0."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    longest = math.frexp(float(lengths.max()))[1]
-    usual = longest in range(*USUAL) or not lengths.any()
-    exponent = 0 if usual else max(longest, LEAST_EXPONENT)
-    far = np.linalg.norm(center.astype(np.float64)) > FAR * np.sqrt(np.square(lengths).mean())
-    return exponent, bool(exponent or far)
-
-
-def _directions(vectors: Float64, most: int) -> Float64:
-    """(d, m) leading principal directions of (n, d) rows, one at least, at most `most`."""
-    n, d = vectors.shape
-    if n >= d:
-        _, columns = np.linalg.eigh(vectors.T @ vectors)
-        return np.ascontiguousarray(columns[:, ::-1][:, :most])
-    variances, weights = np.linalg.eigh(vectors @ vectors.T)
-    known = np.flatnonzero(variances > _RANK * max(variances[-1], 0.0))[::-1][:most]
-    if not len(known):  # all rows are zero: one direction is as good as any
-        return np.eye(d, 1)
-    # Orthonormal but for the rounding of the products, which this takes away.
-    columns, _ = np.linalg.qr(vectors.T @ weights[:, known])
-    return columns
-
-
-def _means(rows: NDArray[np.float32], means: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(c, m) means moved to the middle of their (n, m) rows: Lloyd's algorithm (Least squares
-    quantization in PCM, IEEE Transactions on Information Theory 28, 1982), some rounds of it.
-    """
-    for _ in range(ROUNDS if len(means) else 0):
-        owners = (rows @ means.T - 0.5 * np.square(means).sum(axis=1)).argmax(axis=1)
-        members = np.zeros((len(means), len(rows)), np.float32)
-        members[owners, np.arange(len(rows))] = 1.0
-        counts = members.sum(axis=1, keepdims=True)
-        means = np.where(counts > 0, members @ rows / np.maximum(counts, 1.0), means)
-    return means
-
-
-def check_metric(metric: str) -> None:
-    """Raises ValueError, naming the known ones, for an unknown metric."""
-    if metric not in METRICS:
-        raise ValueError(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
-
-
-def _basis(
-    metric: str,
-    center: NDArray[np.float32],
-    directions: NDArray[np.float32],
-    widths: tuple[int, ...],
-    pivots: NDArray[np.float32],
+def fit_projection(
+    table: DataFrame,
     *,
-    exponent: int,
-    moved: bool,
-) -> Basis:
-    directions = np.ascontiguousarray(directions)
-    exact = directions.astype(np.float64)
-    error = float(np.linalg.norm(exact.T @ exact - np.eye(exact.shape[1])))
-    pivots, key = np.ascontiguousarray(pivots), zlib.crc32(metric.encode())
-    for array in (center, directions, pivots, np.array([exponent, moved], np.int64)):
-        key = zlib.crc32(array.tobytes(), key)
-    return Basis(metric, center, directions, widths, pivots, error, key, exponent, moved)
+    dimension: int | None = None,
+    explained: float | None = None,
+    center: bool = True,
+    whiten: bool = False,
+    embedding: str = "embedding",
+    max_failed_fraction: float = 0.01,
+) -> Projection:
+    """Principal components of the vectors in a column of `table`; one of the two sizes is given.
+
+    dimension: how many. explained: the fewest that explain this share of the variance.
+    center, whiten: see `ember.worker.vectors.pca.fit_pca`, which also says what is fixed about
+        signs.
+
+    Rows without a usable vector (null, another length, not finite) are left out.
+    The result does not depend on the partitioning, up to the rounding of float64; directions of
+    equal variance are any orthonormal basis of their span.
+
+    Raises InvalidInput for a table without usable vectors or with two lengths of them, and a size
+    that cannot be; InvalidConfig unless one size is given.
+    """
+    check_choice(dimension=dimension, explained=explained)
+    vectors = _vectors(table, embedding)
+    length = dimension_of(vectors, "the table", max_failed_fraction)
+    if not length:
+        raise InvalidInput("the table has no vectors to fit principal components on")
+    if dimension is not None and not 1 <= dimension <= length:
+        raise InvalidInput(f"cannot project {length} dimensions to {dimension}; give 1 to {length}")
+    try:
+        return fit_pca(
+            moments_of(vectors, length),
+            dimension=dimension,
+            explained=explained,
+            center=center,
+            whiten=whiten,
+        )
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
+
+
+def project(
+    table: DataFrame,
+    projection: Projection | str | None = None,
+    *,
+    dimension: int | None = None,
+    explained: float | None = None,
+    like: DataFrame | None = None,
+    embedding: str = "embedding",
+) -> DataFrame:
+    """`table` with the vectors of one column projected to fewer dimensions.
+
+    projection: fitted by `fit_projection`, or the folder of a saved one; else it is fitted here,
+    with `dimension` or `explained` as there, or to the dimension of the table `like`, whose vectors
+    are in a column of the same name.
+
+    Returns all columns in their order, the others as they were. Rows that cannot be projected (null
+    vectors, another length, not finite) are left out. Lazy but for the fit.
+
+    Raises InvalidInput for a table or projection that cannot be used; InvalidConfig unless one way
+    is given.
+    """
+    check_choice(projection=projection, dimension=dimension, explained=explained, like=like)
+    _vectors(table, embedding)
+    spark = table.sparkSession
+    if isinstance(projection, str):
+        projection = load_projection(spark, projection)
+    if projection is None:
+        if like is not None:
+            dimension = output_dimension(like, embedding, "like")
+        projection = fit_projection(
+            table, dimension=dimension, explained=explained, embedding=embedding
+        )
+    check_length(table, embedding, projection)
+    return projected(table, projection, embedding)
+
+
+def projected(table: DataFrame, projection: Projection, embedding: str) -> DataFrame:
+    """`table` less the rows that cannot be projected, the others with their new vectors."""
+    place = table.columns.index(embedding)
+    # Under plain names meanwhile: mapInArrow takes no column with a dot or a backtick in its name.
+    plain = table.toDF(*(f"c{number}" for number in range(len(table.columns))))
+    fields = list(plain.schema.fields)
+    fields[place] = StructField(fields[place].name, ArrayType(FloatType()))
+    sent = table.sparkSession.sparkContext.broadcast(projection)
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            vectors, reasons = project_column(batch.column(place), sent.value)
+            columns = [*batch.columns[:place], vectors, *batch.columns[place + 1 :]]
+            names = batch.schema.names
+            yield pa.RecordBatch.from_arrays(columns, names=names).filter(reasons.is_null())
+
+    return plain.mapInArrow(run, StructType(fields)).toDF(*table.columns)
+
+
+def rejected_rows(table: DataFrame, projection: Projection, id: str, embedding: str) -> DataFrame:
+    """The rows that cannot be projected, as (id, reason)."""
+    rows = select_embeddings(table, id, embedding, "the table")
+    schema = StructType(
+        [StructField("id", rows.schema["id"].dataType), StructField("reason", StringType())]
+    )
+    return rows.mapInArrow(_rejecter(table.sparkSession.sparkContext.broadcast(projection)), schema)
+
+
+def _rejecter(
+    sent: Broadcast[Projection],
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            _, reasons = project_column(batch.column(1), sent.value)
+            bad = pa.RecordBatch.from_arrays([batch.column(0), reasons], names=["id", "reason"])
+            yield bad.filter(reasons.is_valid())
+
+    return run
+
+
+def check_choice(**ways: object) -> None:
+    """Raise InvalidConfig unless exactly one of the ways is given."""
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) != 1:
+        known, found = ", ".join(ways), " and ".join(given) or "none of them"
+        raise InvalidConfig(f"give one of {known}; there is {found}")
+
+
+def output_dimension(table: DataFrame, embedding: str, shown: str) -> int:
+    """The length of the vectors of a table. Raises InvalidInput where there are none."""
+    length = dimension_of(_vectors(table, embedding), f"the table {shown}", 0.01)
+    if not length:
+        raise InvalidInput(f"the table {shown} has no vectors to take the dimension from")
+    return length
+
+
+def check_length(
+    table: DataFrame, embedding: str, projection: Projection, max_failed_fraction: float = 0.01
+) -> None:
+    """Raise InvalidInput when the projection takes vectors of another length than the table's."""
+    length = dimension_of(_vectors(table, embedding), "the table", max_failed_fraction)
+    if length and length != projection.input_dimension:
+        raise InvalidInput(
+            f"the table's vectors have {length} dimensions and the projection takes "
+            f"{projection.input_dimension}; fit one on vectors of the same model"
+        )
+
+
+def projection_output(
+    spark: SparkSession, folder: str, mode: str, run_id: str | None = None
+) -> Output:
+    """Where a projection is saved, checked; see `Output.check` for what is refused."""
+    output = Output(
+        spark,
+        folder,
+        mode,
+        {"job": "project"},
+        job="project",
+        run_id=run_id,
+        holds="projection",
+    )
+    output.check()
+    return output
+
+
+def stage_projection(
+    output: Output, projection: Projection, target: Projection | None = None
+) -> None:
+    """Stage the files of a projection.
+
+    target: of an alignment by cca, the projection of the other table; goes to `TARGET`.
+    """
+    with tempfile.TemporaryDirectory() as local:
+        projection.save(Path(local))
+        if target is not None:
+            target.save(Path(local, TARGET))
+        for each in Path(local).iterdir():
+            output.add(str(each), each.name)
+
+
+def save_projection(
+    spark: SparkSession,
+    projection: Projection,
+    folder: str,
+    target: Projection | None = None,
+    *,
+    mode: str = "overwrite",
+) -> None:
+    """Write a projection as a folder, wherever Spark can write, whole or not at all.
+
+    target: of an alignment by cca, the projection of the other table; goes to `folder`/target.
+    mode: overwrite replaces a projection that is there, fail refuses it.
+    Raises InvalidInput where `folder` holds anything else.
+    """
+    output = projection_output(spark, folder, mode)
+    with output.attempt():
+        stage_projection(output, projection, target)
+        output.publish(projection.summary())
+
+
+def load_projection(spark: SparkSession, folder: str) -> Projection:
+    """What `save_projection` wrote, or the metric that `train` learned.
+
+    Raises InvalidInput when there is no usable projection.
+    """
+    storage = Storage(spark)
+    if not storage.exists(folder):
+        raise InvalidInput(f"there is no projection at {folder}")
+    if storage.exists(f"{folder}/{DESCRIPTION}"):
+        return load_head(spark, folder).as_projection()
+    with tempfile.TemporaryDirectory() as local:
+        storage.download(folder, f"{local}/projection")
+        try:
+            return Projection.load(f"{local}/projection")
+        except ValueError as error:
+            raise InvalidInput(f"{folder}: {error}") from None
+
+
+def _vectors(table: DataFrame, embedding: str) -> DataFrame:
+    """The column as (id, embedding), for the checks that all tables of embeddings pass."""
+    if embedding not in table.columns:
+        column(table, embedding)  # says which columns there are
+        raise InvalidInput(f"{embedding} lies within another column; select it into one of its own")
+    with_id = table.select(F.lit(0).alias("id"), column(table, embedding).alias("embedding"))
+    return select_embeddings(with_id, "id", "embedding", "the table")
+
+
+def moments_of(vectors: DataFrame, dimension: int) -> Moments:
+    """The moments of the usable vectors in the column `embedding`, reduced by all tasks."""
+    packed = vectors.select("embedding")
+    bound = max(1, _PARTIAL_BYTES // (8 * dimension * dimension))
+    cores = int(vectors.sparkSession.sparkContext.defaultParallelism)
+    partials = packed.coalesce(min(bound, cores)).mapInArrow(_reducer(dimension), "moments binary")
+    unpacked = partials.rdd.map(lambda row: Moments.unpack(bytes(row[0]), dimension))
+    depth = max(2, math.ceil(math.log2(max(2, min(bound, cores))) / 2))
+    # None, because the first value is sent with every task.
+    try:
+        merged = unpacked.treeAggregate(None, _merge, _merge, depth=depth)
+    except Exception as error:  # of Spark, with what a worker said in its text
+        raise find_in_text(str(error)) or error from None
+    return Moments.empty(dimension) if merged is None else merged
+
+
+def _merge(one: Moments | None, other: Moments | None) -> Moments | None:
+    if one is None or other is None:
+        return other if one is None else one
+    with _said():
+        return one.merge(other)
+
+
+def _moments(rows: Stored) -> Moments:
+    with _said():
+        return Moments.of(rows)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Too many rows and dimensions are the input's fault, also on a worker."""
+    try:
+        yield
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
+
+
+def _reducer(dimension: int) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        moments: Moments | None = None
+        for batch in batches:
+            rows = read_vectors(batch.column(0), None, dimension, exact=True).matrix
+            moments = _merge(moments, _moments(rows))
+        if moments and moments.count:
+            packed = pa.array([moments.pack()], pa.binary())
+            yield pa.RecordBatch.from_arrays([packed], names=["moments"])
+
+    return run

@@ -1,1 +1,0 @@
-"""Embedding tables compared on the cluster: search, join, groups, projection, export."""

@@ -1,0 +1,175 @@
+"""Classifying rows by a head on their embeddings, out of one table or several joined by id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import pyarrow as pa
+from pyspark import TaskContext
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    FloatType,
+    IntegerType,
+    StringType,
+    StructField,
+    StructType,
+)
+
+from ember.embedding.embedding import Reports, result_schema
+from ember.errors import InvalidInput
+from ember.settings.embedding import EmbeddingsConfig
+from ember.spark import tables
+from ember.spark.storage import Storage
+from ember.worker.heads.head import Head
+from ember.worker.heads.scoring import predict_features
+from ember.worker.results import Predictions
+from ember.worker.stats import TaskStats
+
+__all__ = ["PREDICTIONS", "TableClassifier", "described", "digest"]
+
+PREDICTIONS = ArrayType(
+    StructType(
+        [
+            StructField("index", IntegerType()),
+            StructField("label", StringType()),
+            StructField("score", FloatType()),
+        ]
+    )
+)
+
+
+@dataclass(frozen=True)
+class TableClassifier:
+    """Rows (id, an embedding or null for each table), and the head. See classification.Classifier.
+
+    A row is there for every id of any table. With one table its rows are taken as they are; with
+    several an id occurs once in each at most.
+    """
+
+    rows: DataFrame
+    id: str
+    parts: tuple[int, ...]
+    predictions: Predictions
+
+    @classmethod
+    def read(
+        cls,
+        spark: SparkSession,
+        features: Sequence[EmbeddingsConfig],
+        head: Head,
+        predictions: Predictions,
+    ) -> TableClassifier:
+        """The tables that the configuration names, checked against the head and joined.
+
+        Raises InvalidInput for another number of tables than the head was trained on, ids of
+        different types, and ids that occur twice where there are several tables.
+        """
+        if len(features) != len(head.parts):
+            raise InvalidInput(
+                f"features names {len(features)} tables and the head was trained on "
+                f"{len(head.parts)}; give the same ones in the same order"
+            )
+        read = [tables.read_embeddings(spark, each) for each in features]
+        types = [table.schema["id"].dataType.simpleString() for table in read]
+        if len(set(types)) > 1:
+            raise InvalidInput(
+                f"the ids of the feature tables are {', '.join(types)}; make them the same type"
+            )
+        first = tables.read_table(spark, features[0])
+        name = first.select(tables.column(first, features[0].id)).columns[0]
+        tables.check_result_name(first, name, "predictions", "status", "error")
+        rows = _joined(read) if len(read) > 1 else read[0]
+        named = rows.toDF(name, *(f"_features_{number}" for number in range(len(read))))
+        return cls(named, name, head.parts, predictions)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        key = f"{self.id} {self.rows.schema[0].dataType.simpleString()}"
+        facts = {"job": "classify", "id": key, "predictions": digest(self.predictions)}
+        if len(self.parts) > 1:  # a row is made of rows of all tables
+            storage = Storage(self.rows.sparkSession)
+            facts["input"] = storage.fingerprint(tables.files(self.rows))
+        return facts
+
+    def describe(self) -> dict[str, Any]:
+        facts = {"dimension": sum(self.parts), **described(self.predictions)}
+        return facts if len(self.parts) == 1 else {**facts, "lacking_table": self._lacking()}
+
+    def _lacking(self) -> list[int]:
+        """How many rows have no vector in each table, and are classified by the others."""
+        vectors = self.rows.columns[1:]
+        counts = (F.count_if(F.col(name).isNull()).alias(name) for name in vectors)
+        return [int(count) for count in self.rows.agg(*counts).collect()[0]]
+
+    def try_out(self) -> str:
+        return f"configuration, {len(self.parts)} feature tables and the head are fine"
+
+    def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:
+        return rows, rows.count()
+
+    def predict(self, rows: DataFrame, reports: Reports | None = None) -> DataFrame:
+        """Score rows (id, embeddings); see `classification.classify` for the result."""
+        name = self.predictions.name
+        plain = rows.toDF("id", *(f"e{number}" for number in range(len(self.parts))))
+        schema = result_schema(rows, name, PREDICTIONS)
+        done = plain.mapInArrow(_runner(self.parts, self.predictions, reports), schema)
+        return done.toDF(self.id, name, "status", "error")
+
+
+def _joined(read: Sequence[DataFrame]) -> DataFrame:
+    """One row for each id of any table: its embedding in each, null where it is not."""
+    marked = [table.withColumn("table", F.lit(number)) for number, table in enumerate(read)]
+    union = reduce(DataFrame.unionByName, marked)
+    twice = union.groupBy("table", "id").count().filter("count > 1").limit(5).collect()
+    if twice:
+        named = ", ".join(f"{row['id']} in table {row['table']}" for row in twice)
+        raise InvalidInput(
+            f"ids occur more than once in a feature table ({named}), so that rows cannot be "
+            "joined; make them unique"
+        )
+    chosen = (
+        F.first(F.when(F.col("table") == number, F.col("embedding")), ignorenulls=True)
+        for number in range(len(read))
+    )
+    return union.groupBy("id").agg(*(each.alias(f"e{n}") for n, each in enumerate(chosen)))
+
+
+def _runner(
+    parts: tuple[int, ...], predictions: Predictions, reports: Reports | None
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        stats = TaskStats()
+        yield from predict_features(batches, parts, predictions, stats)
+        context = TaskContext.get()
+        if reports is not None and context is not None and stats.rows:
+            reports.add(stats.report(context.partitionId(), None))
+
+    return run
+
+
+def described(predictions: Predictions) -> dict[str, Any]:
+    """What the manifest says of labels and head."""
+    head = predictions.head
+    return {
+        "labels": len(predictions.labels),
+        "head": head.fingerprint() if isinstance(head, Head) else None,
+    }
+
+
+def digest(predictions: Predictions) -> str:
+    """Names all that decides the predictions of a given output of the model."""
+    facts = [
+        predictions.labels,
+        predictions.top_k,
+        predictions.thresholds,
+        predictions.normalize,
+        described(predictions)["head"],
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -1,5 +1,0 @@
-"""The executor side: Arrow record batches in, Arrow record batches out.
-
-It knows models, bytes, tokens and devices, and nothing of Spark: no module in here imports
-pyspark, so that all of it runs and is tested where there is no Java.
-"""

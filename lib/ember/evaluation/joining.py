@@ -1,0 +1,285 @@
+"""Truth and predictions on one row: checked, joined by id, and what does not fit counted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    AtomicType,
+    BooleanType,
+    DateType,
+    FractionalType,
+    IntegralType,
+    StringType,
+    StructType,
+)
+
+from ember.errors import InvalidInput
+from ember.evaluation.matching import MOST_CLASSES, Match, Matching, as_labels, match_integers
+from ember.evaluation.result import Issue
+from ember.evaluation.slices import check_slices, filled_slices, join_slices, slice_columns
+from ember.spark.ids import check_same_type, text_of
+from ember.spark.tables import check_unique, column
+
+__all__ = [
+    "LEFT_OUT",
+    "Joined",
+    "class_list",
+    "failed_rows",
+    "in_order",
+    "issues_of",
+    "join_predictions",
+    "key_of",
+    "select_truth",
+    "unique_rows",
+]
+
+NO_TRUTH = "without a truth, left out"
+NULL_TRUTH = "with a null truth, left out"
+OUTSIDE = "with a truth outside the class list, left out"
+NO_PREDICTION = "without a prediction, counted as wrong"
+FAILED = "with a failed prediction, counted as wrong"
+BAD_SCORE = "with a score that is null or NaN, counted as wrong"
+NO_LABEL = "with a prediction that has no label, counted as wrong"
+NO_ORDER = "with predictions that are not best first, counted as wrong"
+LEFT_OUT = (NO_TRUTH, NULL_TRUTH, OUTSIDE)
+_NAMED = 5
+_LABELS = (StringType, IntegralType, BooleanType, DateType)
+
+
+def key_of(rows: DataFrame, id: str = "id") -> Column:
+    """The hash of an id that its bootstrap weights come from: xxhash64, long.
+
+    Integers of any width have the same one, so that runs can be compared.
+    """
+    whole = isinstance(rows.schema[id].dataType, IntegralType)
+    return F.xxhash64(F.col(id).cast("bigint") if whole else F.col(id))
+
+
+def unique_rows(table: DataFrame, id: str, shown: str) -> DataFrame:
+    """`table`, once it is checked that its ids are atomic and occur once each."""
+    kind = table.select(column(table, id)).schema[0].dataType
+    if not isinstance(kind, AtomicType):
+        raise InvalidInput(f"{shown}: the id column {id} is {kind.simpleString()}, not one value")
+    try:
+        check_unique(table, id)
+    except InvalidInput as error:
+        raise InvalidInput(f"{shown}: {error}") from None
+    return table
+
+
+def select_truth(
+    truth: DataFrame, id: str, label: str, slices: Sequence[str], many: bool
+) -> DataFrame:
+    """The truth as (id, truth, slice_0 …), checked.
+
+    many: the labels are arrays, which lose nulls and repeated labels. Slices that are not in the
+    table are left to the predictions. Raises InvalidInput for columns or types that cannot serve,
+    and for ids that occur twice.
+    """
+    kind = truth.select(column(truth, label)).schema[0].dataType
+    element = kind.elementType if isinstance(kind, ArrayType) else kind
+    if isinstance(kind, ArrayType) != many:
+        raise InvalidInput(
+            f"the truth's column {label} is {kind.simpleString()}; "
+            + (
+                "a multilabel truth is array<string> or array<int>"
+                if many
+                else "with several labels a row, use kind: multilabel"
+            )
+        )
+    if not isinstance(element, _LABELS):
+        raise InvalidInput(
+            f"the truth's column {label} is {kind.simpleString()}; give labels (string), which are "
+            "compared with the predictions' label, or integers, compared with label or index; "
+            "cast it to one of them"
+        )
+    value = column(truth, label)
+    if many:
+        value = F.array_distinct(F.array_compact(value))
+    unique_rows(truth, id, "the truth")
+    return truth.select(
+        column(truth, id).alias("id"), value.alias("truth"), *slice_columns(truth, slices).values()
+    )
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A table of predictions and its truth.
+
+    rows: id, key long (the hash of the id that makes the bootstrap weights), truth (a label, or an
+        array of them), labels (array of the labels predicted, best first; null without a usable
+        prediction), scores array<double>, reason (null for a row as it should be), judged (whether
+        the row has a truth, and so counts), slice_0, … Labels are strings, or bigint where they are
+        indices.
+    classes: the class list asked for, as labels are in the rows.
+    matching: what of a prediction the truth is compared with.
+    """
+
+    rows: DataFrame
+    classes: list[Any] | None
+    matching: Matching
+
+
+def join_predictions(
+    predictions: DataFrame,
+    truth: DataFrame,
+    *,
+    id: str,
+    predicted: str,
+    truth_id: str,
+    label: str,
+    slices: Sequence[str],
+    classes: Sequence[str] | Sequence[int] | None,
+    match: Match,
+    many: bool,
+    compared: Sequence[DataFrame] = (),
+) -> Joined:
+    """Join a table as `classify` writes it with the truth.
+
+    match: what a truth of integers is compared with, see ember.evaluation.matching.
+    compared: as for `judge_classification`.
+
+    Raises InvalidInput for tables that do not fit.
+    """
+    runs = compared or (predictions,)
+    known = select_truth(truth, truth_id, label, slices, many)
+    kind = known.schema["truth"].dataType
+    element = kind.elementType if isinstance(kind, ArrayType) else kind
+    matching = Matching("index" if match == "index" else "label")
+    if isinstance(element, IntegralType):
+        each = known.select(F.explode("truth") if many else "truth")
+        matching = match_integers(runs, predicted, each, match)
+    elif match == "index":
+        raise InvalidInput(
+            f"match: index is for a truth of integers, and column {label} is "
+            f"{kind.simpleString()}; leave it out"
+        )
+    _check_predictions(predictions, predicted, matching.field)
+    listed: list[Any] | None = as_labels(classes, element)
+    if matching.field == "index" and classes is not None:
+        listed = list(classes)
+    known = known.withColumn(
+        "truth",
+        F.transform("truth", lambda each: matching.of_truth(each, element))
+        if many
+        else matching.of_truth(F.col("truth"), element),
+    )
+    check_same_type(
+        predictions.select(column(predictions, id)).schema[0].dataType,
+        known.schema["id"].dataType,
+        "the ids of predictions and truth",
+    )
+    unique_rows(predictions, id, "the predictions")
+    known = join_slices(known, runs[0], column(runs[0], id), slices)
+    value = column(predictions, predicted)
+    given = predictions.select(
+        column(predictions, id).alias("id"),
+        F.transform(value, matching.of_prediction).alias("labels"),
+        F.transform(value, lambda each: each["score"].cast("double")).alias("scores"),
+        F.lit(True).alias("answered"),
+    )
+    rows = known.withColumn("known", F.lit(True)).join(given, "id", "full_outer")
+    reason = _reason(listed, many)
+    rows = rows.withColumn("reason", reason)
+    check_slices(rows, slices)
+    usable = F.col("reason").isNull()
+    joined = rows.select(
+        "id",
+        key_of(rows).alias("key"),
+        "truth",
+        F.when(usable, F.col("labels")).alias("labels"),
+        F.when(usable, F.col("scores")).alias("scores"),
+        "reason",
+        (F.col("reason").isNull() | ~F.col("reason").isin(*LEFT_OUT)).alias("judged"),
+        *filled_slices(slices),
+    )
+    return Joined(joined, listed, matching)
+
+
+def _check_predictions(predictions: DataFrame, predicted: str, name: str) -> None:
+    kind = predictions.select(column(predictions, predicted)).schema[0].dataType
+    fields = kind.elementType if isinstance(kind, ArrayType) else None
+    if not (
+        isinstance(fields, StructType)
+        and {name, "score"} <= set(fields.names)
+        and isinstance(fields["score"].dataType, FractionalType)
+        and isinstance(fields[name].dataType, StringType if name == "label" else IntegralType)
+    ):
+        raise InvalidInput(
+            f"the predictions' column {predicted} is {kind.simpleString()}; it must be "
+            "array<struct<index: int, label: string, score: float>>, as classify writes it"
+        )
+
+
+def _reason(classes: Sequence[Any] | None, many: bool) -> Column:
+    """Why a row is not as it should be; null when it is."""
+    bad_score = F.exists("scores", lambda score: score.isNull() | F.isnan(score))
+    bad_label = F.exists("labels", lambda label: label.isNull())
+    if not many:
+        bad_label = bad_label | (F.size("labels") == 0)
+    else:
+        bad_label = bad_label | (F.size(F.array_distinct("labels")) != F.size("labels"))
+    reason = F.when(F.col("known").isNull(), NO_TRUTH).when(F.col("truth").isNull(), NULL_TRUTH)
+    if classes is not None:
+        listed = F.array(*(F.lit(each) for each in classes))
+        inside = (
+            F.forall("truth", lambda each: F.array_contains(listed, each))
+            if many
+            else F.array_contains(listed, F.col("truth"))
+        )
+        reason = reason.when(~inside, OUTSIDE)
+    return (
+        reason.when(F.col("answered").isNull(), NO_PREDICTION)
+        .when(F.col("labels").isNull(), FAILED)
+        .when(bad_score, BAD_SCORE)
+        .when(bad_label, NO_LABEL)
+        .when(F.sort_array("scores", asc=False) != F.col("scores"), NO_ORDER)
+    )
+
+
+def issues_of(unusable: DataFrame) -> list[Issue]:
+    """How many rows (id, reason) there are of each reason, with the smallest ids."""
+    counts = unusable.groupBy("reason").count().collect()
+    if not counts:
+        return []
+    place = F.row_number().over(Window.partitionBy("reason").orderBy("id")).alias("place")
+    kind = unusable.schema["id"].dataType
+    smallest = unusable.select("reason", text_of(F.col("id"), kind).alias("name"), place)
+    names: dict[str, list[str]] = {}
+    for row in smallest.filter(F.col("place") <= _NAMED).orderBy("place").collect():
+        names.setdefault(row["reason"], []).append(str(row["name"]))
+    return [
+        Issue(row["reason"], row["count"], tuple(names[row["reason"]]))
+        for row in sorted(counts, key=lambda row: row["reason"])
+    ]
+
+
+def failed_rows(issues: Iterable[Issue]) -> int:
+    """Rows of the truth that were counted as wrong for want of a usable prediction."""
+    return sum(issue.rows for issue in issues if issue.reason not in LEFT_OUT)
+
+
+def class_list(labels: DataFrame) -> list[Any]:
+    """The different values of a table of one column, in order; nulls left out."""
+    found = [row[0] for row in labels.distinct().dropna().limit(MOST_CLASSES + 1).collect()]
+    if len(found) > MOST_CLASSES:
+        raise InvalidInput(
+            f"the truth and the predictions have more than {MOST_CLASSES} different labels; is "
+            "the label column the right one?"
+        )
+    return in_order(found)
+
+
+def in_order(labels: Iterable[Any]) -> list[Any]:
+    """Different labels in order: numbers by size, also where they are written as texts."""
+    found = sorted(set(labels))
+    if all(isinstance(each, str) and re.fullmatch(r"-?[0-9]{1,18}", each) for each in found):
+        found.sort(key=int)
+    return found

@@ -1,0 +1,215 @@
+"""What an evaluation gives: figures with intervals, tables, and the rows it could not judge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+
+from ember.errors import InvalidConfig, RequirementNotMet, TooManyFailures
+from ember.worker.metrics.sums import ALL
+from ember.worker.metrics.weights import interval
+
+__all__ = [
+    "LESS_IS_BETTER",
+    "Evaluation",
+    "Figure",
+    "Issue",
+    "check_requirements",
+    "none_for_nan",
+    "table",
+]
+
+LESS_IS_BETTER = frozenset({"ece", "hamming_loss"})
+_TYPES = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    list: pa.list_(pa.string()),
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of one slice, over n rows (queries, pairs).
+
+    values: (1 + B,) float64, the figure on the sample and on its bootstrap replicates; NaN where
+    it is undefined.
+    """
+
+    metric: str
+    slice: str
+    values: np.ndarray
+    n: int
+
+    @property
+    def value(self) -> float | None:
+        return none_for_nan(self.values[0])
+
+    @property
+    def low(self) -> float | None:
+        """The lower end of the 95% interval."""
+        return none_for_nan(interval(self.values)[0])
+
+    @property
+    def high(self) -> float | None:
+        """The upper end of the 95% interval."""
+        return none_for_nan(interval(self.values)[1])
+
+    def as_row(self) -> dict[str, Any]:
+        low, high = interval(self.values)
+        return {
+            "metric": self.metric,
+            "slice": self.slice,
+            "value": self.value,
+            "low": none_for_nan(low),
+            "high": none_for_nan(high),
+            "n": self.n,
+        }
+
+
+@dataclass(frozen=True)
+class Issue:
+    """Rows that could not be judged as they should be, or were left out, and a few of their ids."""
+
+    reason: str
+    rows: int
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A report of one kind.
+
+    figures: for the whole (slice "all") first, then by slice. tables: Spark DataFrames by name,
+    in the form in which they are written, without `figures` and `issues`. rows: the judged rows
+    (id, truth string, answer string, outcome double, slices array<string>, the names of its
+    slices); `outcome` is what a comparison of two runs looks at. unusable: (id, reason) of the
+    rows without a usable prediction, which were judged as wrong, and of those left out. total,
+    failed: how many rows there are in the truth, and how many of them could not be judged on their
+    merits. lists: of a retrieval, the documents and their gains by query (id, documents, gains).
+    match: of classes, whether the truth is compared with labels or with indices.
+    """
+
+    kind: str
+    figures: Sequence[Figure]
+    tables: Mapping[str, DataFrame]
+    issues: Sequence[Issue]
+    rows: DataFrame
+    unusable: DataFrame
+    total: int
+    failed: int
+    held: Sequence[DataFrame] = field(default=(), repr=False)
+    lists: DataFrame | None = field(default=None, repr=False)
+    match: Literal["label", "index"] | None = None
+
+    def figure(self, metric: str, slice: str = ALL) -> Figure:
+        """The figure `metric` of a slice. Raises InvalidConfig that lists those there are."""
+        for each in self.figures:
+            if (each.metric, each.slice) == (metric, slice):
+                return each
+        known = ", ".join(dict.fromkeys(each.metric for each in self.figures))
+        raise InvalidConfig(f"there is no figure {metric} of slice {slice}; figures are {known}")
+
+    def headline(self) -> dict[str, Any]:
+        """The figures of the whole as plain numbers, for a manifest."""
+        rows = (each.as_row() for each in self.figures if each.slice == ALL)
+        return {row["metric"]: {k: row[k] for k in ("value", "low", "high", "n")} for row in rows}
+
+    def all_tables(self, spark: SparkSession) -> dict[str, DataFrame]:
+        """Every table of the report by name, figures and issues included."""
+        figures = table(
+            spark,
+            [each.as_row() for each in self.figures],
+            metric=str,
+            slice=str,
+            value=float,
+            low=float,
+            high=float,
+            n=int,
+        )
+        issues = [{"reason": i.reason, "rows": i.rows, "ids": list(i.ids)} for i in self.issues]
+        named = table(spark, issues, reason=str, rows=int, ids=list)
+        return {"figures": figures, **self.tables, "issues": named}
+
+    def refuse_failures(self, max_failed_fraction: float, keep: Callable[[DataFrame], str]) -> None:
+        """Raise TooManyFailures when more rows than that have no usable prediction.
+
+        keep: keeps what is wrong with which row, (id, reason), and says where.
+        """
+        if self.failed <= max_failed_fraction * self.total:
+            return
+        failures = keep(self.unusable.coalesce(1))
+        reasons = "; ".join(
+            f"{issue.rows} {issue.reason}"
+            + (f" (such as {', '.join(issue.ids)})" * bool(issue.ids))
+            for issue in self.issues
+        )
+        raise TooManyFailures(
+            f"{self.failed} of {self.total} rows cannot be judged ({reasons}), more than "
+            f"limits.max_failed_fraction = {max_failed_fraction:g}; nothing was published. Look at "
+            f"{failures}; then mend the input, or raise the limit to have them counted as wrong"
+        )
+
+    def unmet(self, require: Mapping[str, float]) -> list[str]:
+        """A clause for each figure that is not as good as required, or is undefined."""
+        clauses = []
+        for name, wanted in require.items():
+            row = self.figure(name).as_row()
+            less = _less_is_better(name)
+            word = "above" if less else "below"
+            if row["value"] is None:
+                clauses.append(f"{name} is undefined for these rows and {wanted:g} is required")
+            elif row["value"] > wanted if less else row["value"] < wanted:
+                ends = (
+                    "" if row["low"] is None else f" (95%: {row['low']:.4g} to {row['high']:.4g})"
+                )
+                clauses.append(
+                    f"{name} is {row['value']:.6g}{ends}, {word} the required {wanted:g}"
+                )
+        return clauses
+
+    def refuse_shortfall(self, require: Mapping[str, float], path: str) -> None:
+        """Raise RequirementNotMet that names the figures and where the report is."""
+        clauses = self.unmet(require)
+        if clauses:
+            raise RequirementNotMet("; ".join(clauses) + f". The report is at {path}")
+
+    def release(self) -> None:
+        """Free what the cluster holds for the tables; they cannot be read quickly afterwards."""
+        for each in self.held:
+            each.unpersist()
+
+
+def check_requirements(require: Mapping[str, float], known: Iterable[str]) -> None:
+    """Raise InvalidConfig for a required figure that the report will not have."""
+    known = list(known)
+    for name, wanted in require.items():
+        if name not in known:
+            raise InvalidConfig(
+                f"require: there is no figure {name}; figures here: {', '.join(known)}"
+            )
+        if not math.isfinite(wanted):
+            raise InvalidConfig(f"require: {name} is {wanted}; give a number")
+
+
+def table(spark: SparkSession, rows: Sequence[Mapping[str, Any]], /, **columns: type) -> DataFrame:
+    """A small table made on the driver, in one partition; any value may be null."""
+    schema = pa.schema([(name, _TYPES[kind]) for name, kind in columns.items()])
+    # From Arrow, which needs no Python worker.
+    return spark.createDataFrame(pa.Table.from_pylist(list(rows), schema)).coalesce(1)
+
+
+def _less_is_better(name: str) -> bool:
+    return name in LESS_IS_BETTER or name.split("_", 1)[-1] in LESS_IS_BETTER
+
+
+def none_for_nan(value: float) -> float | None:
+    """`value` as tables hold it: undefined is null."""
+    return None if np.isnan(value) else float(value)

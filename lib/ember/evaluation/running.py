@@ -1,0 +1,251 @@
+"""From the configuration of the `evaluate` job to an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from ember.errors import InvalidConfig, InvalidInput
+from ember.evaluation.joining import issues_of
+from ember.evaluation.result import Evaluation, check_requirements
+from ember.settings.embedding import TableConfig
+from ember.settings.evaluation import EvaluateConfig
+from ember.spark import tables
+
+__all__ = ["Inputs", "figures_of", "judge", "read_inputs"]
+
+# The table that is judged, by kind, and the other sections that the kind reads.
+_JUDGED = {
+    "classification": "predictions",
+    "multilabel": "predictions",
+    "retrieval": "neighbors",
+    "similarity": "pairs",
+}
+_TRUTHS = {
+    "classification": ("truth",),
+    "multilabel": ("truth",),
+    "retrieval": ("truth", "queries", "relevance"),
+    "similarity": ("truth",),
+}
+# Keys that say which rows are read; all others name columns.
+_READING = set(TableConfig.model_fields)
+_NOT_JUDGED = "not in the judged table, left out"
+_SECTIONS = ("predictions", "neighbors", "pairs", "truth", "queries", "relevance", "baseline")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The tables of a run by the sections of the configuration that name them."""
+
+    kind: str
+    frames: dict[str, DataFrame]
+
+    @property
+    def judged(self) -> DataFrame:
+        return self.frames[_JUDGED[self.kind]]
+
+    def files(self) -> list[str]:
+        """Every file that is read, sorted."""
+        return sorted({file for frame in self.frames.values() for file in tables.files(frame)})
+
+
+def figures_of(config: EvaluateConfig) -> list[str]:
+    """The figures that the report will have."""
+    from ember.evaluation.classification import classification_figures
+    from ember.evaluation.comparing import compared_figures
+    from ember.evaluation.multilabel import multilabel_figures
+    from ember.evaluation.similarity import FIGURES
+    from ember.worker.metrics.ranking import retrieval_names
+
+    kind = config.of if config.kind == "compare" else config.kind
+    names = {
+        "classification": lambda: classification_figures(config.top_k),
+        "multilabel": lambda: multilabel_figures(config.top_k),
+        "retrieval": lambda: retrieval_names(config.at),
+        "similarity": lambda: list(FIGURES),
+    }[kind]()
+    return compared_figures(names) if config.kind == "compare" else names
+
+
+def read_inputs(spark: SparkSession, config: EvaluateConfig) -> Inputs:
+    """Check that the sections go with the kind and the tables have the columns; read nothing else.
+
+    Raises InvalidConfig or InvalidInput that names the section, the figure or the column.
+    """
+    kind = config.of if config.kind == "compare" else config.kind
+    _check_sections(config, kind)
+    check_requirements(config.require, figures_of(config))
+    frames = {}
+    for section in _SECTIONS:
+        given = getattr(config, section)
+        if given is None:
+            continue
+        frames[section] = tables.read_table(spark, given)
+        columns = getattr(config, _JUDGED[kind]) if section == "baseline" else given
+        for name in _columns(columns):
+            tables.column(frames[section], name)
+    return Inputs(kind, frames)
+
+
+def judge(config: EvaluateConfig, inputs: Inputs) -> Evaluation:
+    """The report that is asked for. Raises InvalidInput for tables that do not fit."""
+    if config.population == "truth":
+        return _judge_all(config, inputs)
+    ids = _ids(config, inputs.kind)
+    alias = {own: f"judged {number}" for number, own in enumerate(ids)}
+    judged = inputs.judged.select(
+        *(tables.column(inputs.judged, own).alias(alias[own]) for own in ids)
+    )
+    truth = inputs.frames["truth"]
+    same = [tables.column(truth, theirs) == F.col(f"`{alias[own]}`") for own, theirs in ids.items()]
+    inside = truth.join(judged, same, "left_semi")
+    named = tables.column(truth, next(iter(ids.values())))
+    outside = truth.join(judged, same, "left_anti").select(
+        named.alias("id"), F.lit(_NOT_JUDGED).alias("reason")
+    )
+    left_out = issues_of(outside)
+    report = _judge_all(config, replace(inputs, frames={**inputs.frames, "truth": inside}))
+    return replace(report, issues=[*report.issues, *left_out])
+
+
+def _ids(config: EvaluateConfig, kind: str) -> dict[str, str]:
+    """The columns that name a row in the judged table, each with its name in the truth."""
+    own = getattr(config, _JUDGED[kind]).id
+    theirs = (config.truth.id if config.truth else None) or own
+    own, theirs = ([each] if isinstance(each, str) else each for each in (own, theirs))
+    # Where they are not as many, judging says so.
+    return dict(zip(own, theirs, strict=False))
+
+
+def _judge_all(config: EvaluateConfig, inputs: Inputs) -> Evaluation:
+    from ember.evaluation.comparing import compare
+
+    if config.kind != "compare":
+        return _judge_one(config, inputs, inputs.judged)
+    run, before = compared = (inputs.judged, inputs.frames["baseline"])
+    new = _judge_one(config, inputs, run, compared)
+    with ExitStack() as failed:
+        failed.callback(new.release)
+        baseline = _judge_one(config, inputs, before, compared)
+        failed.callback(baseline.release)
+        report = compare(new, baseline, config.worst)
+        failed.pop_all()
+    return report
+
+
+def _judge_one(
+    config: EvaluateConfig, inputs: Inputs, judged: DataFrame, compared: Sequence[DataFrame] = ()
+) -> Evaluation:
+    """compared: the tables of both runs of a comparison, the run first; `judged` is one of them."""
+    options: dict[str, Any] = {"bootstrap": config.bootstrap, "worst": config.worst}
+    options |= {"slices": config.slices}
+    if inputs.kind == "retrieval":
+        return _judge_retrieval(config, inputs, judged, options)
+    truth = inputs.frames["truth"]
+    given, section = config.truth, getattr(config, _JUDGED[inputs.kind])
+    options |= {"id": section.id, "truth_id": given.id if given else None}
+    options |= {"label": given.label if given else "label"}
+    if inputs.kind == "similarity":
+        from ember.evaluation.similarity import judge_similarity
+
+        return judge_similarity(judged, truth, score=section.score, compared=compared, **options)
+    options |= {"predicted": section.predictions, "classes": config.classes}
+    options |= {"match": config.match, "compared": compared}
+    options |= {"top_k": config.top_k}
+    if inputs.kind == "multilabel":
+        from ember.evaluation.multilabel import judge_multilabel
+
+        return judge_multilabel(judged, truth, threshold=config.threshold, **options)
+    from ember.evaluation.classification import judge_classification
+
+    return judge_classification(judged, truth, bins=config.bins, **options)
+
+
+def _judge_retrieval(
+    config: EvaluateConfig, inputs: Inputs, judged: DataFrame, options: dict[str, Any]
+) -> Evaluation:
+    from ember.evaluation.retrieval import judge_retrieval
+
+    frames = inputs.frames
+    neighbors = _renamed(judged, config.neighbors, config.slices)
+    for name in ("relevance", "truth", "queries"):
+        if name in frames:
+            options[name] = _renamed(frames[name], getattr(config, name), config.slices)
+    return judge_retrieval(
+        neighbors,
+        at=config.at,
+        exclude_self=config.exclude_self,
+        **options,
+    )
+
+
+def _renamed(frame: DataFrame, section: Any, slices: Sequence[str]) -> DataFrame:
+    """The columns that a section names, under the names of its keys, and the slices there are."""
+    named = {key: name for key, name in section.model_dump(exclude=_READING).items() if name}
+    if "rank" in named:
+        named.pop("score")
+    columns = [tables.column(frame, name).alias(key) for key, name in named.items()]
+    also = [name for name in dict.fromkeys(slices) if name in frame.columns and name not in named]
+    for name in slices:
+        same = tables.same_column(frame.sparkSession, name, named)
+        if same and name in frame.columns and named[same] != name:
+            raise InvalidInput(
+                f"slices: the column {name} has the name of what {same} becomes; rename it"
+            )
+    return frame.select(*columns, *(tables.column(frame, name) for name in also))
+
+
+def _check_sections(config: EvaluateConfig, kind: str) -> None:
+    if kind == "retrieval" and config.population != "truth":
+        raise InvalidConfig(
+            "population: predictions does not go with kind: retrieval; its queries are those of "
+            "queries or relevance"
+        )
+    needed = {_JUDGED[kind]}
+    if kind != "retrieval":
+        needed.add("truth")
+    if config.kind == "compare":
+        needed.add("baseline")
+    allowed = needed | set(_TRUTHS[kind])
+    shown = f"kind: {config.kind}" + (f" of {kind}" if config.kind == "compare" else "")
+    given = {section for section in _SECTIONS if getattr(config, section) is not None}
+    for section in _SECTIONS:
+        if section in needed - given:
+            raise InvalidConfig(f"{section} is missing; {shown} needs it")
+    for section in _SECTIONS:
+        if section in given - allowed:
+            raise InvalidConfig(
+                f"{section} does not go with {shown}, which reads {', '.join(sorted(allowed))}"
+            )
+    _check_ids(config, kind, shown)
+    if kind == "retrieval" and (config.truth is None) == (config.relevance is None):
+        raise InvalidConfig(
+            "kind: retrieval needs either relevance (a table of relevant documents) or truth "
+            "(labels: documents with the query's label are relevant)"
+        )
+    if kind == "retrieval" and config.relevance is not None and config.queries is not None:
+        raise InvalidConfig("queries goes with truth; relevance names the queries itself")
+
+
+def _check_ids(config: EvaluateConfig, kind: str, shown: str) -> None:
+    """Refuse several columns where an id is one, as it is but for pairs."""
+    for section in ("truth", "queries"):
+        table = getattr(config, section)
+        if kind != "similarity" and table is not None and isinstance(table.id, list):
+            raise InvalidConfig(
+                f"{section}.id lists columns, and {shown} has ids of one; give its name"
+            )
+
+
+def _columns(section: Any) -> Iterator[str]:
+    """The columns that a section of the configuration names."""
+    for name, value in section.model_dump(exclude=_READING).items():
+        names: Sequence[str] = [value] if isinstance(value, str) else value or []
+        if name == "score" and getattr(section, "rank", None) is not None:
+            continue  # not read
+        yield from names

@@ -1,0 +1,233 @@
+"""Judging scores of pairs against a number, or against yes and no."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import AtomicType, BooleanType, DataType, IntegralType, NumericType
+
+from ember.errors import InvalidInput
+from ember.evaluation.joining import NO_TRUTH, issues_of, key_of
+from ember.evaluation.result import Evaluation, Figure
+from ember.evaluation.result import table as small_table
+from ember.evaluation.slices import (
+    check_slices,
+    few_slices,
+    filled_slices,
+    join_slices,
+    slice_columns,
+    slice_names,
+)
+from ember.evaluation.spark_sums import Totals, by_group, record
+from ember.spark.ids import check_same_type
+from ember.spark.persisted import kept
+from ember.spark.tables import check_unique, column
+from ember.worker.metrics.curves import correlations, curve_rows, precision_recall, rank_against
+from ember.worker.metrics.sums import ALL, Sums
+
+__all__ = ["FIGURES", "judge_similarity"]
+
+FIGURES = ("pearson", "spearman", "roc_auc", "average_precision", "best_f1", "best_threshold")
+_BAD_TRUTH = "with a truth that is null or not finite, left out"
+_NO_SCORE = "without a score, left out"
+_BAD_SCORE = "with a score that is null or not finite, left out"
+_FAILED = (_NO_SCORE, _BAD_SCORE)
+
+
+def judge_similarity(
+    pairs: DataFrame,
+    truth: DataFrame,
+    *,
+    id: str | Sequence[str],
+    score: str = "score",
+    label: str = "label",
+    truth_id: str | Sequence[str] | None = None,
+    slices: Sequence[str] = (),
+    bootstrap: int = 1000,
+    worst: int = 100,
+    compared: Sequence[DataFrame] = (),
+) -> Evaluation:
+    """Judge how scores agree with a truth.
+
+    pairs: an id, in one column or in several that name a row together, and a score.
+    truth: the same id (`truth_id`; by default under the same names), and a number or a boolean.
+        Where all of them are 0 and 1 (or booleans) the truth is binary.
+    slices, bootstrap: as for `judge_classification`. compared: the pairs of all runs that are to be
+        compared, in the same order for each: slices are columns of the truth or else of the first.
+
+    Rows that lack one side, or have a number that is null or not finite, are left out, and counted
+    and named in `issues`: there is no score that would be wrong for them.
+
+    Figures: pearson, spearman; for a binary truth also roc_auc, average_precision, best_f1 and
+    best_threshold, which are null for another. Definitions and rules for ties and constants are in
+    ember.worker.metrics.curves.
+
+    Tables: worst (rows where score and truth differ most, each in standard deviations from its
+    mean); for a binary truth precision_recall (threshold, recall, precision: points of the curve,
+    see ember.worker.metrics.curves.precision_recall).
+
+    All pairs are sorted in one task, for each slice: 24 bytes a pair, and about four times that
+    while they are.
+    Raises InvalidInput for tables that do not fit each other, or ids that occur twice.
+    """
+    joined = _join(
+        pairs,
+        truth,
+        id,
+        truth_id or id,
+        score=score,
+        label=label,
+        slices=slices,
+        sliced=compared[0] if compared else pairs,
+    )
+    with kept(joined) as rows:
+        judged = rows.filter("reason IS NULL")
+        few_slices(judged, slices)
+        facts = judged.agg(
+            F.count("*"),
+            F.coalesce(F.bool_and(F.col("truth").isin(0.0, 1.0)), F.lit(False)),
+            *(function(name) for name in ("score", "truth") for function in (F.avg, F.stddev)),
+        ).collect()[0]
+        total, binary = int(facts[0]), bool(facts[1])
+        names = F.explode(F.array(F.lit(ALL), *slice_names(slices)))
+        totals = by_group(
+            judged.select(names.alias("slice"), "key", "score", "truth"),
+            ("slice",),
+            partial(_judge, binary),
+            bootstrap,
+        )
+        unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
+        issues = issues_of(unusable)
+        failed = sum(issue.rows for issue in issues if issue.reason in _FAILED)
+        apart = F.abs(_standard("score", *facts[2:4]) - _standard("truth", *facts[4:6]))
+        far = judged.select("id", "truth", "score", apart.alias("deviation"))
+        tables = {"worst": far.orderBy(F.desc("deviation"), "id").limit(worst).coalesce(1)}
+        if binary:
+            points = curve_rows(totals.classes.get(0, np.zeros(0)).reshape(-1, 3))
+            kinds = dict.fromkeys(("threshold", "recall", "precision"), float)
+            tables["precision_recall"] = small_table(judged.sparkSession, points, **kinds)
+        outcome = judged.select(
+            "id",
+            F.col("truth").cast("string").alias("truth"),
+            F.col("score").cast("string").alias("answer"),
+            F.col("score").alias("outcome"),
+            F.array(*slice_names(slices)).alias("slices"),
+        )
+        figures = _figures(totals, bootstrap)
+        return Evaluation(
+            *("similarity", figures, tables, issues, outcome, unusable, total + failed, failed),
+            held=(rows,),
+        )
+
+
+def _standard(name: str, mean: float | None, deviation: float | None) -> Column:
+    return (F.col(name) - F.lit(mean or 0.0)) / F.lit(deviation or 1.0)
+
+
+def _key(table: DataFrame, id: str | Sequence[str], shown: str) -> tuple[Column, list[DataType]]:
+    names = [id] if isinstance(id, str) else list(id)
+    columns = [column(table, name) for name in names]
+    kinds = [field.dataType for field in table.select(*columns).schema]
+    for name, kind in zip(names, kinds, strict=True):
+        if not isinstance(kind, AtomicType):
+            raise InvalidInput(f"{shown}: the id column {name} is {kind.simpleString()}")
+    if len(columns) == 1:
+        return columns[0], kinds
+    parts = [
+        (each.cast("bigint") if isinstance(kind, IntegralType) else each).alias(f"id_{number}")
+        for number, (each, kind) in enumerate(zip(columns, kinds, strict=True))
+    ]
+    return F.struct(*parts), kinds
+
+
+def _join(
+    pairs: DataFrame,
+    truth: DataFrame,
+    id: str | Sequence[str],
+    truth_id: str | Sequence[str],
+    *,
+    score: str,
+    label: str,
+    slices: Sequence[str],
+    sliced: DataFrame,
+) -> DataFrame:
+    """id, key, score double, truth double, reason, slice_0 …; see `judge_similarity`.
+
+    sliced: has the slice columns that the truth has not.
+    """
+    key, kinds = _key(pairs, id, "the pairs")
+    true_key, true_kinds = _key(truth, truth_id, "the truth")
+    if len(kinds) != len(true_kinds):
+        raise InvalidInput(f"an id is {len(kinds)} columns of the pairs and {len(true_kinds)} here")
+    for one, other in zip(kinds, true_kinds, strict=True):
+        check_same_type(one, other, "the ids of pairs and truth")
+    for table, name, shown in ((pairs, score, "score"), (truth, label, "truth")):
+        kind = table.select(column(table, name)).schema[0].dataType
+        if not isinstance(kind, NumericType | BooleanType):
+            raise InvalidInput(f"the {shown} column {name} is {kind.simpleString()}, not a number")
+    given = pairs.select(
+        key.alias("id"),
+        column(pairs, score).cast("double").alias("score"),
+        F.lit(True).alias("scored"),
+    )
+    known = truth.select(
+        true_key.alias("id"),
+        column(truth, label).cast("double").alias("truth"),
+        F.lit(True).alias("known"),
+        *slice_columns(truth, slices).values(),
+    )
+    for table, shown in ((given, "the pairs"), (known, "the truth")):
+        try:
+            check_unique(table, "id")
+        except InvalidInput as error:
+            raise InvalidInput(f"{shown}: {error}") from None
+    known = join_slices(known, sliced, _key(sliced, id, "the pairs")[0], slices)
+    rows = known.join(given, "id", "full_outer")
+    check_slices(rows, slices)
+    reason = (
+        F.when(F.col("known").isNull(), NO_TRUTH)
+        .when(~_finite("truth"), _BAD_TRUTH)
+        .when(F.col("scored").isNull(), _NO_SCORE)
+        .when(~_finite("score"), _BAD_SCORE)
+    )
+    return rows.select(
+        *("id", key_of(rows).alias("key"), "score", "truth", reason.alias("reason")),
+        *filled_slices(slices),
+    )
+
+
+def _finite(name: str) -> Column:
+    value = F.col(name)
+    return F.coalesce(~F.isnan(value) & (F.abs(value) != F.lit(float("inf"))), F.lit(False))
+
+
+def _judge(binary: bool, group: tuple[str], rows: pa.Table, sums: Sums) -> Iterator[pa.RecordBatch]:
+    """The figures of a slice, as float64 bits in place of sums."""
+    scores, truth, keys = (rows.column(name).to_numpy() for name in ("score", "truth", "key"))
+    # 0.0 and -0.0 are one score.
+    scores, truth = scores + 0.0, truth + 0.0
+    found = correlations(scores, truth, keys, sums.replicates)
+    values = [found["pearson"], found["spearman"]]
+    if binary:
+        ranked = rank_against(scores, truth == 1, keys, sums.replicates)
+        if group[0] == ALL:
+            yield record("class", ALL, 0, precision_recall(scores, truth == 1))
+        values += [ranked.roc_auc, ranked.average_precision, ranked.best_f1, ranked.best_threshold]
+    else:
+        values += [np.full(sums.replicates + 1, np.nan)] * 4
+    yield record("figures", group[0], len(scores), np.stack(values).view(np.int64))
+
+
+def _figures(totals: Totals, replicates: int) -> list[Figure]:
+    found = {name: (n, values.view(np.float64)) for (_, name, n), values in totals.sums.items()}
+    found.setdefault(ALL, (0, np.full((len(FIGURES), replicates + 1), np.nan)))
+    return [
+        Figure(metric, name, found[name][1][position], found[name][0])
+        for name in totals.slices()
+        for position, metric in enumerate(FIGURES)
+    ]

@@ -1,0 +1,157 @@
+"""Numbered tasks over blocks: each makes rows of a table; watched, limited, resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from pyspark import Accumulator, SparkContext, TaskContext
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructType
+
+from ember.similarity.resumable import TaskOutput
+from ember.spark import progress
+from ember.spark.accounting import Account
+from ember.worker.garbage import spare_modules
+from ember.worker.stats import TaskStats
+
+__all__ = ["Written", "batches", "cores", "divided", "frame", "write"]
+
+_OUTPUT_ROWS = 1 << 16
+_WATCH_SECONDS = 1.0
+Task = TypeVar("Task")
+Body = Callable[[Task], Iterator[pa.RecordBatch]]
+
+
+def cores(spark: SparkSession) -> int:
+    """How many cores this application has."""
+    return int(spark.sparkContext.defaultParallelism)
+
+
+def divided(numbers: Sequence[int], parts: int) -> list[list[int]]:
+    """At most so many parts of about equal size, in order, none of them empty."""
+    each = np.array_split(numbers, min(parts, len(numbers))) if numbers else []
+    return [part.tolist() for part in each]
+
+
+def frame(
+    spark: SparkSession,
+    tasks: Sequence[tuple[int, Task]],
+    body: Body[Task],
+    schema: StructType,
+    reports: Accumulator[dict[str, Any]] | None = None,
+) -> DataFrame:
+    """A table whose partitions are what `body` makes of each numbered task, in their order.
+
+    reports: receives the number of each task that has ended, and its rows.
+    """
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        if not sum(batch.num_rows for batch in batches):
+            return  # Spark gives a range without rows one partition
+        context = TaskContext.get()
+        number, task = tasks[context.partitionId() if context else 0]
+        stats = TaskStats()
+        for batch in body(task):
+            stats.rows += batch.num_rows
+            yield batch
+        if reports is not None:
+            reports.add(stats.report(number, None))
+        spare_modules()
+
+    count = len(tasks)
+    return spark.range(0, count, 1, max(1, count)).mapInArrow(run, schema)
+
+
+@dataclass(frozen=True)
+class Written:
+    """How many tasks there are, and how many of them an earlier attempt had finished.
+
+    complete: all was written; the limit was not exceeded.
+    """
+
+    tasks: int
+    reused: int
+    complete: bool
+
+    def describe(self) -> dict[str, int]:
+        """For the manifest."""
+        return {"tasks": self.tasks, "reused": self.reused}
+
+
+def write(
+    spark: SparkSession,
+    output: TaskOutput,
+    tasks: Sequence[Task],
+    body: Body[Task],
+    schema: StructType,
+    *,
+    select: Callable[[DataFrame], DataFrame] = lambda table: table,
+    limit: int | None = None,
+) -> Written:
+    """Stage the rows of all tasks, leaving out those that an earlier attempt finished.
+
+    select: what of the rows is staged; must keep rows and partitions.
+    limit: stop when there are more rows than this.
+    """
+    done = output.take_up()
+    todo = [(number, task) for number, task in enumerate(tasks) if number not in done]
+    account = Account(spark)
+    watch = _Watch(spark.sparkContext, output, account, limit, output.kept_rows(), done)
+    shown = progress.shown(len(tasks), lambda: len(done) + account.tasks(), "task")
+    with shown, progress.repeated(watch.look, _WATCH_SECONDS), watch.cancellable():
+        table = frame(spark, todo, body, schema, account.reports)
+        output.write_tasks(select(table), [number for number, _ in todo])
+    watch.look()
+    return Written(len(tasks), len(done), not watch.exceeded)
+
+
+def batches(**columns: Any) -> Iterator[pa.RecordBatch]:
+    """Columns as batches of a size that Spark takes well."""
+    batch = pa.RecordBatch.from_pydict(columns)
+    for start in range(0, batch.num_rows, _OUTPUT_ROWS):
+        yield batch.slice(start, _OUTPUT_ROWS)
+
+
+@dataclass
+class _Watch:
+    """Looks at the tasks that have ended: notes the empty ones, stops the run at the limit."""
+
+    context: SparkContext
+    output: TaskOutput
+    account: Account
+    limit: int | None
+    rows_before: int
+    done_before: set[int]
+    noted: int = 0
+    exceeded: bool = False
+
+    @property
+    def tag(self) -> str:
+        return f"ember-{id(self)}"
+
+    def look(self) -> None:
+        empty = self.account.empty_tasks()
+        if len(empty) > self.noted:
+            self.output.note_empty(empty | self.done_before)
+            self.noted = len(empty)
+        rows = self.rows_before + self.account.rows()
+        if self.limit is not None and rows > self.limit and not self.exceeded:
+            self.exceeded = True
+            self.context.cancelJobsWithTag(self.tag)
+
+    @contextmanager
+    def cancellable(self) -> Iterator[None]:
+        """Run the block's Spark jobs so that they can be stopped, and take a stop as its end."""
+        self.context.addJobTag(self.tag)
+        try:
+            yield
+        except Exception:
+            if not self.exceeded:
+                raise
+        finally:
+            self.context.removeJobTag(self.tag)

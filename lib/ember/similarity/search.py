@@ -1,0 +1,201 @@
+"""Exact top-k search of one table of embeddings in another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+from pyspark.sql.types import FloatType, IntegerType, LongType, StructField, StructType
+
+from ember.embedding.embedding import task_resources
+from ember.errors import InvalidInput
+from ember.similarity import blockwise, comparison, packing
+from ember.similarity.blockwise import Written, cores
+from ember.similarity.comparison import Comparison
+from ember.similarity.resumable import TaskOutput
+from ember.worker.vectors import topk
+from ember.worker.vectors.block import Block
+from ember.worker.vectors.block_cache import Shelf, shared_keys
+from ember.worker.vectors.grouped import meetings, search_within
+from ember.worker.vectors.neighbors import Neighbours
+
+__all__ = ["neighbors", "places", "plain", "rows", "schema", "top_k", "write_neighbors"]
+
+# A block of queries, and the blocks of the corpus that it is compared with.
+_Task = tuple[int, Sequence[int]]
+
+
+def top_k(
+    queries: DataFrame,
+    corpus: DataFrame | None,
+    k: int,
+    metric: str = "cosine",
+    *,
+    id: str = "id",
+    embedding: str = "embedding",
+    exclude_self: bool = False,
+    within: Sequence[str] = (),
+    folder: str | None = None,
+) -> DataFrame:
+    """The k most similar rows of `corpus` for each row of `queries`, exactly.
+
+    queries, corpus: an id column of any atomic type and a column array<float>, under the same
+        names in both; corpus None searches the queries in themselves.
+    metric: cosine, inner_product, or euclidean (whose score is the distance, smallest first).
+    exclude_self: leave out the corpus rows that have the query's own id.
+    within: columns of both tables; only rows that agree on all of them are compared. As in SQL,
+        null agrees with nothing.
+    folder: where the packed blocks go, in a new folder of their own, reachable by all executors;
+        by default a temporary folder of this machine, which serves local mode, until Spark stops.
+
+    Returns `query_id`, `neighbor_id`, `rank` int 1..k, `score` float; fewer than k rows for a
+    query when the corpus is smaller. Scores are those of the numbers as they are stored, float or
+    double. Ties go to the smaller id. Rows whose vector is null, of
+    another length, not finite, (for cosine) zero, or so long that a score could exceed float32 are
+    left out.
+
+    Raises InvalidInput for tables that are not embeddings, lengths and types of keys that differ,
+    a k below 1, and one of which the neighbors of a single query fill a worker's memory.
+    """
+    if k < 1:
+        raise InvalidInput(f"k is {k}; ask for at least one neighbor")
+    left, right = comparison.sides(
+        queries, corpus, metric, id=id, embedding=embedding, within=within
+    )
+    if exclude_self:
+        comparison.check_own(left, right)
+    spark = queries.sparkSession
+    compared = packing.prepare(
+        left,
+        right,
+        metric,
+        comparison.scratch_folder(folder),
+        left_blocks=cores(spark),
+        k=k,
+    )
+    return neighbors(spark, compared, k, exclude_self)
+
+
+def neighbors(spark: SparkSession, compared: Comparison, k: int, exclude_self: bool) -> DataFrame:
+    """The result of `top_k` for tables that are packed."""
+    k = places(compared, k)
+    tasks, body = _tasks(compared, compared.cores), _searcher(compared, k, exclude_self)
+    found = blockwise.frame(spark, list(enumerate(tasks)), body, schema(compared))
+    return _merged(found, compared.metric, k) if _is_split(tasks) else plain(found)
+
+
+def write_neighbors(
+    spark: SparkSession,
+    compared: Comparison,
+    output: TaskOutput,
+    k: int,
+    exclude_self: bool,
+) -> Written:
+    """Stage the result of `top_k`, and take up what an earlier attempt staged.
+
+    A search of few queries, which has to be spread over the corpus and merged, is done in one go.
+    """
+    tasks = _tasks(compared, compared.cores)
+    if _is_split(tasks):
+        output.write(neighbors(spark, compared, k, exclude_self))
+        return Written(len(tasks), 0, complete=True)
+    body = _searcher(compared, places(compared, k), exclude_self)
+    return blockwise.write(spark, output, tasks, body, schema(compared), select=plain)
+
+
+def places(compared: Comparison, k: int) -> int:
+    """How many neighbors a query can have: there are no more than rows."""
+    return max(1, min(k, compared.right.rows))
+
+
+def _tasks(compared: Comparison, wanted: int) -> list[_Task]:
+    """One for each block of queries; where these are fewer than `wanted`, the corpus is split.
+
+    A task does some work once for the whole corpus, so that few large ones are the fastest.
+    """
+    partners = [compared.partners(number) for number in range(len(compared.left.blocks))]
+    parts = max(1, wanted // max(1, len(partners)))
+    return [
+        (number, some)
+        for number, others in enumerate(partners)
+        for some in blockwise.divided(others, parts)
+    ]
+
+
+def _is_split(tasks: list[_Task]) -> bool:
+    return len({number for number, _ in tasks}) < len(tasks)
+
+
+def schema(compared: Comparison) -> StructType:
+    """The result, with the numbers of its rows, by which parts of it are merged."""
+    return StructType(
+        [
+            StructField("query", LongType()),
+            StructField("query_id", compared.left.id_type),
+            StructField("neighbor", LongType()),
+            StructField("neighbor_id", compared.right.id_type),
+            StructField("rank", IntegerType()),
+            StructField("score", FloatType()),
+        ]
+    )
+
+
+def plain(found: DataFrame) -> DataFrame:
+    """The columns of the result."""
+    return found.select("query_id", "neighbor_id", "rank", "score")
+
+
+def _merged(found: DataFrame, metric: str, k: int) -> DataFrame:
+    """The k best over several parts of the corpus; rows are numbered in the order of their ids."""
+    best_first = F.asc("score") if metric == "euclidean" else F.desc("score")
+    rank = F.row_number().over(Window.partitionBy("query").orderBy(best_first, "neighbor"))
+    return plain(found.withColumn("rank", rank).filter(F.col("rank") <= k))
+
+
+def _searcher(
+    compared: Comparison, k: int, exclude_self: bool
+) -> Callable[[_Task], Iterator[pa.RecordBatch]]:
+    def run(task: _Task) -> Iterator[pa.RecordBatch]:
+        number, others = task
+        _, threads = task_resources()
+        left, right = compared.shelves(threads)
+        right.ready(others)
+        queries = compared.queries(number, left, right, exclude_self=exclude_self)
+        found = Neighbours.empty(len(queries), k)
+        how: dict[str, Any] = {"exclude_self": exclude_self, "threads": threads}
+        if not compared.grouped:
+            found = topk.search(queries, right.blocks(others), found, **how)
+        for other in others if compared.grouped else ():
+            shared = meetings(left.groups(number), right.groups(other))
+            asked, block = queries, right.block(other)
+            if exclude_self and not compared.itself:
+                own, theirs = shared_keys(left.ids(number), right.ids(other))
+                asked, block = replace(queries, own=own), replace(block, own=theirs)
+            found = search_within(asked, block, shared, found, **how)
+        yield from rows(found, queries, left, number, right)
+
+    return run
+
+
+def rows(
+    found: Neighbours, queries: Block, left: Shelf, number: int, right: Shelf
+) -> Iterator[pa.RecordBatch]:
+    """What was found for the left block `number`, as rows of `schema`."""
+    numbers, scores = found.result(queries.metric)
+    row, rank = np.nonzero(numbers >= 0)
+    if not len(row):
+        return
+    chosen = numbers[row, rank]
+    yield from blockwise.batches(
+        query=pa.array(row + left.firsts[number]),
+        query_id=left.ids(number).take(pa.array(row)),
+        neighbor=pa.array(chosen),
+        neighbor_id=right.ids_at(chosen),
+        rank=pa.array((rank + 1).astype(np.int32)),
+        score=pa.array(scores[row, rank]),
+    )

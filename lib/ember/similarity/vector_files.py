@@ -1,0 +1,289 @@
+"""The first half of packing: vectors as they lie in the table, in or beside files of one row each.
+
+One pass, without a shuffle: the vectors stay where Spark read them, and only their ids are sorted
+(ember.similarity.blocks). A run holds vectors of one length, so that the lengths that a table mixes
+are counted while it is packed; rows of rare lengths are only noted.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    DataType,
+    DoubleType,
+    IntegerType,
+    LongType,
+    StringType,
+    StructField,
+    StructType,
+)
+
+from ember.errors import InvalidInput
+from ember.similarity import packed_files
+from ember.spark.dimensions import common_length
+from ember.spark.paths import literal
+from ember.worker.vectors.arrays import Stored
+from ember.worker.vectors.block_cache import to_ipc
+from ember.worker.vectors.vectors import NULL, read_vectors, wrong_length
+
+__all__ = [
+    "BLOCK_BYTES",
+    "Run",
+    "Runs",
+    "block_rows",
+    "read",
+    "rejected_rows",
+    "write",
+]
+
+# Of float32 values in a run, and in a block. Large enough that a pair of blocks is seconds of work,
+# small enough that a worker holds several.
+BLOCK_BYTES = 16 << 20
+# Lengths of which a task keeps vectors; those of the rarest it gives up when there are more.
+_LENGTHS = 16
+# In the place of a length: of rows without a vector, and of those that are of several lengths.
+_NONE, _SEVERAL = -1, -2
+_RUN = packed_files.schema(
+    length=IntegerType(),
+    rows=LongType(),
+    rejected_rows=LongType(),
+    ungrouped=LongType(),
+    lengths=StringType(),
+    ids=BinaryType(),
+    **{packed_files.MATRIX: BinaryType()},
+    rejected=BinaryType(),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a file of runs holds.
+
+    length: of its vectors; negative where there are none. rows: usable vectors. rejected: rows set
+    aside. ungrouped: rows that belong to no group. lengths: how many vectors of each length it
+    stands for, usable or not, as JSON.
+    """
+
+    file: str
+    length: int
+    rows: int
+    rejected: int
+    ungrouped: int
+    lengths: str
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A table's rows as `write` has put them into files under a folder."""
+
+    folder: str
+    id_type: DataType
+    grouped: bool
+    kind: str  # of values: float32 | float64
+    runs: tuple[Run, ...]
+
+    def dimension(self, shown: str, max_failed_fraction: float) -> int:
+        """The length of the table's vectors, 0 where there are none; see `common_length`."""
+        counts: Counter[int] = Counter()
+        given_up: set[int] = set()
+        for run in self.runs:
+            found = {int(length): rows for length, rows in json.loads(run.lengths).items()}
+            counts.update(found)
+            if run.length == _SEVERAL:
+                given_up |= found.keys()
+        dimension = common_length(counts, shown, max_failed_fraction)
+        if dimension in given_up:
+            raise InvalidInput(
+                f"{shown} has vectors of {len(counts)} lengths, most of them of {dimension} "
+                "dimensions; compare one kind at a time"
+            )
+        return dimension
+
+    @property
+    def ungrouped(self) -> int | None:
+        """Rows that belong to no group; None where no groups are asked for."""
+        return sum(run.ungrouped for run in self.runs) if self.grouped else None
+
+    def rejected(self, dimension: int) -> int:
+        """How many rows cannot be compared with vectors of a length."""
+        return sum(run.rejected + (run.rows if run.length != dimension else 0) for run in self.runs)
+
+
+def block_rows(dimension: int, kind: str = "float32") -> int:
+    """How many vectors of this length, of values of this kind, fill a block."""
+    return _fill(BLOCK_BYTES, np.dtype(kind).itemsize, dimension)
+
+
+def write(rows: DataFrame, metric: str, folder: str, *, exact: bool = True) -> Runs:
+    """Write (id, embedding), or (id, embedding, group), as runs; rows of no group are left out.
+
+    Rows that cannot be compared, whatever their length (see ember.worker.vectors.vectors), are set
+    aside in the same files. exact: doubles stay doubles, else they are rounded to float32.
+    """
+    names = ("length", "rows", "rejected_rows", "ungrouped", "lengths")
+    vector = rows.schema["embedding"].dataType
+    doubles = isinstance(vector, ArrayType) and isinstance(vector.elementType, DoubleType)
+    kind = "float64" if doubles and exact else "float32"
+    # The size as it is now: workers have this module, too.
+    pack = _packer(metric, kind, partial(_fill, BLOCK_BYTES, np.dtype(kind).itemsize))
+    found = packed_files.write(rows, pack, _RUN, folder, names, one_each=True)
+    runs = tuple(Run(file, *values) for file, _, _, *values in found)
+    return Runs(folder, rows.schema["id"].dataType, "group" in rows.columns, kind, runs)
+
+
+def _fill(block_bytes: int, value_bytes: int, dimension: int) -> int:
+    return max(1, block_bytes // (value_bytes * max(1, dimension)))
+
+
+def rejected_rows(spark: SparkSession, folder: str, id_type: DataType, dimension: int) -> DataFrame:
+    """The rows that cannot be compared with vectors of a length: (id, reason)."""
+    schema = StructType([StructField("id", id_type), StructField("reason", StringType())])
+
+    def told(length: int, reason: str | None) -> str:
+        other = length not in (dimension, _NONE) and reason != NULL
+        return wrong_length(length, dimension) if other else str(reason)
+
+    def unpack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for row in batch.to_pylist():
+                for rows in pa.ipc.open_stream(row["rejected"]) if row["rejected"] else ():
+                    pairs = zip(rows["length"].to_pylist(), rows["reason"].to_pylist(), strict=True)
+                    reasons = pa.array([told(*pair) for pair in pairs], pa.string())
+                    yield pa.RecordBatch.from_pydict({"id": rows["id"], "reason": reasons})
+                for rows in pa.ipc.open_stream(row["ids"]) if row["ids"] else ():
+                    reasons = pa.repeat(told(row["length"], None), len(rows))
+                    yield pa.RecordBatch.from_pydict({"id": rows["id"], "reason": reasons})
+
+    # Of the runs of that length the ids are not read.
+    of_others = F.when(F.col("length") != dimension, F.col("ids")).alias("ids")
+    return read(spark, folder).select("length", of_others, "rejected").mapInArrow(unpack, schema)
+
+
+def read(spark: SparkSession, folder: str) -> DataFrame:
+    """Runs as a table: part, place, length, ids, matrix, rejected and what else `Run` has.
+
+    ids: id, group where there are groups, and a hash of the vector, as an Arrow IPC stream.
+    matrix: row by row; null where it is beside the file (see `packed_files.write`).
+    rejected: id, length and reason (null where it is the length), as an Arrow IPC stream.
+    """
+    # The schema is given, so that no job has to find it.
+    return spark.read.schema(_RUN).option("pathGlobFilter", "*.parquet").parquet(literal(folder))
+
+
+def _packer(metric: str, kind: str, rows_of: Callable[[int], int]) -> packed_files.Pack:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[Mapping[str, Any]]:
+        filling: dict[int, _Filling] = {}
+        rare = _Filling(_SEVERAL)
+        for batch in batches:
+            for length, rows in _by_length(batch):
+                filled = filling.setdefault(length, _Filling(length))
+                filled.add(rows, metric, exact=kind == "float64")
+                size = rows_of(length)
+                while filled.rows >= size:
+                    yield filled.take(size)
+            if len(filling) > _LENGTHS:
+                by_rows = sorted(filling.values(), key=lambda each: each.rows)
+                for few in by_rows[: -_LENGTHS // 2]:
+                    rare.give_up(filling.pop(few.length))
+        for rest in (*filling.values(), rare):
+            if rest.rows or rest.lengths or rest.rejected or rest.ungrouped:
+                yield rest.take(rest.rows)
+
+    return run
+
+
+def _by_length(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+    found = pc.fill_null(pc.list_value_length(batch.column("embedding")), _NONE)
+    each = pc.unique(found).to_pylist()
+    for length in each:
+        yield length, batch if len(each) == 1 else batch.filter(pc.equal(found, length))
+
+
+@dataclass
+class _Filling:
+    """Rows on their way into a run. Vectors stay in Arrow's memory until they are taken."""
+
+    length: int
+    rows: int = 0
+    ungrouped: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)
+    kept: list[pa.RecordBatch] = field(default_factory=list)
+    matrices: deque[Stored] = field(default_factory=deque)
+    rejected: list[pa.RecordBatch] = field(default_factory=list)
+
+    def add(self, batch: pa.RecordBatch, metric: str | None, *, exact: bool) -> None:
+        if self.length != _NONE:
+            self.lengths[self.length] += len(batch)
+        if "group" in batch.schema.names and batch.column("group").null_count:
+            self.ungrouped += batch.column("group").null_count
+            batch = batch.filter(batch.column("group").is_valid())
+        # Without values there is no norm: what is wrong with such a row is its length.
+        metric = metric if self.length else None
+        column = batch.column("embedding")
+        vectors = read_vectors(column, metric, max(0, self.length), exact=exact)
+        columns = batch.drop_columns(["embedding"])
+        if vectors.reasons:
+            bad = columns["id"].take(pa.array(list(vectors.reasons), pa.int64()))
+            self._reject(bad, list(vectors.reasons.values()))
+            columns = columns.filter(pa.array(vectors.kept))
+        hashes = map(zlib.crc32, vectors.matrix)
+        hashed = pa.array(np.fromiter(hashes, np.int64, len(vectors.matrix)))
+        self.kept.append(columns.append_column("hash", hashed))
+        self.matrices.append(vectors.matrix)
+        self.rows += len(vectors.matrix)
+
+    def _reject(self, ids: pa.Array, reasons: list[str | None], length: int | None = None) -> None:
+        lengths = pa.repeat(self.length if length is None else length, len(ids))
+        columns = {"id": ids, "length": lengths, "reason": pa.array(reasons, pa.string())}
+        self.rejected.append(pa.RecordBatch.from_pydict(columns))
+
+    def give_up(self, other: _Filling) -> None:
+        """Note the rows of another length without their vectors."""
+        for batch in other.kept:
+            self._reject(batch["id"], [None] * len(batch), other.length)
+        self.rejected += other.rejected
+        self.lengths.update(other.lengths)
+        self.ungrouped += other.ungrouped
+
+    def take(self, size: int) -> Mapping[str, Any]:
+        """The first `size` rows, and all that is noted beside them, as values of `_RUN`."""
+        rows = pa.Table.from_batches(self.kept) if self.kept else pa.table({})
+        bad = pa.Table.from_batches(self.rejected) if self.rejected else None
+        packed = {
+            "length": self.length,
+            "rows": size,
+            "rejected_rows": bad.num_rows if bad else 0,
+            "ungrouped": self.ungrouped,
+            "lengths": json.dumps(self.lengths),
+            "ids": to_ipc(rows.slice(0, size)) if size else None,
+            packed_files.MATRIX: self._take_matrix(size),
+            "rejected": to_ipc(bad) if bad else None,
+        }
+        self.kept, self.rejected = rows.slice(size).to_batches(), []
+        self.rows, self.ungrouped, self.lengths = self.rows - size, 0, Counter()
+        return packed
+
+    def _take_matrix(self, size: int) -> list[Stored]:
+        parts: list[Stored] = []
+        while size:
+            matrix = self.matrices.popleft()
+            if len(matrix) > size:
+                self.matrices.appendleft(matrix[size:])
+                matrix = matrix[:size]
+            parts.append(matrix)
+            size -= len(matrix)
+        return parts

@@ -1,0 +1,1 @@
+"""What every job stands on: session, tables, staging and publishing, accounting, GPUs."""

@@ -1,0 +1,354 @@
+"""From a model's name to files that every worker can load: found, fetched once, sent around."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from pyspark import SparkFiles
+from pyspark.sql import SparkSession
+
+from ember.errors import InvalidConfig, InvalidInput
+from ember.settings.embedding import ModelConfig
+from ember.spark.model_cache import cache_folder, check_cached
+from ember.spark.session import is_local
+from ember.worker.json_files import class_names, read_settings
+from ember.worker.models.model_folder import check_folder
+from ember.worker.models.sentence_folder import recipe_of
+from ember.worker.models.sentence_modules import has_modules
+from ember.worker.recipe import TextRecipe
+from ember.worker.rows import MAX_BYTES
+from ember.worker.spec import (
+    CLASSES,
+    GENERATED,
+    IMAGE_LAYERS,
+    KERAS_INPUT_SIZE,
+    MODULES,
+    TEXT_LAYERS,
+    Family,
+    Generation,
+    Modality,
+    ModelSpec,
+    Runtime,
+    hash_files,
+    weight_files,
+)
+
+__all__ = ["ModelFiles", "distribute", "keras_file", "pack", "resolve"]
+
+_log = logging.getLogger(__name__)
+_RUNTIMES: dict[Family, tuple[Runtime, ...]] = {
+    "keras": ("tensorflow", "openvino"),
+    "hf": ("torch",),
+}
+# Modules of sentence-transformers, small as they are, often come as pickled tensors only.
+_HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "[1-9]_*/pytorch_model.bin"]
+
+
+def resolve(
+    config: ModelConfig,
+    modality: Modality,
+    max_pixels: int,
+    *,
+    max_bytes: int = MAX_BYTES,
+    gpu: bool = False,
+    classes: bool = False,
+    generation: Generation | None = None,
+    alone: bool = False,
+) -> ModelSpec:
+    """The model that `config` names, with its files on this machine, fetched if need be.
+
+    gpu: tasks will be given GPUs, which decides what `runtime: auto` is.
+    classes: the model is to give the scores of its own classes rather than an embedding.
+    generation: the model is to write texts, in this way.
+    alone: a transformer without the modules that its folder may have after it.
+    Raises InvalidConfig when the settings do not go together and InvalidInput when the model or
+    its weights are not to be had.
+    """
+    family_name, _, name = config.name.partition(":")
+    if family_name not in _RUNTIMES or not name:
+        raise InvalidConfig(
+            f"model.name is {config.name!r}; write keras:<name> for a model of keras.applications "
+            "or hf:<hub id or folder> for a transformers model"
+        )
+    family: Family = family_name
+    if generation is not None and family != "hf":
+        raise InvalidConfig(f"{config.name} writes no texts; give an hf: model that does")
+    runtime = _runtime(config, family, gpu)
+    if family == "keras":
+        layer = _layer(config, family, modality, classes)
+        path = _keras_weights(name, config.weights)
+    else:
+        path = _folder(name, config)
+        layer = GENERATED
+        if generation is None:
+            authored = not (classes or alone) and has_modules(path)
+            kind = {"dual": _is_dual(path), "authored": authored}
+            layer = _layer(config, family, modality, classes, **kind)
+    text = _recipe(config, path, modality, layer)
+    weights = hash_files(path)
+    if path.parent == cache_folder():
+        check_cached(path, weights)
+    if runtime == "openvino":
+        path = _converted(name, path, layer, weights)
+    return ModelSpec(
+        name=config.name,
+        family=family,
+        modality=modality,
+        path=str(path),
+        layer=layer,
+        runtime=runtime,
+        precision=config.precision,
+        batch_size=None if config.batch_size == "auto" else config.batch_size,
+        normalize=config.normalize,
+        max_pixels=max_pixels,
+        max_bytes=max_bytes,
+        weights_sha256=weights,
+        preprocessing=_preprocessing(family, name, modality, path),
+        generation=generation,
+        text=text,
+    )
+
+
+def _recipe(config: ModelConfig, path: Path, modality: Modality, layer: str) -> TextRecipe | None:
+    """What is done to a text beside the transformer, for embeddings; None for anything else.
+
+    Raises InvalidConfig for settings of texts where no text is embedded.
+    """
+    if modality == "text" and layer not in (CLASSES, GENERATED):
+        recipe, passed_over = recipe_of(path, layer, config.role, config.prompt, config.dimension)
+        _log.info("texts: prompt %r, modules %s", recipe.prompt, recipe.names)
+        if passed_over:
+            _log.warning(
+                "role document has no prompt in this model, which has one named %s; to put that "
+                "before each text, set model.prompt to %s",
+                *(passed_over, passed_over),
+            )
+        return recipe
+    if given := [key for key in config.about_embeddings if key not in ("layer", "normalize")]:
+        raise InvalidConfig(f"model.{given[0]} is for embeddings of texts; leave it out")
+    return None
+
+
+def _is_dual(path: Path) -> bool:
+    """Does the folder hold a dual encoder: CLIP, SigLIP and their kin, two towers and no head?
+
+    Models that talk about pictures have both configurations too, and are of a class For….
+    """
+    file = path / "config.json"
+    settings = read_settings(file)  # a transformer of sentence-transformers may lie deeper
+    if not {"text_config", "vision_config"} <= settings.keys():
+        return bool(settings.get("model_type") == "vision-text-dual-encoder")
+    return not any("For" in name for name in class_names(settings, file))
+
+
+def _layer(
+    config: ModelConfig,
+    family: Family,
+    modality: Modality,
+    classes: bool,
+    *,
+    dual: bool = False,
+    authored: bool = False,
+) -> str:
+    layer = config.chosen_layer or ("avg_pool" if modality == "image" else "mean")
+    known: tuple[str, ...] = IMAGE_LAYERS if modality == "image" else TEXT_LAYERS
+    if family == "keras":
+        if modality == "text":
+            raise InvalidConfig(
+                f"{config.name} embeds images, and input.modality is text; give an hf: encoder"
+            )
+        known = ("avg_pool", "fc1", "fc2") if "VGG" in config.name else ("avg_pool",)
+    elif modality == "image":
+        known = ("avg_pool", "cls", "pooler")
+    if classes:
+        return CLASSES
+    if authored and config.chosen_layer is None:
+        if modality == "text":
+            return MODULES
+        raise InvalidConfig(
+            f"{config.name} is a sentence-transformers folder, whose modules Ember applies to "
+            "texts only; set model.layer for its images"
+        )
+    if dual:  # its only features that are in one space for images and texts
+        known, layer = ("pooler",), config.chosen_layer or "pooler"
+    if layer not in known:
+        raise InvalidConfig(
+            f"model.layer {layer} is not one of {config.name} for {modality}s: {', '.join(known)}"
+        )
+    return layer
+
+
+def _runtime(config: ModelConfig, family: Family, gpu: bool) -> Runtime:
+    known = _RUNTIMES[family]
+    if config.runtime == "auto":
+        chosen, reason = known[0], f"the library that {family} models are defined in"
+        on_cpu = not gpu and not os.environ.get("CUDA_VISIBLE_DEVICES")
+        exact = config.precision == "float32"
+        if on_cpu and exact and "openvino" in known and find_spec("openvino"):
+            chosen, reason = "openvino", "the fastest on a CPU at float32, with equal vectors"
+        _log.info("runtime auto: %s, %s", chosen, reason)
+        return chosen
+    for runtime in known:
+        if config.runtime == runtime:
+            return runtime
+    raise InvalidConfig(
+        f"model.runtime {config.runtime} does not run {config.name}; use {' or '.join(known)}, or "
+        "auto"
+    )
+
+
+def _keras_weights(name: str, weights: str) -> Path:
+    if name not in KERAS_INPUT_SIZE:
+        near = get_close_matches(name, KERAS_INPUT_SIZE, 3, 0.5)
+        raise InvalidInput(
+            f"keras:{name} is not a model of keras.applications; "
+            + (f"did you mean {', '.join(near)}?" if near else f"known: {_names()}")
+        )
+    if weights not in ("imagenet", "random"):
+        path = keras_file(weights)
+        if not path.is_file():
+            raise InvalidInput(
+                f"model.weights: there is no file {path}; give imagenet, random or a file"
+            )
+        return path
+    # Random weights differ between versions of Keras; the published ones do not.
+    tag = f"random-{version('keras')}" if weights == "random" else weights
+    path = cache_folder() / f"keras-{name}-{tag}.weights.h5"
+    if not path.exists():
+        _log.info("making %s weights of keras:%s at %s", weights, name, path)
+        _prepare(f"get the {weights} weights of keras:{name}", "weights", name, weights, path)
+    return path
+
+
+def keras_file(weights: str) -> Path:
+    """The file that `model.weights` names: itself, or that of a folder which finetune wrote."""
+    path = Path(weights.removeprefix("file://")).absolute()
+    return path / "model.keras" if path.is_dir() else path
+
+
+def _converted(name: str, weights: Path, layer: str, sha256: str) -> Path:
+    """The model in OpenVINO's format, converted on the first run that wants it."""
+    tag = f"{layer}-{sha256[:16]}-{version('keras')}-{version('openvino').partition('-')[0]}"
+    folder = cache_folder() / f"openvino-{name}-{tag}"
+    if not folder.exists():
+        _log.info("converting keras:%s to openvino at %s, once", name, folder)
+        what = f"convert keras:{name} to openvino"
+        _prepare(what, "openvino", name, weights, layer, folder)
+    check_cached(folder)
+    return folder
+
+
+def _names() -> str:
+    return ", ".join(sorted(KERAS_INPUT_SIZE))
+
+
+def _prepare(purpose: str, *arguments: str | Path) -> None:
+    """Run ember.worker.models.prepare. Raises InvalidInput with the last line that it said."""
+    Path(arguments[-1]).parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "ember.worker.models.prepare", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        _log.debug("%s", done.stderr)
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
+        raise InvalidInput(
+            f"cannot {purpose}: {reason}. Without a network give model.weights a file that keras "
+            "saved"
+        )
+
+
+def _folder(name: str, config: ModelConfig) -> Path:
+    """The transformers folder on disk: the one named, or a snapshot of the hub's repository."""
+    path = Path(name.removeprefix("file://")).expanduser()
+    if path.is_dir():
+        if config.revision:
+            raise InvalidConfig(f"model.revision is for names of the hub, and {path} is a folder")
+        if not (path / "config.json").is_file() and not has_modules(path):
+            raise InvalidInput(f"the folder {path} has no config.json; give a transformers folder")
+        check_folder(path.absolute())
+        return path.absolute()
+    if name.startswith((".", "/", "~", "file:")) or name.count("/") > 1:
+        raise InvalidInput(f"there is no model folder {path.absolute()}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        snapshot = snapshot_download(name, revision=config.revision, allow_patterns=_HUB_FILES)
+        if not any(Path(snapshot).glob("*.safetensors")):
+            patterns = [*_HUB_FILES, "pytorch_model*.bin"]
+            snapshot = snapshot_download(name, revision=config.revision, allow_patterns=patterns)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InvalidInput(
+            f"hf:{name} is neither a folder here nor to be had from the hub ({reason}); without a "
+            "network give hf:<folder>"
+        ) from None
+    check_folder(Path(snapshot))
+    return Path(snapshot)
+
+
+def _preprocessing(family: Family, name: str, modality: Modality, path: Path) -> str:
+    """What is done to a row before the model sees it, for the fingerprint and the manifest."""
+    if family == "keras":
+        size = KERAS_INPUT_SIZE[name]
+        return f"rgb, nearest to {size}x{size}, keras.applications preprocess_input"
+    if modality == "text":
+        return "AutoTokenizer, truncated at the model's length"
+    files = [path / name for name in ("preprocessor_config.json", "processor_config.json")]
+    file = next((each for each in files if each.is_file()), None)
+    if file is None:
+        raise InvalidInput(f"{path} has no preprocessor_config.json, so it takes no images")
+    settings = read_settings(file)
+    return f"rgb, AutoImageProcessor {json.dumps(settings, sort_keys=True)}"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model as a task finds it: files of this machine, or an archive that Spark brought."""
+
+    spec: ModelSpec
+    archive: str | None
+
+    def on_worker(self) -> ModelSpec:
+        """The spec with the path of its files on the machine that this runs on."""
+        if self.archive is None:
+            return self.spec
+        root = Path(SparkFiles.get(self.archive))
+        return self.spec.at(str(root / Path(self.spec.path).name))
+
+
+def distribute(spark: SparkSession, spec: ModelSpec) -> ModelFiles:
+    """Have the model's files reach every executor, once; in local mode they are there already."""
+    context = spark.sparkContext
+    if is_local(spark):
+        return ModelFiles(spec, None)
+    name = f"ember-model-{spec.fingerprint[:16]}"
+    if not any(name in uri for uri in context.listArchives):
+        folder = tempfile.mkdtemp(prefix="ember-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        archive = f"{folder}/{name}.tar"
+        pack(Path(spec.path), archive)
+        context.addArchive(f"{archive}#{name}")
+    return ModelFiles(spec, name)
+
+
+def pack(path: Path, archive: str) -> None:
+    """Write the archive of a model that executors get.
+
+    It holds what the fingerprint covers and no more: nothing hidden, no picture, no table.
+    """
+    with tarfile.open(archive, "w", dereference=True) as tar:
+        for file in weight_files(path):
+            tar.add(file, str(path.name / file.relative_to(path)))

@@ -1,0 +1,339 @@
+"""Publishing: rows staged beside the output (see ember.spark.staging), whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from ember.errors import EmberError, InvalidInput, TooManyFailures
+from ember.redaction import redact, redact_all
+from ember.spark import contents, places
+from ember.spark.paths import literal
+from ember.spark.staging import MANIFEST, Staging, read_manifest
+from ember.spark.storage import Storage
+from ember.spark.tables import column
+
+__all__ = ["MANIFEST", "Counts", "Output", "read_manifest"]
+
+# Names of columns that no table of a user's has.
+_KEY, _DONE = "_ember_id", "_ember_done"
+# What the manifest of a table of failed or rejected rows says that it is.
+_BAD_ROWS = "rows that could not be used"
+_log = logging.getLogger(__name__)
+
+Counts = dict[str, Any]
+
+
+class Output:
+    """One run's way to one published table.
+
+    identity: what the rows depend on (model, columns); compared when a run is resumed.
+    job: the only one whose output may be replaced; None: any of Ember's. run_id: names the run
+    where another one meets it. holds: what the output is, where a job writes several kinds: a
+    "table", "projection" or "table of groups". part: a column that numbers, from 0, the rows that
+    stand for one row of the input; None: each stands for one.
+    """
+
+    _NEW = "new"
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        path: str,
+        mode: str,
+        identity: Mapping[str, Any],
+        *,
+        job: str | None = None,
+        run_id: str | None = None,
+        holds: str = places.TABLE,
+        part: str | None = None,
+    ) -> None:
+        self._spark = spark
+        self._storage = Storage(spark)
+        self._mode = mode
+        self._job = job
+        self._holds = holds
+        self._given = path
+        self._run_id = run_id or str(spark.sparkContext.applicationId)
+        # Counts one for each row of the input.
+        self._first = F.lit(1) if part is None else (F.col(part) == 0).cast("int")
+        self._part = part
+        self.path = self._storage.resolve(path)
+        beside = dict(places.beside(self._storage, "output.path", self.path))
+        self.failures = beside["the failed rows of output.path"]
+        self.rejected = beside["the rejected rows of output.path"]
+        self._staging = Staging(
+            self._storage,
+            beside["the staged rows of output.path"],
+            self.path,
+            run_id=self._run_id,
+            mode=mode,
+            identity=_shown(identity),
+            new=self._NEW,
+        )
+        # Of which tables this run keeps rejected rows; None where it looks for none.
+        self._sides: set[str] | None = None
+
+    def check(self) -> None:
+        """Raise InvalidInput when no run in this mode may write here. Writes nothing."""
+        self._check_target()
+        for folder in (self.failures, self.rejected):
+            self._check_bad_rows(folder)
+        self._staging.check()
+
+    def _check_bad_rows(self, folder: str) -> None:
+        if stranger := self._stranger(folder):
+            raise InvalidInput(
+                f"{stranger} exists and was not written by Ember, which keeps the rows that it "
+                "cannot use there; move it away, or give another output.path"
+            )
+
+    def _check_target(self) -> None:
+        places.check_target(self._storage, self._given, self._mode, self._job, self._holds)
+
+    def _stranger(self, folder: str) -> str | None:
+        """What Ember has not written at or in a table of bad rows, or folder of one for each side.
+
+        None where all is Ember's, or nothing is there.
+        """
+        sides = self._storage.folders(folder)
+        if sides and not self._storage.files(folder):
+            return next(filter(None, map(self._stranger, sides)), None)
+        manifest = read_manifest(self._storage, folder) or {}
+        if manifest.get("holds") != _BAD_ROWS:
+            return folder if self._storage.exists(folder) else None
+        other = contents.foreign(self._storage, folder, manifest)
+        return f"{folder}/{other}" if other else None
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Make room for this attempt; leave no trace of one that fails before it has any row.
+
+        Work left by a killed run goes unless it is resumed.
+        """
+        with self._staging.run(self.check, self._is_worth_keeping):
+            yield
+
+    @property
+    def finished(self) -> bool:
+        """Is what a resumed run would make there already, whole? `check` compared its settings."""
+        return self._mode == "resume" and self._staging.is_finished()
+
+    def _is_worth_keeping(self) -> bool:
+        """Has an attempt that failed anything to go on with?"""
+        return self._staging.has_rows()
+
+    def resume(self, rows: DataFrame, id: str) -> tuple[DataFrame, int]:
+        """The rows still to do, and how many were done before and are kept.
+
+        A row counts as done when its status is ok and its id occurs once here and once among the
+        rows done: with repeated ids nobody can tell which of them it was. A row in several parts is
+        done when all of them are.
+        """
+        sources = self._staging.sources()
+        if self._mode != "resume" or not sources:
+            return rows, 0
+        done = self._read(sources).filter(F.col("status") == "ok")
+        key = column(rows, id)
+        here = rows.select(key.alias(_KEY)).groupBy(_KEY).count().filter("count = 1")
+        once = self._whole(self._read(sources), id)
+        usable = here.join(once, F.col(_KEY).eqNullSafe(F.col(_DONE))).select(F.col(_KEY))
+        kept = done.join(usable, column(done, id).eqNullSafe(F.col(_KEY)), "left_semi")
+        writer = kept.write
+        if self._part:  # all parts of a row in one file; a read may have put them into two tasks
+            together = kept.repartition(column(kept, id)).sortWithinPartitions(self._part)
+            writer = together.write.option("maxRecordsPerFile", "0")
+        writer.mode("overwrite").parquet(self._kept)
+        self._staging.forget_sources()
+        stored = self._spark.read.parquet(literal(self._kept))
+        ids = stored.select(column(stored, id).alias(_KEY))
+        todo = rows.join(ids, column(rows, id).eqNullSafe(F.col(_KEY)), "left_anti")
+        return todo, stored.filter(self._first == 1).count()
+
+    def _whole(self, table: DataFrame, id: str) -> DataFrame:
+        """The ids that stand for one row of the input each, with all its parts done."""
+        bad = F.sum((F.col("status") != "ok").cast("int"))
+        facts = [F.count("*").alias("rows"), F.sum(self._first).alias("inputs"), bad.alias("bad")]
+        condition = "inputs = 1 AND bad = 0"
+        if self._part is None:
+            table = table.filter("status = 'ok'")
+        else:
+            facts.append(F.max(self._part).alias("last"))
+            condition += " AND last = rows - 1"
+        counted = table.groupBy(column(table, id).alias(_DONE)).agg(*facts)
+        return counted.filter(condition).select(_DONE)
+
+    def write(self, table: DataFrame, part: str | None = None, **options: str) -> None:
+        """Stage the rows of this attempt; each task's rows are safe as soon as it ends.
+
+        part: the output is a folder of several tables, and this is the one of that name. Such an
+        output is made in one piece: what a killed run wrote of it is not taken up again.
+        """
+        writer = table.write.option("mapreduce.fileoutputcommitter.algorithm.version", "2")
+        target = f"{self._new}/{part}" if part else self._new
+        if self._part:  # all parts of a row in one file, which appears in one step
+            writer = writer.option("maxRecordsPerFile", "0")
+        writer.options(**options).mode("append").parquet(target)
+
+    def staged(self) -> DataFrame:
+        """All rows that would be published: those kept and those of this attempt."""
+        return self._read([self._kept, self._new])
+
+    @property
+    def scratch(self) -> str:
+        """A folder for what this attempt makes on the way; it goes when the run is published."""
+        return self._staging.scratch
+
+    def count(self) -> int:
+        """How many rows would be published."""
+        return self.staged().count()
+
+    def counts(self, expected: int) -> Counts:
+        """Rows by status, and failed rows by reason (what stands before the colon).
+
+        Raises EmberError when they do not stand for `expected` rows of the input: better no table
+        than one that lacks rows.
+        """
+        reason = F.substring_index("error", ":", 1).alias("reason")
+        facts = (F.count("*").alias("count"), F.sum(self._first).alias("inputs"))
+        rows = self.staged().groupBy("status", reason).agg(*facts).collect()
+        status: dict[str, int] = {}
+        for row in rows:
+            status[row["status"]] = status.get(row["status"], 0) + row["count"]
+        reasons = {row["reason"]: row["count"] for row in rows if row["status"] == "error"}
+        total = sum(row["inputs"] for row in rows)
+        if total != expected:
+            raise EmberError(
+                f"{expected} rows were to be written and {total} are there; nothing was published. "
+                "Did the input change during the run?"
+            )
+        return {
+            "rows": sum(status.values()),
+            **({} if self._part is None else {"input_rows": total}),
+            "status": dict(sorted(status.items())),
+            "reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        }
+
+    def refuse_failures(self, counts: Counts, max_failed_fraction: float) -> None:
+        """Keep the failed rows beside the output and raise TooManyFailures when over the ceiling.
+
+        The rows that were done stay staged, so that a resumed run need not repeat them.
+        """
+        failed = counts["status"].get("error", 0)
+        rows = counts["input_rows"] if self._part else counts["rows"]
+        if failed <= max_failed_fraction * rows:
+            return
+        table = self.staged().filter(F.col("status") == "error")
+        table = table.drop(table.columns[-3])  # the result, which is null
+        self.keep_failures(table.coalesce(1))
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts["reasons"].items())
+        raise TooManyFailures(
+            f"{failed} of {rows} rows failed ({reasons}), more than limits.max_failed_fraction = "
+            f"{max_failed_fraction:g}; nothing was published. Look at {self.failures}; then mend "
+            "the input or raise the limit, and run again with output.mode=resume to keep the rest"
+        )
+
+    def refuse_rejected(
+        self,
+        bad: Callable[[], DataFrame],
+        rejected: int,
+        total: int,
+        max_failed_fraction: float,
+        side: str = "",
+    ) -> None:
+        """Keep the rows (id, reason) that were left out of the table beside the output.
+
+        Those that an earlier run left out go when the output is published.
+
+        bad: makes the table of them, which takes time, where there are any.
+        rejected, total: how many they are, of how many. side: which of several tables they are of.
+        Raises TooManyFailures, and gives up what is staged, when they are more than
+        `max_failed_fraction` of all.
+        """
+        self._sides = self._sides or set()
+        if not rejected:
+            return
+        self._sides.add(side)
+        folder = f"{self.rejected}/{side}" if side else self.rejected
+        self.keep(bad(), folder)
+        if rejected > max_failed_fraction * total:
+            self._staging.discard()
+            of_side = f" of the {side} table" if side else ""
+            raise TooManyFailures(
+                f"{rejected} of {total} rows{of_side} have no usable vector, more than "
+                f"limits.max_failed_fraction = {max_failed_fraction:g}; nothing was published. The "
+                f"rows and their reasons are in {folder}"
+            )
+
+    def add(self, local: str, name: str) -> None:
+        """Stage a file of the driver's machine under a name of its own."""
+        self._storage.upload(local, f"{self._new}/{name}")
+
+    def keep_failures(self, table: DataFrame) -> str:
+        """Write rows that failed beside the output; where."""
+        self.keep(table, self.failures)
+        return self.failures
+
+    def keep(self, table: DataFrame, folder: str) -> None:
+        """Write rows that cannot be used to `folder`, `failures` or `rejected` or a side of it."""
+        staged = f"{self.scratch}/{uuid4().hex}"
+        table.write.parquet(staged)
+        facts = {"job": self._job, "run_id": self._run_id, "of": redact(self.path)}
+        named = {contents.FILES: contents.noted(self._storage, staged)}
+        note = json.dumps({**facts, "holds": _BAD_ROWS, **named})
+        self._storage.write_text(f"{staged}/{MANIFEST}", note)
+        self._check_bad_rows(folder)
+        self._staging.trash(folder)
+        self._storage.make_folder(self._storage.sibling(folder, ""))
+        self._storage.rename(staged, folder)
+
+    def publish(self, manifest: Mapping[str, Any]) -> None:
+        """Put the staged rows and the manifest in the place of the output.
+
+        Raises InvalidInput when the place is taken meanwhile, by another run or anybody else.
+        """
+        facts = {"job": self._job, **manifest, "holds": self._holds}
+        self._staging.publish(facts, self._check_target)
+        try:
+            self._clean_up()
+        except Exception as error:  # the table is there all the same
+            _log.warning("%s is published; old files beside it remain: %s", self.path, error)
+
+    def _clean_up(self) -> None:
+        """Delete what this run, and an earlier one's bad rows, have left beside the output."""
+        if not self._stranger(self.failures):
+            self._staging.trash(self.failures)
+        if self._sides is not None and not self._stranger(self.rejected):
+            for folder in self._storage.folders(self.rejected) if self._sides else [self.rejected]:
+                if self._storage.name(folder) not in self._sides:
+                    self._staging.trash(folder)
+        self._staging.discard()
+
+    @property
+    def _kept(self) -> str:
+        return self._staging.kept
+
+    @property
+    def _new(self) -> str:
+        return self._staging.new
+
+    def _read(self, folders: list[str]) -> DataFrame:
+        there = [literal(each) for each in folders if self._staging.has_data(each)]
+        return self._spark.read.parquet(*there)
+
+
+def _shown(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity as it may be written beside the rows: what is hidden counts by its hash."""
+    shown: dict[str, Any] = redact_all(identity)
+    if shown != identity:
+        text = json.dumps(identity, sort_keys=True, default=str)
+        shown["hidden"] = hashlib.sha256(text.encode()).hexdigest()
+    return shown

@@ -1,0 +1,118 @@
+"""The Spark session: taken as it is, or started with good settings for one machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyspark import SparkConf, SparkContext
+from pyspark.sql import SparkSession
+
+from ember.spark import console
+
+_log = logging.getLogger(__name__)
+
+__all__ = ["is_local", "local_settings", "spark_session"]
+
+# Spark hands rows to Python value by value; without Arrow's check of each place, packing a table of
+# vectors takes a fifth less.
+_UNCHECKED_ARROW = "-Darrow.enable_unsafe_memory_access=true"
+
+
+@contextmanager
+def spark_session(name: str) -> Iterator[SparkSession]:
+    """The session that is there, or one that is started here and stopped at the end.
+
+    Under spark-submit nothing is set: its arguments and properties files decide. Started by plain
+    Python, it runs on local[*] with what `local_settings` adds to the user's defaults.
+    """
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        yield active
+        return
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # set for processes that spark-submit starts
+    if not submitted:
+        console.let_java_have_unicode()
+    settings = {} if submitted else local_settings(_user_defaults())
+    if _master(submitted, settings).startswith("local"):
+        # Workers must run in the interpreter that has ember, not in whichever python3 comes first.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        # Otherwise Spark looks up the host's name, which a laptop often cannot resolve.
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    builder = SparkSession.builder if submitted else SparkSession.builder.appName(name)
+    session = builder.config(map={**settings}).getOrCreate()
+    try:
+        if not submitted:
+            session.sparkContext.setLogLevel("ERROR")
+        yield session
+    finally:
+        try:
+            session.stop()
+        except Exception:  # its Java process is gone; why it went is what matters
+            _log.debug("the session could not be stopped", exc_info=True)
+
+
+def _master(submitted: bool, settings: dict[str, str]) -> str:
+    """Where the session will run; "" where the user's defaults decide."""
+    if submitted:
+        SparkContext._ensure_initialized()  # connects to the JVM that spark-submit started
+        return SparkConf().get("spark.master", "") or ""
+    return settings.get("spark.master", "")
+
+
+def is_local(spark: SparkSession) -> bool:
+    """Do tasks run on the driver's machine, in its process?"""
+    master = spark.sparkContext.master or ""
+    return master.startswith("local") and not master.startswith("local-cluster")
+
+
+def local_settings(defaults: dict[str, str]) -> dict[str, str]:
+    """Settings for a session on this machine, less those that `defaults` has.
+
+    A task that fails is tried four times, as on a cluster, so that one killed worker does not end
+    the run. The driver's memory holds the data of all tasks here: a quarter of the machine's,
+    between 1 and 8 GiB.
+    """
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**30
+    settings = {
+        "spark.master": "local[*, 4]",
+        "spark.driver.memory": f"{min(8, max(1, total // 4))}g",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        # With few cores the default of 200 shuffle partitions is mostly overhead.
+        "spark.sql.shuffle.partitions": str(4 * (os.cpu_count() or 1)),
+        "spark.driver.extraJavaOptions": _UNCHECKED_ARROW,
+        # Hadoop has a mask of its own for the files that Spark writes, 022 in any umask.
+        "spark.hadoop.fs.permissions.umask-mode": f"{_umask():03o}",
+    }
+    return {key: value for key, value in settings.items() if key not in defaults}
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _user_defaults() -> dict[str, str]:
+    """Keys of the properties file that Spark reads by itself, and of PYSPARK_SUBMIT_ARGS."""
+    home = Path(os.environ.get("SPARK_HOME", ""), "conf")
+    defaults = {}
+    file = Path(os.environ.get("SPARK_CONF_DIR", home)) / "spark-defaults.conf"
+    if file.is_file():
+        for line in file.read_text("utf-8").splitlines():
+            parts = line.replace("=", " ", 1).split(maxsplit=1)
+            if len(parts) == 2 and not parts[0].startswith("#"):
+                defaults[parts[0]] = parts[1].strip()
+    arguments = os.environ.get("PYSPARK_SUBMIT_ARGS", "").split()
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key.startswith("spark."):
+            defaults[key] = value
+    if "--master" in arguments:
+        defaults["spark.master"] = arguments[arguments.index("--master") + 1]
+    return defaults

@@ -1,0 +1,460 @@
+"""Reading a table and checking that it is what the configuration says, before any work starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial, reduce
+from operator import or_
+from typing import Any
+from urllib.parse import unquote
+
+from py4j.protocol import Py4JError
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.logger import PySparkLogger
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    AtomicType,
+    BinaryType,
+    DataType,
+    DoubleType,
+    FloatType,
+    IntegralType,
+    SpatialType,
+    StringType,
+    StructField,
+    StructType,
+    TimestampType,
+    VariantType,
+)
+
+from ember.errors import InvalidInput
+from ember.settings.embedding import EmbeddingsConfig, InputConfig, TableConfig
+from ember.settings.report import ContentConfig
+from ember.spark import read_batches
+from ember.spark.access import ContentIs, default_roots, path_rules
+from ember.spark.explain import cause
+from ember.spark.paths import check as check_path
+from ember.spark.paths import is_glob, literal
+from ember.spark.storage import Storage
+from ember.worker.row_paths import PathRules
+
+__all__ = [
+    "Corpus",
+    "check_result_name",
+    "check_unique",
+    "column",
+    "corpus_selector",
+    "dimension",
+    "files",
+    "group_types",
+    "is_binary_string",
+    "read",
+    "read_corpus",
+    "read_embeddings",
+    "read_table",
+    "same_column",
+    "select_corpus",
+    "select_embeddings",
+    "shown",
+    "where",
+]
+
+_ACCOUNT_COLUMNS = ("status", "error")
+_STAGED = re.compile(r"/\.[^/]+\.staging(/|$)")
+# Metadata of the column `group`.
+_NAMES, _TYPES = "ember.names", "ember.types"
+# Classes of Spark's expressions that read tables, and that are no function of a row.
+_SUBQUERIES = {"ScalarSubquery", "Exists", "InSubquery", "ListQuery", "LateralSubquery"}
+_OUTSIDE = re.compile("Current|Now$|Local|VariableReference$|SparkVersion$")
+# Dates that Spark's parser takes for that of the day on which it reads them.
+_MOVING = re.compile(
+    r"\b(?:date|timestamp\w*)\s*'\s*(?:now|today|tomorrow|yesterday)\b", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Rows to be embedded: a DataFrame of exactly two columns, the id and the content.
+
+    `paths`: where the files may be that the content names; None where it holds their bytes. The
+    output depends on it as on the rows.
+    """
+
+    rows: DataFrame
+    id: str
+    paths: PathRules | None
+
+    @property
+    def content_is(self) -> ContentIs:
+        return "paths" if self.paths else "bytes"
+
+    @property
+    def id_type(self) -> DataType:
+        return self.rows.schema[0].dataType
+
+
+def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
+    """The Parquet table at `path`: a folder, a file, a glob, or a list of them.
+
+    Raises InvalidInput when there is none, or what is there is not Parquet.
+    """
+    paths = [path] if isinstance(path, str) else list(path)
+    named = shown(path)
+    globs = [_glob(Storage(spark), each) for each in paths]
+    try:
+        table = spark.read.parquet(*globs)
+    except AnalysisException as error:
+        if error.getCondition() == "PATH_NOT_FOUND":
+            raise InvalidInput(f"there is nothing at {named}") from None
+        if error.getCondition() == "UNABLE_TO_INFER_SCHEMA":
+            raise InvalidInput(
+                f"{named} holds no Parquet files; for files in nested folders give a glob such as "
+                "PATH/*/*, and rename files with names that begin with _ or ., which Spark leaves "
+                "out"
+            ) from None
+        raise InvalidInput(f"cannot read {named}: {_first_line(error)}") from None
+    except Exception as error:  # a corrupt footer comes as a Java exception of any kind
+        if "Illegal file pattern" in str(error):
+            raise InvalidInput(f"there is nothing at {named}, which is no glob either") from None
+        raise InvalidInput(f"cannot read {named} as Parquet: {cause(error)}") from error
+    return table
+
+
+def _glob(storage: Storage, path: str) -> str:
+    """`path` as Spark is to take it: what is there by that very name is meant, glob or not.
+
+    Raises InvalidInput for a glob that leads into staged rows.
+    """
+    check_path(path)
+    if not is_glob(path):
+        return path
+    if storage.exists(path):
+        return literal(path)
+    if inner := _staged(storage, path):
+        raise InvalidInput(
+            f"{path} also names {inner}, rows that a run has staged and not published; write the "
+            "glob so that it does not lead into hidden folders"
+        )
+    return path
+
+
+def _staged(storage: Storage, glob: str) -> str | None:
+    """One of the places that a glob names inside the staged rows of an output, if any is."""
+    try:
+        found = storage.found(glob)
+    except Py4JError:  # no glob, as reading it will say
+        return None
+    return next((place for place in found if _STAGED.search(place)), None)
+
+
+def read_table(spark: SparkSession, config: TableConfig) -> DataFrame:
+    """The table that `config` names, less the rows for which its `where` is not true.
+
+    Raises InvalidInput; see `read` and `where`.
+    """
+    table = read(spark, config.path)
+    if config.where is None:
+        return table
+    return where(table, config.where, shown(config.path))
+
+
+def where(table: DataFrame, condition: str, shown: str) -> DataFrame:
+    """The rows of `table` for which a condition in SQL is true; where it is null, it is not.
+
+    Raises InvalidInput, naming the table `shown`, for what is no condition on its columns, for one
+    that may answer otherwise when a row is read again, as all rows are, and for one that reads
+    another table, which nobody would know of.
+    """
+    given = f"{shown}: where is {condition!r}"
+    try:
+        with _spark_silent():
+            session: Any = table.sparkSession
+            parsed = session._jsparkSession.sessionState().sqlParser().parseExpression(condition)
+            if any(kind in _SUBQUERIES for kind in _kinds(parsed)):
+                raise InvalidInput(
+                    f"{given}, which has a subquery; a condition is on the row alone: write what "
+                    "it asks for into a column first"
+                )
+            chosen = table.filter(F.expr(condition))
+    except PySparkException as error:
+        reason = re.sub(r"^\[[\w.]+\] | SQLSTATE: .*$", "", _first_line(error))
+        raise InvalidInput(f"{given}, and that is no condition on its rows: {reason}") from None
+    plan = chosen._jdf.queryExecution().analyzed()
+    if not plan.deterministic():
+        raise InvalidInput(
+            f"{given}, which chooses other rows every time; divide rows by a hash of the id, as in "
+            f"pmod(hash({table.columns[0]}), 2) = 0"
+        )
+    while plan.getClass().getSimpleName() != "Filter":
+        plan = plan.children().apply(0)
+    if _MOVING.search(condition) or any(_OUTSIDE.match(kind) for kind in _kinds(plan.condition())):
+        raise InvalidInput(
+            f"{given}, which depends on the time, the user or the session and so chooses other "
+            "rows another time; write the value itself"
+        )
+    return chosen
+
+
+def _kinds(expression: Any) -> Iterator[str]:
+    """The classes of an expression of Spark's, and of all within it."""
+    yield expression.getClass().getSimpleName()
+    children = expression.children()
+    for number in range(children.size()):
+        yield from _kinds(children.apply(number))
+
+
+@contextmanager
+def _spark_silent() -> Iterator[None]:
+    """Without the JSON that Spark logs of an error in SQL, which is told in a sentence here."""
+    logger = PySparkLogger.getLogger("SQLQueryContextLogger")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def read_corpus(spark: SparkSession, config: InputConfig, *results: str) -> Corpus:
+    """The corpus that `config` names, checked: columns, types, and ids where asked for.
+
+    results: the columns that the output will have beside the id, `embedding` if none is given.
+    Raises InvalidInput; see `select_corpus` and `check_unique`.
+    """
+    table = read_table(spark, config)
+    select = corpus_selector(spark, config)
+    corpus = select(table, config.id, config.content, config.modality, *results)
+    read_batches.fit(corpus.rows)
+    if config.unique_ids:
+        check_unique(corpus.rows, corpus.id)
+    return corpus
+
+
+def corpus_selector(
+    spark: SparkSession, config: InputConfig | ContentConfig
+) -> Callable[..., Corpus]:
+    """`select_corpus` as the configuration says; rows may read in the table's folder by default."""
+    root = config.root
+    if root is None and config.content_is == "paths":
+        root = default_roots(spark, config.path)
+    return partial(select_corpus, content_is=config.content_is, root=root)
+
+
+def select_corpus(
+    table: DataFrame,
+    id: str,
+    content: str,
+    modality: str,
+    *results: str,
+    content_is: ContentIs | None = None,
+    root: str | Sequence[str] | None = None,
+) -> Corpus:
+    """The id and content columns of `table`; nested fields may be given as `outer.inner`.
+
+    content_is, root: see `access.path_rules`, whose errors this raises too.
+    Raises InvalidInput for a missing column, an id that is not atomic or is named like a column
+    of the result, and content that is neither string nor binary.
+    """
+    rows = table.select(column(table, id), column(table, content))
+    id_field, content_field = rows.schema.fields
+    if not isinstance(id_field.dataType, AtomicType):
+        raise InvalidInput(
+            f"the id column {id} is {id_field.dataType.simpleString()}; an id is one value, such "
+            "as a string or a number"
+        )
+    check_result_name(table, id_field.name, *(results or ("embedding",)), *_ACCOUNT_COLUMNS)
+    if not isinstance(content_field.dataType, StringType | BinaryType):
+        raise InvalidInput(
+            f"the content column {content} is {content_field.dataType.simpleString()}; give "
+            + ("encoded bytes (binary) or paths (string)" if modality == "image" else "text")
+        )
+    paths = path_rules(table.sparkSession, content_field, modality, content_is, root)
+    if same_column(table.sparkSession, id_field.name, [content_field.name]):
+        # One column as both, or the fields of two structs.
+        rows = rows.toDF(id_field.name, f"{id_field.name}_content")
+    return Corpus(rows, id_field.name, paths)
+
+
+def check_result_name(table: DataFrame, id: str, *others: str) -> None:
+    """Raise InvalidInput where an id column's name is that of another column of the result."""
+    if same := same_column(table.sparkSession, id, others):
+        raise InvalidInput(
+            f"the id column is named {id}, like the column {same} of the result; rename it"
+            if same == id
+            else f"the id column is named {id}, and the result has a column {same}, from which "
+            "Spark does not tell it; rename it, or set spark.sql.caseSensitive"
+        )
+
+
+def same_column(spark: SparkSession, name: str, others: Iterable[str]) -> str | None:
+    """The first of `others` that Spark takes for the column `name`, if any.
+
+    Without spark.sql.caseSensitive, names that differ only by case are one.
+    """
+    if spark.conf.get("spark.sql.caseSensitive") == "true":
+        return next((each for each in others if each == name), None)
+    return next((each for each in others if each.lower() == name.lower()), None)
+
+
+def read_embeddings(
+    spark: SparkSession, config: EmbeddingsConfig, within: Sequence[str] = ()
+) -> DataFrame:
+    """The table that `config` names, as (id, embedding); see `select_embeddings`.
+
+    Raises InvalidInput when it is not there or is no table of embeddings.
+    """
+    table = read_table(spark, config)
+    rows = select_embeddings(table, config.id, config.embedding, shown(config.path), within)
+    read_batches.fit(rows)
+    return rows
+
+
+def select_embeddings(
+    table: DataFrame, id: str, embedding: str, shown: str, within: Sequence[str] = ()
+) -> DataFrame:
+    """`table` as (id, embedding array<float or double>), and with `within` also (…, group).
+
+    within: columns that make up a row's group. `group` is a text that is equal for groups that
+        SQL's `=` finds equal in all of them, null where one of them is null; see `group_types`.
+
+    Raises InvalidInput, naming the table `shown`, when it has no such columns.
+    """
+    rows = table.select(
+        column(table, id).alias("id"),
+        column(table, embedding).alias("embedding"),
+        *([_group(table, within)] if within else []),
+    )
+    key, vector = (rows.schema[name].dataType for name in ("id", "embedding"))
+    if not (
+        isinstance(vector, ArrayType) and isinstance(vector.elementType, FloatType | DoubleType)
+    ):
+        raise InvalidInput(
+            f"{shown}: column {embedding} is {vector.simpleString()}; embeddings are array<float>"
+        )
+    if not isinstance(key, AtomicType):
+        raise InvalidInput(
+            f"{shown}: the id column {id} is {key.simpleString()}; an id is one value"
+        )
+    return rows
+
+
+def group_types(rows: DataFrame) -> list[tuple[str, str]]:
+    """Names and types of the columns that the groups of `select_embeddings` are made of.
+
+    Groups of two tables can be compared where their types are the same.
+    """
+    told = rows.schema["group"].metadata
+    return list(zip(told[_NAMES], told[_TYPES], strict=True))
+
+
+def is_binary_string(kind: StringType) -> bool:
+    """Are such strings equal only where their bytes are?"""
+    return kind.collation == "UTF8_BINARY"
+
+
+def _group(table: DataFrame, within: Sequence[str]) -> Column:
+    columns = [column(table, name) for name in within]
+    fields = table.select(*columns).schema.fields
+    texts = [_key(each, field) for each, field in zip(columns, fields, strict=True)]
+    missing = reduce(or_, (each.isNull() for each in columns))
+    kinds = [field.dataType for field in fields]
+    # 7 agrees with 7 whether it is an int or a bigint.
+    types = ["integer" if isinstance(k, IntegralType) else k.simpleString() for k in kinds]
+    # No text of a key has a comma.
+    group = F.when(~missing, F.concat_ws(",", *texts))
+    return group.alias("group", metadata={_NAMES: list(within), _TYPES: types})
+
+
+def _key(value: Column, field: StructField) -> Column:
+    """A text that two values of a type share exactly where SQL's `=` finds them equal.
+
+    Raises InvalidInput for a type whose values it cannot compare.
+    """
+    kind = field.dataType
+    if not isinstance(kind, AtomicType) or isinstance(kind, VariantType | SpatialType):
+        raise InvalidInput(
+            f"the within column {field.name} is {kind.simpleString()}; rows agree on "
+            "single values, such as strings or numbers"
+        )
+    if isinstance(kind, FloatType | DoubleType):
+        # There are two zeros, and they are equal; NaN is equal to itself.
+        return F.when(value == 0, F.lit("0")).otherwise(value.cast("string"))
+    if isinstance(kind, TimestampType):
+        # Not as it is written, which is the same an hour later when a clock is set back.
+        return F.unix_micros(value).cast("string")
+    if isinstance(kind, StringType) and not is_binary_string(kind):
+        raise InvalidInput(
+            f"the within column {field.name} is {kind.simpleString()}; rows agree on strings byte "
+            "by byte: cast it to string"
+        )
+    if isinstance(kind, StringType | BinaryType):
+        return F.hex(value.cast("binary"))
+    return value.cast("string")
+
+
+def shown(path: str | Sequence[str]) -> str:
+    """A path, or several, as an error names them."""
+    return path if isinstance(path, str) else ", ".join(path)
+
+
+def column(table: DataFrame, name: str) -> Column:
+    """The column `name` of `table`, or the field that `outer.inner` leads to, by its last name.
+
+    Raises InvalidInput that lists the columns there are, and for one that has a double.
+    """
+    if name in table.columns:
+        _check_alone(table, name, table.columns)
+        return F.col(_quoted(name))
+    fields: DataType = table.schema
+    parts = name.split(".")
+    for depth, part in enumerate(parts, 1):
+        if not isinstance(fields, StructType) or part not in fields.names:
+            known = ", ".join(table.columns)
+            raise InvalidInput(f"there is no column {name}; the table has {known}")
+        _check_alone(table, part, fields.names)
+        if depth < len(parts):
+            fields = fields[part].dataType
+    return F.col(".".join(_quoted(part) for part in parts)).alias(parts[-1])
+
+
+def _check_alone(table: DataFrame, name: str, names: Sequence[str]) -> None:
+    """Raise InvalidInput where Spark cannot tell one of `names` from another."""
+    others = list(names)
+    others.remove(name)
+    if same := same_column(table.sparkSession, name, others):
+        raise InvalidInput(
+            f"the columns {name} and {same} cannot be told from one another; rename one"
+            + ("" if same == name else ", or set spark.sql.caseSensitive")
+        )
+
+
+def check_unique(rows: DataFrame, id: str) -> None:
+    """Raise InvalidInput that names up to five ids which occur more than once."""
+    counts = rows.groupBy(column(rows, id).alias("id")).count().filter("count > 1")
+    repeated = counts.orderBy(F.desc("count"), "id").limit(5).collect()
+    if repeated:
+        named = ", ".join(f"{row['id']} ({row['count']} times)" for row in repeated)
+        raise InvalidInput(f"ids in column {id} are not unique: {named}")
+
+
+def dimension(table: DataFrame) -> int | None:
+    """The length of the vectors in column `embedding`; None where there is none."""
+    lengths = table.select(F.size("embedding").alias("n")).filter("n > 0").limit(1).collect()
+    return int(lengths[0]["n"]) if lengths else None
+
+
+def files(table: DataFrame) -> list[str]:
+    """The files that `table` is read from, sorted; Spark gives them as encoded URIs."""
+    return sorted(unquote(file) for file in table.inputFiles())
+
+
+def _quoted(name: str) -> str:
+    return f"`{name.replace('`', '``')}`"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]

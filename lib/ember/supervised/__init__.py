@@ -1,1 +1,0 @@
-"""Labels on the cluster: classification, trained heads, fine-tuned models."""

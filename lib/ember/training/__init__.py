@@ -1,0 +1,1 @@
+"""Learning from labels: heads on embeddings, fine-tuned models."""

@@ -1,0 +1,253 @@
+"""Rows to batches and back: full batches across Arrow batches, results in the order of the rows.
+
+    rows → chunks, prepared on threads (decode, tokenise) → a window of items, sorted by cost
+         → batches of similar cost → the model → vectors, scattered to their rows
+
+What is held at any time is bounded: at most `lookahead` chunks being prepared, one window of
+prepared items, and the slots (blocks of rows) that still wait for a vector.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ember.worker.rows import RowError
+
+__all__ = ["Encoder", "Slot", "encode", "plan_batches"]
+
+Matrix = npt.NDArray[np.float32]
+
+
+class Encoder(Protocol):
+    """A loaded model together with how its input is made."""
+
+    chunk_rows: int
+    """Rows prepared by one call of `prepare`."""
+    window_rows: int
+    """Prepared rows that are sorted by cost before they are cut into batches."""
+    batch_size: int
+    """Rows of an average batch; a batch's cost is bounded by `batch_cost`."""
+    batch_cost: int
+    """Most that rows × the largest cost of a row may come to in one batch."""
+    device: str
+    """Where it runs, in words."""
+
+    @property
+    def truncated(self) -> int:
+        """Rows cut to the model's length so far."""
+        ...
+
+    def prepare(self, raws: Sequence[Any]) -> list[tuple[Any, int] | RowError]:
+        """Make the model's input for each row, with its cost. Called on threads."""
+        ...
+
+    def run(self, items: Sequence[Any]) -> Iterable[Any]:
+        """What `Slot.fill` takes for each item of one batch: the lines of a matrix (n, d)."""
+        ...
+
+    def is_out_of_memory(self, error: Exception) -> bool: ...
+
+
+@dataclass
+class Slot:
+    """A block of consecutive rows on its way: raw content in, vectors and errors out.
+
+    `tag` is whatever the caller needs to know the rows by.
+    """
+
+    raws: Sequence[Any]
+    tag: Any = None
+    vectors: Matrix | None = None
+    errors: dict[int, str] = field(default_factory=dict)
+    waiting: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.waiting = len(self.raws)
+
+    def fail(self, row: int, reason: str) -> None:
+        self.errors[row] = reason
+        self.waiting -= 1
+
+    def fill(self, row: int, vector: Any) -> None:
+        """Take what the model made of a row, or the RowError why it made nothing."""
+        if isinstance(vector, RowError):
+            self.fail(row, str(vector))
+            return
+        if self.vectors is None:
+            self.vectors = np.zeros((len(self.raws), len(vector)), np.float32)
+        if np.isfinite(vector).all():
+            self.vectors[row] = vector
+        else:
+            self.errors[row] = "not finite: the model returned NaN or infinity"
+        self.waiting -= 1
+
+
+@dataclass(frozen=True)
+class _Item:
+    value: Any
+    cost: int
+    slot: Slot
+    row: int
+
+
+def plan_batches(costs: Sequence[int], batch_size: int, batch_cost: int) -> list[range]:
+    """Cut ascending costs into runs of at most `batch_size` rows and `batch_cost` padded cost.
+
+    The padded cost of a run is its length times its last, largest cost. A row that alone is over
+    `batch_cost` gets a run of its own. The runs cover range(len(costs)) in order.
+    """
+    runs = []
+    start = 0
+    for stop in range(1, len(costs) + 1):
+        full = stop - start == batch_size
+        if stop == len(costs) or full or (stop + 1 - start) * costs[stop] > batch_cost:
+            runs.append(range(start, stop))
+            start = stop
+    return runs
+
+
+def encode(
+    slots: Iterable[Slot],
+    encoder: Encoder,
+    *,
+    threads: int,
+    timed: Callable[[str, float], None],
+) -> Iterator[Slot]:
+    """Fill the slots and yield them in the order they came.
+
+    slots: read lazily, no further ahead than the window needs.
+    threads: for `encoder.prepare`, beside the calling thread, which runs the model.
+    timed: called with the name of a phase ("prepare wait", "model") and its seconds.
+    """
+    with ThreadPoolExecutor(threads, "ember-prepare") as pool:
+        yield from _Stream(slots, encoder, pool, threads, timed).run()
+
+
+class _Stream:
+    """The state of one call of `encode`."""
+
+    def __init__(
+        self,
+        slots: Iterable[Slot],
+        encoder: Encoder,
+        pool: ThreadPoolExecutor,
+        threads: int,
+        timed: Callable[[str, float], None],
+    ) -> None:
+        self.encoder = encoder
+        self.pool = pool
+        self.timed = timed
+        self.pending: deque[Slot] = deque()
+        self.preparing: deque[tuple[Future[Any], Slot, int]] = deque()
+        self.window: list[_Item] = []
+        self.carried: set[int] = set()
+        self.collected = 0  # rows since the window was last drained, failed ones included
+        self.chunks = self._chunks(slots)
+        # One window ahead, so that the model never waits for the preparation to start.
+        self.lookahead = max(2 * threads, -(-encoder.window_rows // encoder.chunk_rows))
+
+    def run(self) -> Iterator[Slot]:
+        self._top_up()
+        while self.preparing:
+            self._collect()
+            self._top_up()
+            # Overdue: among rows that fail, a few good ones must not hold up all that follow.
+            overdue = self.collected >= 4 * self.encoder.window_rows
+            if overdue or not self.preparing or len(self.window) >= self.encoder.window_rows:
+                self._drain(final=not self.preparing)
+            while self.pending and self.pending[0].waiting == 0:
+                yield self.pending.popleft()
+        yield from self.pending  # slots without rows at the very end
+
+    def _chunks(self, slots: Iterable[Slot]) -> Iterator[tuple[Slot, int, int]]:
+        step = self.encoder.chunk_rows
+        for slot in slots:
+            self.pending.append(slot)
+            for start in range(0, len(slot.raws), step):
+                yield slot, start, min(start + step, len(slot.raws))
+
+    def _top_up(self) -> None:
+        while len(self.preparing) < self.lookahead:
+            chunk = next(self.chunks, None)
+            if chunk is None:
+                return
+            slot, start, stop = chunk
+            future = self.pool.submit(self.encoder.prepare, slot.raws[start:stop])
+            self.preparing.append((future, slot, start))
+
+    def _collect(self) -> None:
+        future, slot, start = self.preparing.popleft()
+        with _clock(self.timed, "prepare wait"):
+            prepared = future.result()
+        self.collected += len(prepared)
+        for row, outcome in enumerate(prepared, start):
+            if isinstance(outcome, RowError):
+                slot.fail(row, str(outcome))
+            else:
+                value, cost = outcome
+                self.window.append(_Item(value, cost, slot, row))
+
+    def _drain(self, *, final: bool) -> None:
+        """Run the window's batches; a runt at its end waits, once, for the next window."""
+        self.collected = 0
+        self.window.sort(key=lambda item: item.cost)  # stable: equal costs keep their order
+        costs = [item.cost for item in self.window]
+        runs = plan_batches(costs, self.encoder.batch_size, self.encoder.batch_cost)
+        kept: list[_Item] = []
+        if runs and not final and self._may_wait(self.window[runs[-1].start :]):
+            kept = self.window[runs.pop().start :]
+        for run in runs:
+            self._run([self.window[index] for index in run])
+            self._top_up()
+        self.window = kept
+        self.carried = {id(item) for item in kept}
+
+    def _may_wait(self, items: list[_Item]) -> bool:
+        """Has this last batch room for one more row, and none of it has waited before?
+
+        A row that waited twice might wait for ever, and with it the output of its slot.
+        """
+        room = (
+            len(items) < self.encoder.batch_size
+            and (len(items) + 1) * items[-1].cost <= self.encoder.batch_cost
+        )
+        return room and not any(id(item) in self.carried for item in items)
+
+    def _run(self, items: list[_Item]) -> None:
+        if len(items) > self.encoder.batch_size:  # it was lowered meanwhile
+            half = len(items) // 2
+            self._run(items[:half])
+            self._run(items[half:])
+            return
+        try:
+            with _clock(self.timed, "model"):
+                vectors = self.encoder.run([item.value for item in items])
+        except Exception as error:
+            if len(items) == 1 or not self.encoder.is_out_of_memory(error):
+                raise
+            # Remembered for the rest of the process: what was too much once is so again.
+            self.encoder.batch_size = len(items) // 2
+            self.encoder.batch_cost //= 2
+        else:
+            for item, vector in zip(items, vectors, strict=True):
+                item.slot.fill(item.row, vector)
+            return
+        self._run(items)
+
+
+@contextmanager
+def _clock(timed: Callable[[str, float], None], phase: str) -> Iterator[None]:
+    start = perf_counter()
+    try:
+        yield
+    finally:
+        timed(phase, perf_counter() - start)

@@ -1,0 +1,1 @@
+"""Fine-tuning: the loop, its learners in torch and TensorFlow, rows staged for them."""

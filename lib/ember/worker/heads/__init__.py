@@ -1,0 +1,1 @@
+"""Heads on embeddings: how they score and how they are fitted."""

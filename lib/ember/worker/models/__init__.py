@@ -1,0 +1,1 @@
+"""Models: what their folders say, runtimes in torch, TensorFlow and OpenVINO."""

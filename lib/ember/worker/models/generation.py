@@ -1,0 +1,78 @@
+"""Rows to be described, and the texts that a model writes for them: into slots and out of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ember.worker.batching import Slot
+from ember.worker.rows import RowError, raw_values
+from ember.worker.stats import TaskStats
+
+__all__ = ["Ask", "Description", "TextSlot", "Written", "ask_slot"]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A row: the text to go on from, or an image and, where the model takes one, a prompt.
+
+    problem: why the row cannot be described, where that is known already.
+    key: a hash of the row's id, 64 bits with a sign, from which its random numbers come.
+    """
+
+    content: bytes | None
+    prompt: bytes | None = None
+    problem: str | None = None
+    key: int = 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text, how many tokens the model gave for it, and whether the row was run once more alone.
+
+    The tokens are those of the text and the end token; those of an attempt that was thrown away
+    do not count.
+    """
+
+    text: str
+    tokens: int
+    alone: bool = False
+
+
+class TextSlot(Slot):
+    """A slot that holds texts, and counts in `stats` what was generated."""
+
+    def __init__(self, raws: list[Ask], tag: Any, stats: TaskStats) -> None:
+        super().__init__(raws, tag)
+        self.texts: list[str | None] = [None] * len(raws)
+        self.stats = stats
+
+    def fill(self, row: int, vector: Written | RowError) -> None:
+        if isinstance(vector, RowError):
+            self.fail(row, str(vector))
+            return
+        self.texts[row] = vector.text
+        self.stats.count("generated_tokens", vector.tokens)
+        self.stats.count("rows_run_alone", int(vector.alone))
+        self.waiting -= 1
+
+
+@dataclass(frozen=True)
+class Description:
+    """The texts of a slot as a column; see ember.worker.results.Result."""
+
+    name: str = "description"
+
+    def column(self, slot: Slot) -> pa.Array:
+        texts = slot.texts if isinstance(slot, TextSlot) else []
+        return pa.array(texts, pa.string())
+
+
+def ask_slot(part: pa.RecordBatch, stats: TaskStats) -> Slot:
+    """The slot of a batch (id, content, prompt, problem, key); see Ask for the last four."""
+    contents, prompts = (raw_values(part.column(number)) for number in (1, 2))
+    problems, keys = (part.column(number).to_pylist() for number in (3, 4))
+    asks = map(Ask, contents, prompts, problems, keys)
+    return TextSlot(list(asks), part.select([0]), stats)

@@ -1,0 +1,117 @@
+"""Prompts to texts by a causal language model of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ember.worker.device import Device
+from ember.worker.models.first_layer import unchanged
+from ember.worker.models.generation import Ask
+from ember.worker.models.generation_runtime import (
+    Item,
+    TorchWriter,
+    alike,
+    noise_key,
+    text_of,
+    too_long,
+)
+from ember.worker.models.text_call import TextCall
+from ember.worker.models.text_fit import Trial, find_longest
+from ember.worker.models.text_input import room_for_texts
+from ember.worker.models.text_tokenizer import load_tokenizer, max_tokens
+from ember.worker.models.text_tokens import TextTokens, Tokens
+from ember.worker.models.text_trial import try_tables
+from ember.worker.rows import RowError
+from ember.worker.spec import ModelSpec
+
+__all__ = ["TorchTextGenerator"]
+
+
+class TorchTextGenerator(TorchWriter):
+    """Prompts to texts through AutoTokenizer and AutoModelForCausalLM. See `batching.Encoder`."""
+
+    chunk_rows = 256
+
+    def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
+        super().__init__(spec, device, threads)
+        self.tokenizer = load_tokenizer(spec.name, spec.transformer_path)
+        longest = max_tokens(self.tokenizer, self.model.config)
+        special = longest - room_for_texts(self.tokenizer, "", longest, spec.name)
+        self._tokens = TextTokens(self.tokenizer, longest, side="left")
+        longest = self._longest()
+        self.max_prompt = longest - self.generation.max_new_tokens
+        if self.max_prompt <= special:
+            raise too_long(spec, self.generation, longest)
+        self.batch_size = spec.batch_size or (128 if device == "cuda" else 32)
+        self.batch_cost = self.batch_size * min(longest, 128 + self.generation.max_new_tokens)
+        self.window_rows = 8 * self.batch_size
+        self._try(self._tokens.example()[0, -self.max_prompt :])
+        self._tokens.settle(self.max_prompt)
+
+    def _longest(self) -> int:
+        """The tokens that prompt and text may have together, by running the model."""
+        call = TextCall(self.model, self._tokens.keys, self.torch_device)
+        trial = Trial(
+            model=self.model,
+            example=self._tokens.example(),
+            tolerance=0,
+            forward=lambda items, width: call(items, width)[0],
+            scores=lambda items, width: call(items, width)[0].logits[:, -1].float().cpu().numpy(),
+            is_out_of_memory=self.is_out_of_memory,
+            restore=unchanged(self.model),
+        )
+        longest, _ = try_tables(trial, self.tokenizer, call, self._tokens.longest, self.spec.name)
+        return find_longest(trial, longest)
+
+    @property
+    def truncated(self) -> int:
+        return self._tokens.truncated
+
+    def _kind(self, transformers: Any) -> Any:
+        return transformers.AutoModelForCausalLM
+
+    def prepare(self, raws: Sequence[Ask]) -> list[tuple[Item, int] | RowError]:
+        """Token ids (t,) int64 of each prompt, its beginning cut off where it is too long."""
+        outcomes: list[Any] = []
+        for ask in raws:
+            try:
+                outcomes.append(text_of(ask, self.spec.max_bytes))
+            except RowError as error:
+                outcomes.append(error)
+        texts = [outcome for outcome in outcomes if isinstance(outcome, str)]
+        tokens = iter(self._tokens(texts))
+        return [
+            self._item(next(tokens), ask) if isinstance(outcome, str) else outcome
+            for outcome, ask in zip(outcomes, raws, strict=True)
+        ]
+
+    def _item(self, tokens: Tokens | RowError, ask: Ask) -> tuple[Item, int] | RowError:
+        if isinstance(tokens, RowError):
+            return tokens
+        (ids,) = tokens
+        cost = len(ids) + self.generation.max_new_tokens
+        return (ids, noise_key(self.generation, ask)), cost
+
+    def _groups(self, items: Sequence[Item]) -> Iterable[list[int]]:
+        """All of them; or prompts of one length, where padding would count as something said."""
+        config = self.model.generation_config
+        if config.repetition_penalty in (None, 1.0) and not config.no_repeat_ngram_size:
+            return [list(range(len(items)))]
+        return alike([len(tokens) for tokens, _ in items])
+
+    def _inputs(self, values: Sequence[Tokens]) -> dict[str, Any]:
+        """Padded on the left to the longest, so that new tokens follow the prompts at once."""
+        torch = self._torch
+        shape = (len(values), max(len(ids) for ids in values))
+        ids = np.full(shape, self.model.generation_config.pad_token_id, np.int64)
+        mask = np.zeros(shape, np.int64)
+        for row, each in enumerate(values):
+            ids[row, -len(each) :] = each
+            mask[row, -len(each) :] = 1
+        return {
+            "input_ids": torch.from_numpy(ids).to(self.torch_device),
+            "attention_mask": torch.from_numpy(mask).to(self.torch_device),
+        }

@@ -1,0 +1,91 @@
+"""Models of keras.applications in TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ember.worker.device import Device, require_cuda
+from ember.worker.models.keras_models import application_module, build_features
+from ember.worker.models.pixels import PixelEncoder, Pixels
+from ember.worker.row_paths import PathRules
+from ember.worker.spec import ModelSpec
+
+__all__ = ["KerasImageEncoder", "configure"]
+
+_POLICY = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+class KerasImageEncoder(PixelEncoder):
+    """Image rows to vectors with a model of keras.applications. See `batching.Encoder`."""
+
+    def __init__(
+        self, spec: ModelSpec, device: Device, threads: int, *, paths: PathRules | None
+    ) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+        with _quiet(device == "cpu"):
+            import tensorflow as tf
+
+            gpus = tf.config.list_physical_devices("GPU")
+        if device == "cuda":
+            require_cuda(bool(gpus), "tensorflow")
+        configure(tf, gpus, threads)
+        import keras
+
+        keras.config.set_dtype_policy(_POLICY[spec.precision])
+        super().__init__(spec, 128 if device == "cuda" else 16, paths=paths)
+        self.device = gpus[0].name if device == "cuda" else "cpu"
+        self._exhausted = tf.errors.ResourceExhaustedError
+        self._preprocess: Callable[..., Any] = application_module(
+            spec.architecture
+        ).preprocess_input
+        model = build_features(spec.architecture, spec.path, spec.layer)
+        signature = [tf.TensorSpec((None, self.size, self.size, 3), tf.float32)]
+        self._forward = tf.function(
+            lambda x: tf.cast(model(x, training=False), tf.float32), input_signature=signature
+        )
+
+    def run(self, items: Sequence[Pixels]) -> npt.NDArray[np.float32]:
+        """Vectors (n, d) float32 of pixels n × (h, w, 3) uint8."""
+        batch = self._preprocess(np.stack(items).astype(np.float32))
+        vectors: npt.NDArray[np.float32] = self._forward(batch).numpy()
+        return vectors
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, self._exhausted | MemoryError)
+
+
+@contextmanager
+def _quiet(quiet: bool) -> Iterator[None]:
+    """Drop what native code writes to stderr: on a CPU TensorFlow complains of missing GPUs."""
+    if not quiet:
+        yield
+        return
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def configure(tf: Any, gpus: list[Any], threads: int) -> None:
+    """Set TensorFlow's threads, and have it take GPU memory as needed, where it is not too late."""
+    try:
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        # TensorFlow is running already in this process (a notebook, a test); it keeps its settings.
+        return

@@ -1,0 +1,176 @@
+"""Text encoders of transformers in torch: texts to tokens, tokens to vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ember.errors import InvalidInput
+from ember.worker.device import Device
+from ember.worker.models.chunks import Chunking, Splitter
+from ember.worker.models.first_layer import unchanged
+from ember.worker.models.text_call import TextCall, accepted_keys, parameters
+from ember.worker.models.text_fit import Fit, Trial, find_fit
+from ember.worker.models.text_input import prompt_tokens, room_for_texts, set_up_tokenizer
+from ember.worker.models.text_modules import TextModules
+from ember.worker.models.text_tokenizer import load_tokenizer, max_tokens, stated_length
+from ember.worker.models.text_tokens import TextTokens, Tokens
+from ember.worker.models.text_trial import try_tables
+from ember.worker.models.torch_runtime import TorchModel
+from ember.worker.recipe import of_layer
+from ember.worker.rows import RowError, to_text
+from ember.worker.spec import CLASSES, RELATIVE_TOLERANCE, ModelSpec
+
+__all__ = ["TorchTextEncoder", "max_tokens"]
+
+Matrix = npt.NDArray[np.float32]
+
+# Tokens of the longest text where neither tokenizer nor model states a length. The library takes
+# any there, as long as memory suffices, of which attention takes some 0.2 GB at this length.
+_UNSTATED = 2048
+
+
+class TorchTextEncoder(TorchModel):
+    """Text rows to vectors through AutoTokenizer and AutoModel. See `batching.Encoder`.
+
+    A row's cost is its number of tokens, so that batches hold texts of similar length and as many
+    as an average batch's worth of tokens allows. Of an encoder-decoder only the encoder is used,
+    but for its classes.
+
+    Raises InvalidInput for a folder whose model does not embed texts; it is tried (`text_fit`).
+    """
+
+    chunk_rows = 256
+
+    def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
+        super().__init__(spec, device, threads)
+        self.recipe = spec.text or of_layer(spec.layer)
+        settings = dict(self.recipe.tokenizer)
+        self.tokenizer = load_tokenizer(spec.name, spec.transformer_path, **settings)
+        set_up_tokenizer(self.tokenizer, self.recipe)
+        call = self.model.get_text_features if self._dual else self.model
+        keys = accepted_keys(call, self.tokenizer, spec.name)
+        longest = max_tokens(self.tokenizer, self.model.config, _UNSTATED)
+        room_for_texts(self.tokenizer, "", longest, spec.name)
+        self._tokens = TextTokens(self.tokenizer, longest, keys)
+        # SigLIP was trained on texts of full length, padding unmasked, and pools the last token.
+        full = self._dual and self.model.config.model_type.startswith("siglip")
+        self._forward = TextCall(call, keys, self.torch_device, masked=not full)
+        self._restore = unchanged(self.model)
+        # Tried on texts without the prompt, so that none of their tokens is left out.
+        self._modules = TextModules(spec.path, self.recipe, self.torch_device, 0)
+        self.fit = self._try(full)
+        self.max_tokens = self.fit.longest
+        prompt = self.recipe.prompt
+        self._room = room_for_texts(self.tokenizer, prompt, self.max_tokens, spec.name)
+        if prompt:
+            skipped = prompt_tokens(self.tokenizer, prompt)
+            self._modules = TextModules(spec.path, self.recipe, self.torch_device, skipped)
+        self._tokens.settle(self.max_tokens)
+        self.batch_size = spec.batch_size or (256 if device == "cuda" else 32)
+        self.batch_cost = self.batch_size * min(self.max_tokens, 128)
+        self.window_rows = 32 * self.batch_size
+        if spec.text and spec.text.dimension:
+            self._check_dimension(spec.text.dimension)
+
+    def _part(self, model: Any) -> Any:
+        """Of an encoder-decoder the encoder, unless its classes are asked for."""
+        if self.spec.layer == CLASSES or "decoder_input_ids" not in parameters(model):
+            return model
+        return model.get_encoder()
+
+    def _try(self, full: bool) -> Fit:
+        """How texts are to be given to the model, by running it; see `text_fit`."""
+        trial = Trial(
+            model=self.model,
+            example=self._tokens.example(),
+            tolerance=RELATIVE_TOLERANCE[self.spec.precision],
+            forward=lambda items, width: self._forward(items, width)[0],
+            scores=self._scores,
+            is_out_of_memory=self.is_out_of_memory,
+            restore=self._restore,
+        )
+        longest, self._vocabulary = try_tables(
+            trial, self.tokenizer, self._forward, self._tokens.longest, self.spec.name
+        )
+        return find_fit(trial, longest, self.spec.name, full=full)
+
+    def _scores(self, items: Sequence[Tokens], width: int) -> Matrix:
+        """The vectors, or the scores of classes before they become probabilities."""
+        output, mask = self._forward(items, width)
+        if self.spec.layer == CLASSES:
+            scores: Matrix = output.logits.float().cpu().numpy()
+            return scores
+        return self._of_output(output, mask)
+
+    @property
+    def truncated(self) -> int:
+        return self._tokens.truncated
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is out of the ordinary, for the log and the manifest."""
+        if self.fit.longest < _UNSTATED or stated_length(self.tokenizer):
+            return self.fit.notes
+        return (*self.fit.notes, f"texts cut at {_UNSTATED} tokens; neither file states a length")
+
+    def prepare(
+        self, raws: Sequence[bytes | RowError | None]
+    ) -> list[tuple[Tokens, int] | RowError]:
+        """Tokens (keys, t) int64 of each row, truncated at the model's length, counted."""
+        outcomes: list[Any] = []
+        for raw in raws:
+            try:
+                if isinstance(raw, RowError):  # no chunk could be made of the text
+                    raise raw
+                outcomes.append(to_text(raw, self.spec.max_bytes))
+            except RowError as error:
+                outcomes.append(error)
+        prompt = self.recipe.prompt
+        made = iter(self._tokens([prompt + each for each in outcomes if isinstance(each, str)]))
+        return [self._item(next(made)) if isinstance(each, str) else each for each in outcomes]
+
+    def _item(self, tokens: Tokens | RowError) -> tuple[Tokens, int] | RowError:
+        if isinstance(tokens, RowError):
+            return tokens
+        if (largest := int(tokens[0].max())) >= self._vocabulary:
+            known = f"the tokenizer says {largest}, the model has vectors for {self._vocabulary}"
+            return RowError("unknown token", known)
+        return tokens, self.fit.width([tokens.shape[1]])
+
+    def run(self, items: Sequence[Tokens]) -> Matrix:
+        """Vectors (n, d) float32 of tokens n × (keys, t), in groups that the model allows."""
+        made = []
+        lengths = [each.shape[1] for each in items]
+        groups = list(self.fit.groups(lengths))
+        for rows in groups:
+            if self.fit.fresh:
+                self._restore()
+            width = self.fit.width([lengths[row] for row in rows])
+            output, mask = self._forward([items[row] for row in rows], width)
+            made.append(self._of_output(output, mask))
+        if len(made) == 1:
+            return made[0]
+        vectors: Matrix = np.concatenate(made)[np.argsort(np.concatenate(groups))]
+        return vectors
+
+    def _of_output(self, output: Any, mask: Any) -> Matrix:
+        if not self.recipe.modules:  # of a dual encoder, or the transformer's own pooler
+            return self._features(output, lambda: self._modules.cut(output.pooler_output))
+        return self._features(output, lambda: self._modules.vectors(output.last_hidden_state, mask))
+
+    def splitter(self, chunking: Chunking) -> Splitter:
+        """What cuts texts into chunks that fit this model. Raises InvalidInput; see `Splitter`."""
+        return Splitter(self.tokenizer, self._room, chunking, max_bytes=self.spec.max_bytes)
+
+    def _check_dimension(self, dimension: int) -> None:
+        """Raise InvalidInput when the model's vectors have fewer numbers."""
+        (found,) = self._scores([self._tokens.example()], 0)
+        if len(found) < dimension:
+            raise InvalidInput(
+                f"model.dimension is {dimension}, and the vectors of {self.spec.name} have "
+                f"{len(found)} numbers"
+            )

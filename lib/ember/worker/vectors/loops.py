@@ -1,0 +1,284 @@
+"""Compiled loops over the scores of a tile: without temporary arrays, and without the interpreter's
+lock, which threads that do many small steps in numpy wait for most of the time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ember.worker.vectors import bounds, int8_kernel
+from ember.worker.vectors.arrays import Float32, Float64, Int64
+from ember.worker.vectors.basis import METRICS
+from ember.worker.vectors.compiled import ANY_ORDER, compiled
+from ember.worker.vectors.scores import tie_floor
+
+Rows = tuple[Any, Float32, Float64, Int64]
+"""n rows: packed, for the filter product (pack.py); scaled (n, d), sizes, and keys."""
+Rule = tuple[int, int, float]
+"""Which pairs count, by their rows' keys: 0 all, 1 those that differ, 2 those whose right key is
+larger; the metric's place in METRICS; bounds.dot_slack."""
+Room = tuple[Float32, Int64, Int64, Float64, Float64]
+"""Products of all a rows with as many columns as are compared at once; at least as many places
+each for the pairs' positions, their F and a bound on its error."""
+
+COSINE, EUCLIDEAN = METRICS.index("cosine"), METRICS.index("euclidean")
+DENSE_SHARE = 0.1
+"""Above this share of survivors one dense product is cheaper than separate dot products."""
+RUN = 64
+"""Entries that are compared at once: most of such runs have none that counts. With fewer the
+compiler unrolls the loop instead of using vectors."""
+
+
+@compiled()
+def candidates(
+    left: Rows, right: Rows, rule: Rule, floor: Float64, best: Float32, first: int, room: Room
+) -> tuple[int, int]:
+    """The pairs of a rows with b others that may reach their row's floor, which rises on the way.
+
+    Args:
+        left: a rows, packed in float32: (a, w).
+        right: b others, (b, w).
+        rule: which pairs count, and how.
+        floor: (a,) F (bounds.py) that pairs must reach. Raised where ``best`` has places.
+        best: (a, k) lower bounds of the k best F of each row, as heaps. Changed.
+        first: the column to begin with.
+        room: where the pairs go.
+
+    Returns:
+        How many pairs were found, and the column to go on with when there is no room for more.
+    """
+    products, i, j, _, _ = room
+    packed, packed_right = left[0], right[0]
+    rows, columns = len(left[3]), len(right[3])
+    width, found = len(products) // rows, 0
+    least = np.empty(rows, np.float32)
+    while first < columns and found + rows * width <= len(i):
+        stop = min(first + width, columns)
+        grid = products[: rows * (stop - first)].reshape((rows, stop - first))
+        np.dot(packed, packed_right[first:stop].T, grid)
+        for row in range(rows):
+            least[row] = _float32_below(floor[row])
+        passed = reaching(grid, least, i[found:], j[found:])
+        found = _kept(left, right, rule, floor, best, (first, stop), room, (found, passed))
+        first = stop
+    return found, first
+
+
+@compiled()
+def candidates_int8(
+    left: Rows, right: Rows, rule: Rule, floor: Float64, best: Float32, first: int, room: Room
+) -> tuple[int, int]:
+    """`candidates` of rows that are packed in int8 (pack_int8.Int8Rows, Int8Columns)."""
+    products, i, j, _, _ = room
+    product, offset, squared = left[0]
+    panels, bias = right[0]
+    rows, columns = len(left[3]), len(right[3])
+    width, found = len(products) // rows, 0
+    least = np.empty(rows, np.int32)
+    while first < columns and found + rows * width <= len(i):
+        stop = min(first + width, columns)
+        int8_kernel.floors(floor, offset, squared, least)
+        begin, end = first // int8_kernel.COLUMNS, -(-stop // int8_kernel.COLUMNS)
+        some = panels[begin:end], bias[first : end * int8_kernel.COLUMNS]
+        passed = int8_kernel.reaching(product, some, least, i[found:], j[found:])
+        found = _kept(left, right, rule, floor, best, (first, stop), room, (found, passed))
+        first = stop
+    return found, first
+
+
+@compiled()
+def _kept(
+    left: Rows, right: Rows, rule: Rule, floor: Float64, best: Float32, columns: tuple[int, int],
+    room: Room, passed: tuple[int, int],
+) -> int:  # fmt: skip
+    """Keep, of the pairs that passed the filter, those that count and may reach their row's floor.
+
+    ``columns`` are the first one compared and the end; ``passed`` is how many pairs the room had
+    before, and how many passed, whose positions follow there. Returns how many it has then.
+    """
+    _, vectors, norms, keys = left
+    _, vectors_right, norms_right, keys_right = right
+    which, metric, slack = rule
+    products, i, j, value, error = room
+    first, stop = columns
+    kept, more = passed
+    grid = products[: len(keys) * (stop - first)].reshape((len(keys), stop - first))
+    dense = more > DENSE_SHARE * grid.size
+    if dense:
+        np.dot(vectors, vectors_right[first:stop].T, grid)
+    for place in range(kept, kept + more):
+        row, column = i[place], first + j[place]
+        if not _counts(keys[row], keys_right[column], which):
+            continue
+        dot = grid[row, column - first] if dense else _dot(vectors, row, vectors_right, column)
+        near, off = _bounded(dot, norms[row], norms_right[column], metric, slack)
+        if _offered(row, near, off, floor, best):
+            i[kept], j[kept], value[kept], error[kept] = row, column, near, off
+            kept += 1
+    return kept
+
+
+@compiled()
+def counts_all(keys: Int64, others: Int64, which: int) -> NDArray[np.bool_]:
+    """Which of (p,) pairs count, by the keys of their rows."""
+    result = np.empty(len(keys), np.bool_)
+    for pair in range(len(keys)):
+        result[pair] = _counts(keys[pair], others[pair], which)
+    return result
+
+
+@compiled()
+def _counts(key: int, other: int, which: int) -> bool:
+    return which == 0 or (key != other if which == 1 else key < other)
+
+
+@compiled()
+def offer(
+    i: Int64,
+    dots: Float32,
+    norms: tuple[Float64, Float64],
+    rule: Rule,
+    floor: Float64,
+    best: Float32,
+) -> tuple[Float64, Float64, NDArray[np.bool_]]:
+    """What `candidates` does with (p,) pairs that passed the filter.
+
+    Takes the pairs' left rows, their dot products and the norms of both rows, (p,) each; the others
+    are as there. Returns F and a bound on its error, and whether the pair may reach its row's
+    floor, (p,) each.
+    """
+    value, error, kept = np.empty(len(i)), np.empty(len(i)), np.empty(len(i), np.bool_)
+    _, metric, slack = rule
+    for pair in range(len(i)):
+        near, off = _bounded(dots[pair], norms[0][pair], norms[1][pair], metric, slack)
+        kept[pair] = _offered(i[pair], near, off, floor, best)
+        value[pair], error[pair] = near, off
+    return value, error, kept
+
+
+@compiled()
+def reaching(grid: NDArray[Any], least: NDArray[Any], row: Int64, column: Int64) -> int:
+    """Find the entries that reach the least value of their row.
+
+    Args:
+        grid: (a, b).
+        least: (a,) of the same type.
+        row: int64, with places for all entries; receives positions, row by row.
+        column: int64, the same.
+
+    Returns:
+        How many there are.
+    """
+    found = 0
+    for i in range(grid.shape[0]):
+        floor = least[i]
+        whole = grid.shape[1] // RUN * RUN
+        for start in range(0, whole, RUN):
+            some = np.int32(0)
+            for place in range(RUN):
+                some = np.int32(some | np.int32(grid[i, start + place] >= floor))
+            for eight in range(start, start + RUN if some else start, 8):
+                if _largest_of_eight(grid, i, eight) >= floor:
+                    for j in range(eight, eight + 8):
+                        if grid[i, j] >= floor:
+                            row[found] = i
+                            column[found] = j
+                            found += 1
+        for j in range(whole, grid.shape[1]):
+            if grid[i, j] >= floor:
+                row[found] = i
+                column[found] = j
+                found += 1
+    return found
+
+
+@compiled()
+def _largest_of_eight(grid: NDArray[Any], i: int, j: int) -> Any:
+    """Of grid[i, j : j + 8]; a tree becomes a few vector instructions, unlike a loop."""
+    a, b = max(grid[i, j], grid[i, j + 1]), max(grid[i, j + 2], grid[i, j + 3])
+    c, d = max(grid[i, j + 4], grid[i, j + 5]), max(grid[i, j + 6], grid[i, j + 7])
+    e, f = max(a, b), max(c, d)
+    return max(e, f)
+
+
+@compiled(fastmath=ANY_ORDER)
+def _dot(left: Float32, i: int, right: Float32, j: int) -> np.float32:
+    """Of left[i] and right[j]; to slice them here would cost as much as the product."""
+    total = np.float32(0.0)
+    for k in range(left.shape[1]):
+        total += left[i, k] * right[j, k]
+    return total
+
+
+@compiled()
+def dots(left: Float32, right: Float32, i: Int64, j: Int64) -> Float32:
+    """(p,) float32 dot products of the rows left[i] and right[j]; i and j are (p,) int64."""
+    result = np.empty(len(i), np.float32)
+    for pair in range(len(i)):
+        result[pair] = _dot(left, i[pair], right, j[pair])
+    return result
+
+
+@compiled()
+def _bounded(
+    dot: np.float32, norm: float, other: float, metric: int, slack: float
+) -> tuple[float, float]:
+    """F (bounds.py) of a pair from its float32 dot product, and a bound on its error."""
+    if norm + other == np.inf:  # of a row that float32 products cannot hold nothing is known
+        return 0.0, np.inf
+    value, norms = np.float64(dot), norm * other
+    if metric == COSINE:
+        return value / norms, slack + bounds.TINY / norms
+    error = slack * norms + bounds.TINY
+    if metric == EUCLIDEAN:
+        halves = 0.5 * (norm * norm + other * other)
+        return value - halves, error + bounds.EXACT * halves
+    return value, error
+
+
+@compiled()
+def _offered(row: int, value: float, error: float, floor: Float64, best: Float32) -> bool:
+    """Whether a pair may reach its row's floor, which it may raise."""
+    if value + error < floor[row]:
+        return False
+    if best.shape[1]:
+        lower = _float32_below(value - error)
+        if lower > best[row, 0]:
+            replace_least(best[row], lower)
+            floor[row] = max(floor[row], _tie_floor(best[row, 0]))
+    return True
+
+
+@compiled()
+def replace_least(heap: Float32, value: np.float32) -> None:
+    """Put a value in the place of the least one, heap[0] (Williams, Algorithm 232: Heapsort, 1964).
+
+    The children of place p are at 2 p + 1 and 2 p + 2, and not below it.
+    """
+    size, place = len(heap), 0
+    while True:
+        child = 2 * place + 1
+        if child >= size:
+            break
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[place] = heap[child]
+        place = child
+    heap[place] = value
+
+
+@compiled()
+def _float32_below(value: float) -> np.float32:
+    """As scores.float32_below, of one value."""
+    rounded = np.float32(value)
+    if rounded > value:
+        rounded = np.nextafter(rounded, np.float32(-np.inf))
+    return rounded
+
+
+_tie_floor = compiled()(tie_floor)

@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ember.worker.batching import Slot, encode, plan_batches
+from ember.worker.rows import RowError
+
+
+class OutOfMemory(Exception):
+    pass
+
+
+class FakeEncoder:
+    """Rows are b"<number>:<cost>"; a row's vector is (number, cost). b"bad" cannot be prepared."""
+
+    truncated = 0
+    device = "fake"
+
+    def __init__(
+        self,
+        *,
+        chunk: int = 4,
+        window: int = 8,
+        batch: int = 4,
+        cost: int = 10**9,
+        fits: float = 1e9,
+    ) -> None:
+        self.chunk_rows, self.window_rows = chunk, window
+        self.batch_size, self.batch_cost = batch, cost
+        self.fits = fits
+        self.calls: list[list[tuple[int, int]]] = []
+        self.tried: list[int] = []
+        self.prepared = 0
+        self.model_threads: set[int] = set()
+        self.prepare_threads: set[int] = set()
+
+    def prepare(self, raws: Sequence[bytes | None]) -> list[tuple[Any, int] | RowError]:
+        assert len(raws) <= self.chunk_rows
+        self.prepare_threads.add(threading.get_ident())
+        self.prepared += len(raws)
+        return [self._prepare(raw) for raw in raws]
+
+    def _prepare(self, raw: bytes | None) -> tuple[Any, int] | RowError:
+        if raw is None or raw == b"bad":
+            return RowError("bad row", "of a test")
+        number, cost = map(int, raw.split(b":"))
+        return (number, cost), cost
+
+    def run(self, items: Sequence[Any]) -> np.ndarray:
+        self.model_threads.add(threading.get_ident())
+        self.tried.append(len(items))
+        if len(items) > self.fits:
+            raise OutOfMemory
+        self.calls.append(list(items))
+        return np.array(items, np.float32).reshape(len(items), 2)
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, OutOfMemory)
+
+
+def slots_of(rows: Sequence[bytes | None], sizes: Iterable[int]) -> Iterator[Slot]:
+    """The rows in blocks of these sizes, and the rest in a block of its own."""
+    start = 0
+    for size in [*sizes, len(rows)]:
+        yield Slot(rows[start : start + size], tag=start)
+        start += size
+
+
+def encoded(slots: Iterable[Slot], encoder: FakeEncoder, threads: int = 2) -> list[Slot]:
+    return list(encode(slots, encoder, threads=threads, timed=lambda *_: None))
+
+
+def even(n: int, cost: int = 1) -> list[bytes | None]:
+    return [f"{number}:{cost}".encode() for number in range(n)]
+
+
+costs = st.integers(1, 40)
+rows_strategy = st.lists(st.none() | costs, max_size=80)
+sizes_strategy = st.lists(st.integers(0, 13), max_size=20)
+
+
+@st.composite
+def encoders(draw: st.DrawFn, **fixed: Any) -> FakeEncoder:
+    batch = draw(st.integers(1, 9))
+    drawn = {
+        "chunk": draw(st.integers(1, 7)),
+        "window": draw(st.integers(1, 40)),
+        "batch": batch,
+        "cost": draw(st.integers(1, 120)),
+    }
+    return FakeEncoder(**{**drawn, **fixed})
+
+
+@given(st.lists(costs, max_size=60).map(sorted), st.integers(1, 10), st.integers(1, 200))
+def test_plan_covers_every_row_once_within_its_bounds(
+    ascending: list[int], batch_size: int, batch_cost: int
+) -> None:
+    runs = plan_batches(ascending, batch_size, batch_cost)
+    assert [index for run in runs for index in run] == list(range(len(ascending)))
+    for run in runs:
+        assert 1 <= len(run) <= batch_size
+        assert len(run) == 1 or len(run) * ascending[run[-1]] <= batch_cost
+
+
+@given(st.lists(costs, max_size=60).map(sorted), st.integers(1, 10), st.integers(1, 200))
+def test_plan_takes_as_much_into_a_batch_as_fits(
+    ascending: list[int], batch_size: int, batch_cost: int
+) -> None:
+    for run in plan_batches(ascending, batch_size, batch_cost)[:-1]:
+        one_more = (len(run) + 1) * ascending[run.stop]
+        assert len(run) == batch_size or one_more > batch_cost
+
+
+@given(rows_strategy, sizes_strategy, encoders(), st.integers(1, 3))
+def test_every_row_gets_its_own_vector_in_order(
+    drawn: list[int | None], sizes: list[int], encoder: FakeEncoder, threads: int
+) -> None:
+    rows = [None if cost is None else f"{n}:{cost}".encode() for n, cost in enumerate(drawn)]
+    given_slots = list(slots_of(rows, sizes))
+    limits = encoder.batch_size, encoder.batch_cost
+
+    done = encoded(iter(given_slots), encoder, threads)
+
+    assert [id(slot) for slot in done] == [id(slot) for slot in given_slots]
+    for slot in done:
+        for row in range(len(slot.raws)):
+            number = slot.tag + row
+            if drawn[number] is None:
+                assert slot.errors[row] == "bad row: of a test"
+            else:
+                assert row not in slot.errors
+                assert slot.vectors[row].tolist() == [number, drawn[number]]
+    seen = sorted(number for call in encoder.calls for number, _ in call)
+    assert seen == [number for number, cost in enumerate(drawn) if cost is not None]
+    for call in encoder.calls:
+        padded = len(call) * max(cost for _, cost in call)
+        assert len(call) <= limits[0]
+        assert len(call) == 1 or padded <= limits[1]
+
+
+@given(st.integers(0, 120), sizes_strategy, encoders(cost=10**6))
+def test_rows_of_equal_cost_need_no_more_calls_than_full_batches(
+    n: int, sizes: list[int], encoder: FakeEncoder
+) -> None:
+    encoder.window_rows = max(encoder.window_rows, encoder.batch_size)
+    encoded(slots_of(even(n), sizes), encoder)
+    assert len(encoder.calls) == -(-n // encoder.batch_size)
+
+
+@pytest.mark.parametrize(("size", "batch"), [(13, 16), (1, 16), (100, 10), (7, 128), (512, 16)])
+def test_odd_blocks_make_full_batches_with_the_real_chunks(size: int, batch: int) -> None:
+    encoder = FakeEncoder(chunk=8, window=batch, batch=batch)
+    encoded(slots_of(even(1000), [size] * (1000 // size)), encoder)
+    assert [len(call) for call in encoder.calls[:-1]] == [batch] * (len(encoder.calls) - 1)
+
+
+def test_short_and_long_rows_do_not_share_batches_in_a_window() -> None:
+    rows = [f"{n}:{1 if n % 2 else 30}".encode() for n in range(64)]
+    encoder = FakeEncoder(window=64, batch=8, cost=240)
+    encoded(slots_of(rows, []), encoder)
+    assert all(len({cost for _, cost in call}) == 1 for call in encoder.calls)
+    assert len(encoder.calls) == 8
+
+
+def endless(pattern: Sequence[str], block: int, taken: list[int]) -> Iterator[Slot]:
+    """Blocks of rows for ever: `pattern` gives cost or "bad", its last entry repeats."""
+    numbers = count()
+    while True:
+        raws = []
+        for number in islice(numbers, block):
+            kind = pattern[min(number, len(pattern) - 1)]
+            raws.append(b"bad" if kind == "bad" else f"{number}:{kind}".encode())
+        taken.append(len(taken))
+        assert len(taken) < 2000, "read on without giving anything back"
+        yield Slot(raws)
+
+
+PATTERNS = {
+    "equal": ["1"],
+    "the first the longest": ["99", "1"],
+    "the first the shortest": ["1", "99"],
+    "one good row, then none": ["1", "bad"],
+    "three good rows, then none": ["1", "99", "1", "bad"],
+    "only bad rows": ["bad"],
+    "bad rows, then good ones": [*["bad"] * 50, "1"],
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+@pytest.mark.parametrize("block", [1, 5, 50])
+def test_no_row_is_held_for_ever_and_reading_ahead_is_bounded(
+    pattern: list[str], block: int
+) -> None:
+    encoder = FakeEncoder(chunk=4, window=16, batch=8, cost=200)
+    taken: list[int] = []
+    out = encode(endless(pattern, block, taken), encoder, threads=2, timed=lambda *_: None)
+    for done in range(1, 200):
+        next(out)
+        # Two windows that wait, overdue at the latest after four times as many rows, and chunks
+        # (of one row each where blocks are that small) on their way.
+        assert (len(taken) - done) * block <= 8 * encoder.window_rows + 8 * 4 + block
+    out.close()
+
+
+def test_nothing_is_read_before_the_first_is_asked_for() -> None:
+    taken: list[int] = []
+    out = encode(endless(["1"], 4, taken), FakeEncoder(), threads=2, timed=lambda *_: None)
+    assert not taken
+    next(out)
+    assert taken
+    out.close()
+
+
+def test_first_output_does_not_wait_for_the_end_of_the_input() -> None:
+    encoder = FakeEncoder(window=8, batch=4)
+    out = encode(slots_of(even(400), [4] * 100), encoder, threads=2, timed=lambda *_: None)
+    next(out)
+    assert encoder.prepared < 100
+    out.close()
+
+
+def test_empty_input_and_empty_slots() -> None:
+    encoder = FakeEncoder()
+    assert encoded(iter([]), encoder) == []
+    done = encoded(iter([Slot([], tag=0), Slot(even(1), tag=1), Slot([], tag=2)]), encoder)
+    assert [slot.tag for slot in done] == [0, 1, 2]
+    assert encoded(iter([Slot([])]), encoder)[0].vectors is None
+
+
+def test_slot_of_failed_rows_only_has_no_vectors() -> None:
+    (slot, _) = encoded(slots_of([b"bad", None], [2]), FakeEncoder())
+    assert slot.vectors is None
+    assert sorted(slot.errors) == [0, 1]
+
+
+def test_model_runs_on_the_calling_thread_and_preparation_beside_it() -> None:
+    encoder = FakeEncoder()
+    encoded(slots_of(even(40), []), encoder)
+    assert encoder.model_threads == {threading.get_ident()}
+    assert threading.get_ident() not in encoder.prepare_threads
+
+
+@given(st.integers(1, 60), st.integers(1, 16), st.integers(1, 16))
+def test_out_of_memory_halves_and_goes_on(n: int, batch: int, fits: int) -> None:
+    encoder = FakeEncoder(batch=batch, window=32, fits=fits)
+    done = encoded(slots_of(even(n), []), encoder)
+    vectors = np.concatenate([slot.vectors for slot in done if slot.vectors is not None])
+    assert vectors[:, 0].tolist() == list(range(n))
+    assert not any(slot.errors for slot in done)
+    # Remembered: each size is too much at most once, and half of it is tried next.
+    too_much = [size for size in encoder.tried if size > fits]
+    assert len(too_much) == len(set(too_much))
+    if too_much:
+        assert encoder.batch_size == too_much[-1] // 2
+
+
+def test_lowered_batch_size_is_kept_for_the_next_stream() -> None:
+    encoder = FakeEncoder(batch=8, window=16, fits=3)
+    encoded(slots_of(even(40), []), encoder)
+    encoder.tried.clear()
+    encoded(slots_of(even(40), []), encoder)
+    assert encoder.tried
+    assert max(encoder.tried) <= 3
+
+
+def test_out_of_memory_with_a_single_row_propagates() -> None:
+    with pytest.raises(OutOfMemory):
+        encoded(slots_of(even(9), []), FakeEncoder(fits=0))
+
+
+def test_other_errors_of_the_model_propagate_at_once() -> None:
+    encoder = FakeEncoder(fits=1)
+    encoder.is_out_of_memory = lambda error: False  # type: ignore[method-assign]
+    with pytest.raises(OutOfMemory):
+        encoded(slots_of(even(9), []), encoder)
+    assert encoder.tried == [4]
+
+
+def test_errors_of_the_preparation_propagate() -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        encoded(slots_of([b"1:1", b"x:y"], []), FakeEncoder())
+
+
+def test_errors_of_the_input_propagate() -> None:
+    def broken() -> Iterator[Slot]:
+        yield Slot(even(3))
+        raise OSError("the input broke")
+
+    with pytest.raises(OSError, match="the input broke"):
+        encoded(broken(), FakeEncoder())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_vector_that_is_not_finite_is_an_error_row(value: float) -> None:
+    encoder = FakeEncoder()
+    plain = encoder.run
+
+    def run(items: Sequence[Any]) -> np.ndarray:
+        vectors = plain(items)
+        vectors[vectors[:, 0] == 2, 1] = value
+        return vectors
+
+    encoder.run = run  # type: ignore[method-assign]
+    slot = encoded(slots_of(even(5), []), encoder)[0]
+    assert slot.errors == {2: "not finite: the model returned NaN or infinity"}
+    assert slot.vectors[[0, 1, 3, 4], 0].tolist() == [0, 1, 3, 4]
+    assert np.isfinite(slot.vectors).all()
+
+
+def test_phases_are_timed() -> None:
+    phases: list[str] = []
+    seconds: list[float] = []
+
+    def timed(phase: str, spent: float) -> None:
+        phases.append(phase)
+        seconds.append(spent)
+
+    encoder = FakeEncoder()
+    list(encode(slots_of(even(8), []), encoder, threads=1, timed=timed))
+    assert phases.count("model") == len(encoder.calls)
+    assert phases.count("prepare wait") == 2
+    assert min(seconds) >= 0
