@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Tests of both frameworks share a process; see ember.worker.device.hide_triton.
+sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
 # No test may depend on how busy the machine is, nor on what is compiled already.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")

@@ -78,7 +78,7 @@ def test_first_claim_holds_for_the_life_of_the_process(fresh_process: pytest.Mon
 def test_claimed_device_is_set_before_any_framework_is_imported() -> None:
     code = (
         "import sys, os\n"
-        "from ember.worker import task as worker; from ember.worker import device\n"
+        "from ember.worker import task, device\n"
         "device.claim('5')\n"
         "heavy = {'torch', 'tensorflow', 'keras', 'transformers', 'pyspark'} & set(sys.modules)\n"
         "print(os.environ['CUDA_VISIBLE_DEVICES'], sorted(heavy))\n"
@@ -125,3 +125,15 @@ def test_count_without_a_driver_is_zero(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(device.ctypes, "CDLL", no_library)
     assert cuda_device_count() == 0
+
+
+def test_a_process_that_served_a_keras_model_can_load_torch_s_compiler_next():
+    """transformers imports torch._dynamo, which imports Triton where it is installed."""
+    script = (
+        "import tensorflow; from ember.worker.device import hide_triton; hide_triton(); "
+        "import torch._dynamo, transformers; from transformers import BertModel, ResNetModel"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

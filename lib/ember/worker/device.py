@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from typing import Literal
 
 from ember.errors import DeviceMissing
 
-__all__ = ["Device", "claim", "cuda_device_count", "require_cuda"]
+__all__ = ["Device", "claim", "cuda_device_count", "hide_triton", "require_cuda"]
 
 Device = Literal["cpu", "cuda"]
 _claimed: Device | None = None
@@ -77,3 +78,15 @@ def require_cuda(usable: bool, framework: str) -> None:
             f"but {framework} sees none on {os.uname().nodename}; check the driver and that "
             f"{framework} is built for CUDA, or unset the GPU settings to run on the CPU"
         )
+
+
+def hide_triton() -> None:
+    """Keep torch from loading Triton into a process that has loaded TensorFlow.
+
+    Each brings an LLVM of its own, and the second one to start ends the process with a segmentation
+    fault (tensorflow 2.21, triton 3 of torch 2.13's CUDA build). A worker that served a Keras model
+    may serve one of transformers next. Only torch.compile needs Triton, and Ember does not use it.
+    """
+    if "tensorflow" in sys.modules:
+        # None makes an import of it fail as if it were not installed.
+        sys.modules.setdefault("triton", None)  # type: ignore[arg-type]

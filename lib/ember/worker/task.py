@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ember.errors import InvalidInput
 from ember.worker.batching import Encoder, Slot, encode
-from ember.worker.device import claim
+from ember.worker.device import claim, hide_triton
 from ember.worker.models.chunks import Chunking, Splitter, chunk_slots, joined, texts_in
 from ember.worker.models.model_folder import loading
 from ember.worker.results import Embedding, Result, to_batch
@@ -101,6 +101,7 @@ def _build(spec: ModelSpec, address: str | None, threads: int, paths: PathRules 
         from ember.worker.models.openvino_runtime import OpenvinoImageEncoder
 
         return OpenvinoImageEncoder(spec, device, threads, paths=paths)
+    hide_triton()
     if spec.layer == GENERATED:
         if spec.modality == "text":
             from ember.worker.models.generation_texts import TorchTextGenerator

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ember.worker.device import Device, claim
+from ember.worker.device import Device, claim, hide_triton
 from ember.worker.finetune.learner import Alone, Group, Learner, Tuning
 from ember.worker.finetune.rows import TuningRows
 from ember.worker.finetune.training import Trainer
@@ -62,6 +62,7 @@ def tune(order: Order, address: str | None) -> dict[str, Any]:
     """
     _yield_cores()
     device = claim(address)
+    hide_triton()
     return _run(order, _learner(order, device), Alone())
 
 

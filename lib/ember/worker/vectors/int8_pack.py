@@ -57,7 +57,7 @@ class Scales:
 
 @dataclass(frozen=True)
 class Int8Rows:
-    """n rows on the left. values: (n, w), see rounding.py. offset: (n,)."""
+    """n rows on the left. values: (n, w), see int8_rounding.py. offset: (n,)."""
 
     values: Int32
     offset: Float64
@@ -80,8 +80,8 @@ class Int8Rows:
 class Int8Columns:
     """n rows on the right, in panels of 16.
 
-    panels: (ceil(n / 16), w, 16), see rounding.py. bias: (16 ceil(n / 16),), the least int32 where
-    there is no row: no floor is as low.
+    panels: (ceil(n / 16), w, 16), see int8_rounding.py. bias: (16 ceil(n / 16),), the least
+    int32 where there is no row: no floor is as low.
     """
 
     panels: Int32

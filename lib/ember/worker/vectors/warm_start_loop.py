@@ -1,4 +1,4 @@
-"""The compiled loop behind seeds.py: rows around pivots, compared with the queries near them."""
+"""The compiled loop behind warm_start.py: rows around pivots, compared with queries near them."""
 
 from __future__ import annotations
 
