@@ -7,7 +7,7 @@ from ember import job
 from ember.embedding import embedding
 from ember.job import Run
 from ember.settings.embedding import EmbedConfig
-from ember.spark import gpu, models, tables
+from ember.spark import gpu, models, tables, tasks
 from ember.spark.accounting import Account
 from ember.spark.identity import identity_of
 from ember.spark.publish import Output
@@ -32,7 +32,7 @@ def embed(run: Run[EmbedConfig]) -> None:
         output = run.output(Output, identity_of(spark, config, facts), part=part)
         output.check()
     if run.dry_run:
-        device = embedding.try_model(spark, model, corpus.paths, chunking)
+        device = tasks.try_model(spark, model, corpus.paths, chunking)
         run.say(f"configuration, input and {model.name} on {device} are fine; nothing was written")
         return
 

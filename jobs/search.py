@@ -8,9 +8,9 @@ from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_search
 from ember.settings.similarity import SearchConfig
 from ember.similarity import approximate, comparison, packing, search
-from ember.similarity.blockwise import cores
 from ember.similarity.resumable import TaskOutput
 from ember.spark import tables
+from ember.spark.classic import cores
 from ember.spark.identity import identity_of
 
 

@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 from ember.command_line import job_parser
 from ember.redaction import redact, redact_all
 from ember.settings import config
-from ember.spark import console, places, read_batches
+from ember.spark import classic, console, places, read_batches
 from ember.spark.explain import explain
 from ember.spark.publish import Output
 from ember.spark.session import spark_session
@@ -97,8 +97,8 @@ class Run(Generic[ConfigT]):
             **self.notes,
             "seconds": self.seconds,
             "spark": {
-                "master": self.spark.sparkContext.master,
-                "application": self.spark.sparkContext.applicationId,
+                "master": classic.master(self.spark),
+                "application": classic.application_id(self.spark),
             },
             "versions": versions(),
         }

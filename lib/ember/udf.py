@@ -18,13 +18,14 @@ import pyarrow as pa
 from pyspark.sql import SparkSession, functions
 from pyspark.sql.types import BinaryType, StringType, StructField
 
-from ember.embedding.embedding import take_limits, task_resources
+from ember.embedding.embedding import take_limits
 from ember.errors import InvalidInput
 from ember.settings.config import parse
 from ember.settings.embedding import ModelConfig
 from ember.spark import gpu, models
 from ember.spark.access import ContentIs, path_rules
 from ember.spark.models import ModelFiles
+from ember.spark.tasks import task_resources
 from ember.worker import task
 from ember.worker.row_paths import PathRules
 from ember.worker.spec import Modality

@@ -9,14 +9,14 @@ from typing import Any, Literal, Protocol
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.embedding import embedding, labels
-from ember.embedding.embedding import Reports
 from ember.embedding.table_classifier import PREDICTIONS, TableClassifier, described, digest
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.config import parse
 from ember.settings.embedding import EmbeddingsConfig, InputConfig, LimitsConfig, ModelConfig
 from ember.settings.training import ClassifyConfig
-from ember.spark import gpu, models, tables
+from ember.spark import gpu, models, tables, tasks
 from ember.spark.access import ContentIs
+from ember.spark.accounting import Reports
 from ember.spark.heads import load_head
 from ember.spark.tables import Corpus, select_corpus
 from ember.worker.heads.head import Head
@@ -186,7 +186,7 @@ class CorpusClassifier:
         return {"model": self.spec.describe(), **described(self.predictions)}
 
     def try_out(self) -> str:
-        device = embedding.try_model(self.rows.sparkSession, self.spec, self.corpus.paths)
+        device = tasks.try_model(self.rows.sparkSession, self.spec, self.corpus.paths)
         return f"configuration, input and {self.spec.name} on {device} are fine"
 
     def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:

@@ -15,13 +15,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType
 
 from ember.embedding import embedding, prompts
-from ember.embedding.embedding import Reports
 from ember.errors import InvalidConfig
 from ember.settings.config import parse
 from ember.settings.description import DescribeConfig, GenerationConfig, PromptConfig, WriterConfig
 from ember.settings.embedding import LimitsConfig, ModelConfig
-from ember.spark import gpu, models, tables
+from ember.spark import gpu, models, tables, tasks
 from ember.spark.access import ContentIs
+from ember.spark.accounting import Reports
 from ember.spark.models import ModelFiles
 from ember.spark.storage import Storage
 from ember.worker import task
@@ -148,7 +148,7 @@ class Work:
 
     def try_out(self) -> str:
         """Load the model in a task; a sentence on it. Raises what loading raises."""
-        device = embedding.try_model(self.rows.sparkSession, self.spec, self.paths)
+        device = tasks.try_model(self.rows.sparkSession, self.spec, self.paths)
         return f"configuration, input and {self.spec.name} on {device} are fine"
 
     def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:
@@ -243,7 +243,7 @@ def _runner(
     """The function that Spark runs in a worker for each partition."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        address, threads = embedding.task_resources()
+        address, threads = tasks.task_resources()
         stats = TaskStats()
         spec = files.on_worker()
         yield from task.run_batches(

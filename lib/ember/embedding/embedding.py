@@ -1,6 +1,6 @@
 """Embedding a DataFrame: rows to the workers as Arrow batches, vectors back.
 
-How a model is run on rows (`run_model`, `spread`, `try_model`) serves classification as well.
+How a model is run on rows (`run_model`, `spread`) serves classification as well.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
-from pyspark import Accumulator, TaskContext
-from pyspark.sql import DataFrame, SparkSession
+from pyspark import TaskContext
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
@@ -25,10 +25,12 @@ from pyspark.sql.types import (
 from ember.errors import InvalidConfig
 from ember.settings.config import parse
 from ember.settings.embedding import ChunkConfig, LimitsConfig, ModelConfig
-from ember.spark import gpu, models, read_batches
+from ember.spark import classic, gpu, models, read_batches
 from ember.spark.access import ContentIs
+from ember.spark.accounting import Reports
 from ember.spark.models import ModelFiles
 from ember.spark.tables import Corpus, column, select_corpus
+from ember.spark.tasks import task_resources
 from ember.worker import task
 from ember.worker.garbage import spare_modules
 from ember.worker.models.chunks import CHUNK_COLUMNS, Chunking
@@ -47,11 +49,7 @@ __all__ = [
     "run_model",
     "spread",
     "take_limits",
-    "task_resources",
-    "try_model",
 ]
-
-Reports = Accumulator[dict[str, Any]]
 
 _ROWS_PER_TASK = {"image": 1000, "text": 2000}
 # A GPU does in a second what a core does in a minute.
@@ -221,7 +219,7 @@ def spread(
     bound = _ROWS_PER_TASK[modality] if rows_per_task == "auto" else rows_per_task
     if rows_per_task == "auto" and gpu.scheduled(session):
         bound *= _GPU_FACTOR
-    cores = session.sparkContext.defaultParallelism
+    cores = classic.cores(session)
     parts = rows.groupBy(F.spark_partition_id()).count().agg(F.sum("count"), F.max("count"))
     total, largest = parts.collect()[0]
     if not total:
@@ -231,36 +229,6 @@ def spread(
         return rows, total
     key, content = (column(rows, name) for name in rows.columns[:2])
     return rows.repartition(tasks, key, F.length(content)), total
-
-
-def try_model(
-    spark: SparkSession,
-    spec: ModelSpec,
-    paths: PathRules | None,
-    chunking: Chunking | None = None,
-) -> str:
-    """Load the model in a task, where texts go through it. Raises what loading raises.
-
-    Returns the device it runs on, with what is out of the ordinary in how.
-    """
-    files = models.distribute(spark, spec)
-
-    def load(_: Iterable[Any]) -> Iterator[str]:
-        address, threads = task_resources()
-        placed = files.on_worker()
-        encoder = task.load(placed, address=address, threads=threads, paths=paths)
-        if chunking is not None:
-            task.splitter(encoder, chunking)
-        record = task.record(placed, paths=paths)
-        yield "; ".join([record.device, *record.notes])
-
-    return str(spark.sparkContext.parallelize([0], 1).mapPartitions(load).first())
-
-
-def task_resources() -> tuple[str | None, int]:
-    """The GPU address (None for the CPU) and the number of CPU threads of the running task."""
-    context = TaskContext.get()
-    return gpu.assigned(), max(1, context.cpus()) if context else 1
 
 
 def _runner(

@@ -22,10 +22,11 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from ember.embedding.embedding import Reports, result_schema
+from ember.embedding.embedding import result_schema
 from ember.errors import InvalidInput
 from ember.settings.embedding import EmbeddingsConfig
 from ember.spark import tables
+from ember.spark.accounting import Reports
 from ember.spark.storage import Storage
 from ember.worker.heads.head import Head
 from ember.worker.heads.scoring import predict_features

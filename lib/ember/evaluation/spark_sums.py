@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
+from ember.spark import classic
 from ember.worker.metrics.classes import class_figures, contributions
 from ember.worker.metrics.sums import ALL, CHUNK_ROWS, Slicing, Sums, Weights, slicings
 from ember.worker.metrics.weights import interval
@@ -81,7 +82,7 @@ def sum_rows(
     """
     columns = [name for name in rows.columns if name.startswith("slice_")]
     # Few partial sums: a task takes as many partitions as it can.
-    tasks = 2 * rows.sparkSession.sparkContext.defaultParallelism
+    tasks = 2 * classic.cores(rows.sparkSession)
     partial = rows.coalesce(tasks).mapInArrow(
         _adder(judge, columns, replicates, chunk_rows), _SCHEMA
     )

@@ -18,16 +18,17 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-from pyspark import Accumulator, AccumulatorParam, Broadcast
 from pyspark.sql import DataFrame, SparkSession
 
-from ember.embedding.embedding import task_resources
 from ember.errors import InvalidConfig, InvalidInput
 from ember.similarity import blockwise, comparison, packing, search
-from ember.similarity.blockwise import Written, cores
+from ember.similarity.blockwise import Written
 from ember.similarity.comparison import Comparison
 from ember.similarity.ivf import Division, Sizes, divide, measure
 from ember.similarity.resumable import TaskOutput
+from ember.spark import classic
+from ember.spark.classic import Accumulator, Broadcast, cores
+from ember.spark.tasks import task_resources
 from ember.worker.vectors.ivf_recall import Recall, choose_probes
 
 __all__ = ["Approximate", "approximate_top_k", "check", "plan"]
@@ -75,7 +76,7 @@ class Approximate:
         """What a task does with a block of queries; None where the search is exact."""
         if self.division is None or self.recall is None or self.pairs is None:
             return None
-        sent = spark.sparkContext.broadcast(self.division)
+        sent = classic.broadcast(spark, self.division)
         k = search.places(self.compared, k)
         how: dict[str, Any] = {"k": k, "exclude_self": exclude_self, "pairs": self.pairs}
         return _searcher(self.compared, sent, self.recall.probes, **how)
@@ -177,7 +178,7 @@ def plan(
             f"a recall of {recall:g} takes {chosen.probes} of {sizes.lists} lists; the exact "
             "search, which skips much, is as fast"
         )
-    pairs = spark.sparkContext.accumulator({}, _Latest())
+    pairs = classic.accumulator(spark, _latest)
     return exact("", division, chosen, pairs)
 
 
@@ -207,11 +208,6 @@ def _searcher(
     return run
 
 
-class _Latest(AccumulatorParam[dict[int, int]]):
+def _latest(left: dict[int, int], right: dict[int, int]) -> dict[int, int]:
     """By task: one that runs twice counts once."""
-
-    def zero(self, value: dict[int, int]) -> dict[int, int]:
-        return {}
-
-    def addInPlace(self, value1: dict[int, int], value2: dict[int, int]) -> dict[int, int]:
-        return {**value1, **value2}
+    return {**left, **right}

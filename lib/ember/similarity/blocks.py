@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
-from pyspark import SparkFiles
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import (
     BinaryType,
@@ -29,6 +27,7 @@ from pyspark.sql.types import (
 
 from ember.similarity import packed_files, vector_files
 from ember.similarity.vector_files import Runs
+from ember.spark import classic
 from ember.spark.paths import literal
 from ember.worker.vectors.arrays import Int64, Stored
 from ember.worker.vectors.basis import Basis, sample_size
@@ -140,7 +139,7 @@ class Packed:
 
     def shelf(self, basis: bytes, threads: int) -> Shelf:
         """On a worker: this node's copy of the blocks."""
-        cache = str(Path(SparkFiles.getRootDirectory(), "ember-blocks"))
+        cache = str(Path(classic.received_folder(), "ember-blocks"))
         files = self.files()
         here = dict(zip(files, _here(files, self.vectors.local), strict=True))
         blocks = [(here[file], row) for file, row in self.blocks]
@@ -154,13 +153,13 @@ class Packed:
 
 def _send(spark: SparkSession, files: Sequence[str], local: bool) -> None:
     for file in () if local else files:
-        spark.sparkContext.addFile(quote(file, safe="/:"))  # which takes an encoded URI
+        classic.send_file(spark, file)
 
 
 def _here(files: Sequence[str], local: bool) -> list[str]:
     if local:
         return [file.removeprefix("file:") for file in files]
-    return [SparkFiles.get(file.rpartition("/")[2]) for file in files]
+    return [classic.received(file.rpartition("/")[2]) for file in files]
 
 
 def pack(spark: SparkSession, made: Runs, vectors: TableVectors, folder: str, size: int) -> Packed:

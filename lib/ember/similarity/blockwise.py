@@ -9,27 +9,22 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pyspark import Accumulator, SparkContext, TaskContext
+from pyspark import TaskContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
 from ember.similarity.resumable import TaskOutput
-from ember.spark import progress
-from ember.spark.accounting import Account
+from ember.spark import classic, progress
+from ember.spark.accounting import Account, Reports
 from ember.worker.garbage import spare_modules
 from ember.worker.stats import TaskStats
 
-__all__ = ["Written", "batches", "cores", "divided", "frame", "write"]
+__all__ = ["Written", "batches", "divided", "frame", "write"]
 
 _OUTPUT_ROWS = 1 << 16
 _WATCH_SECONDS = 1.0
 Task = TypeVar("Task")
 Body = Callable[[Task], Iterator[pa.RecordBatch]]
-
-
-def cores(spark: SparkSession) -> int:
-    """How many cores this application has."""
-    return int(spark.sparkContext.defaultParallelism)
 
 
 def divided(numbers: Sequence[int], parts: int) -> list[list[int]]:
@@ -43,7 +38,7 @@ def frame(
     tasks: Sequence[tuple[int, Task]],
     body: Body[Task],
     schema: StructType,
-    reports: Accumulator[dict[str, Any]] | None = None,
+    reports: Reports | None = None,
 ) -> DataFrame:
     """A table whose partitions are what `body` makes of each numbered task, in their order.
 
@@ -101,7 +96,7 @@ def write(
     done = output.take_up()
     todo = [(number, task) for number, task in enumerate(tasks) if number not in done]
     account = Account(spark)
-    watch = _Watch(spark.sparkContext, output, account, limit, output.kept_rows(), done)
+    watch = _Watch(spark, output, account, limit, output.kept_rows(), done)
     shown = progress.shown(len(tasks), lambda: len(done) + account.tasks(), "task")
     with shown, progress.repeated(watch.look, _WATCH_SECONDS), watch.cancellable():
         table = frame(spark, todo, body, schema, account.reports)
@@ -121,7 +116,7 @@ def batches(**columns: Any) -> Iterator[pa.RecordBatch]:
 class _Watch:
     """Looks at the tasks that have ended: notes the empty ones, stops the run at the limit."""
 
-    context: SparkContext
+    spark: SparkSession
     output: TaskOutput
     account: Account
     limit: int | None
@@ -142,16 +137,14 @@ class _Watch:
         rows = self.rows_before + self.account.rows()
         if self.limit is not None and rows > self.limit and not self.exceeded:
             self.exceeded = True
-            self.context.cancelJobsWithTag(self.tag)
+            classic.cancel(self.spark, self.tag)
 
     @contextmanager
     def cancellable(self) -> Iterator[None]:
         """Run the block's Spark jobs so that they can be stopped, and take a stop as its end."""
-        self.context.addJobTag(self.tag)
         try:
-            yield
+            with classic.tagged(self.spark, self.tag):
+                yield
         except Exception:
             if not self.exceeded:
                 raise
-        finally:
-            self.context.removeJobTag(self.tag)

@@ -16,13 +16,12 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from pyspark import SparkFiles
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import IntegralType, StringType, StructField, StructType
 
 from ember.errors import InvalidInput
 from ember.similarity.blocks import Packed, TableVectors
-from ember.spark import tables
+from ember.spark import classic, tables
 from ember.spark.publish import Output
 from ember.spark.staging import read_json
 from ember.spark.storage import Storage
@@ -213,7 +212,7 @@ def scratch_folder(within: str | None = None) -> str:
     """
     if within is not None:  # never itself: it may hold blocks of other tables, or anything else
         return f"{within}/ember-packed-{uuid4().hex}"
-    return f"file://{tempfile.mkdtemp(prefix='ember-packed-', dir=SparkFiles.getRootDirectory())}"
+    return f"file://{tempfile.mkdtemp(prefix='ember-packed-', dir=classic.received_folder())}"
 
 
 def _noted(packed: Packed) -> dict[str, Any]:

@@ -14,10 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
-from ember.embedding.embedding import task_resources
 from ember.similarity.blocks import sampled
-from ember.similarity.blockwise import cores
 from ember.similarity.comparison import Comparison
+from ember.spark import classic
+from ember.spark.classic import cores
+from ember.spark.tasks import task_resources
 from ember.worker.vectors import topk
 from ember.worker.vectors.arrays import Int64
 from ember.worker.vectors.block import prepare
@@ -92,7 +93,7 @@ def divide(spark: SparkSession, compared: Comparison, sizes: Sizes) -> Division:
         return pickle.dumps(fit_lists(sample, shelf.basis.metric, sizes.lists, seed=_SEED))
 
     lists = pickle.loads(_collect(spark, compared, fit, 1)[0])
-    sent = spark.sparkContext.broadcast(lists)
+    sent = classic.broadcast(spark, lists)
 
     def assign(shelf: Shelf, number: int, threads: int) -> bytes:
         rows = shelf.block(number).rows
@@ -121,7 +122,7 @@ def measure(
     # Each task reads the whole corpus, so there are no more than cores.
     chunks = np.array_split(sample, min(len(sample), cores(spark)))
     half = max(1, sizes.lists // 2)
-    sent = spark.sparkContext.broadcast(division)
+    sent = classic.broadcast(spark, division)
 
     def search(shelf: Shelf, number: int, threads: int) -> bytes:
         from ember.worker.vectors.ivf import list_places

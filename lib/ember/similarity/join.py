@@ -12,13 +12,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, LongType, StructField, StructType
 
-from ember.embedding.embedding import task_resources
 from ember.errors import InvalidInput, TooManyPairs
 from ember.similarity import blockwise, comparison, packing
 from ember.similarity.blocks import Fitter
 from ember.similarity.blockwise import Written
 from ember.similarity.comparison import Comparison
 from ember.similarity.resumable import TaskOutput
+from ember.spark.tasks import task_resources
 from ember.worker.vectors.arrays import Stored
 from ember.worker.vectors.basis import Basis
 

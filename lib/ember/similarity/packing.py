@@ -14,9 +14,9 @@ from ember.errors import InvalidInput
 from ember.settings.similarity import ComparisonLimits
 from ember.similarity import blocks, vector_files
 from ember.similarity.blocks import Fitter, TableVectors
-from ember.similarity.blockwise import cores
 from ember.similarity.comparison import Comparison
 from ember.similarity.vector_files import Runs
+from ember.spark.classic import cores
 from ember.spark.storage import Storage
 from ember.worker.vectors.basis import fit_basis
 

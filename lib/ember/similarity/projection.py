@@ -12,15 +12,17 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-from pyspark import Broadcast
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
 
 from ember.errors import InvalidConfig, InvalidInput, find_in_text
+from ember.spark import classic
+from ember.spark.classic import Broadcast
 from ember.spark.dimensions import dimension_of
 from ember.spark.heads import load_head
 from ember.spark.publish import Output
@@ -142,7 +144,7 @@ def projected(table: DataFrame, projection: Projection, embedding: str) -> DataF
     plain = table.toDF(*(f"c{number}" for number in range(len(table.columns))))
     fields = list(plain.schema.fields)
     fields[place] = StructField(fields[place].name, ArrayType(FloatType()))
-    sent = table.sparkSession.sparkContext.broadcast(projection)
+    sent = classic.broadcast(table.sparkSession, projection)
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -160,7 +162,7 @@ def rejected_rows(table: DataFrame, projection: Projection, id: str, embedding: 
     schema = StructType(
         [StructField("id", rows.schema["id"].dataType), StructField("reason", StringType())]
     )
-    return rows.mapInArrow(_rejecter(table.sparkSession.sparkContext.broadcast(projection)), schema)
+    return rows.mapInArrow(_rejecter(classic.broadcast(table.sparkSession, projection)), schema)
 
 
 def _rejecter(
@@ -286,13 +288,12 @@ def moments_of(vectors: DataFrame, dimension: int) -> Moments:
     """The moments of the usable vectors in the column `embedding`, reduced by all tasks."""
     packed = vectors.select("embedding")
     bound = max(1, _PARTIAL_BYTES // (8 * dimension * dimension))
-    cores = int(vectors.sparkSession.sparkContext.defaultParallelism)
+    cores = classic.cores(vectors.sparkSession)
     partials = packed.coalesce(min(bound, cores)).mapInArrow(_reducer(dimension), "moments binary")
-    unpacked = partials.rdd.map(lambda row: Moments.unpack(bytes(row[0]), dimension))
     depth = max(2, math.ceil(math.log2(max(2, min(bound, cores))) / 2))
-    # None, because the first value is sent with every task.
     try:
-        merged = unpacked.treeAggregate(None, _merge, _merge, depth=depth)
+        read = partial(Moments.unpack, dimension=dimension)
+        merged = classic.tree_merged(partials, read, _merge, depth)
     except Exception as error:  # of Spark, with what a worker said in its text
         raise find_in_text(str(error)) or error from None
     return Moments.empty(dimension) if merged is None else merged

@@ -12,12 +12,13 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, IntegerType, LongType, StructField, StructType
 
-from ember.embedding.embedding import task_resources
 from ember.errors import InvalidInput
 from ember.similarity import blockwise, comparison, packing
-from ember.similarity.blockwise import Written, cores
+from ember.similarity.blockwise import Written
 from ember.similarity.comparison import Comparison
 from ember.similarity.resumable import TaskOutput
+from ember.spark.classic import cores
+from ember.spark.tasks import task_resources
 from ember.worker.vectors import topk
 from ember.worker.vectors.block import Block
 from ember.worker.vectors.block_cache import Shelf, shared_keys

@@ -9,28 +9,21 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
-from pyspark import AccumulatorParam
 from pyspark.sql import SparkSession
 
-from ember.spark import progress
+from ember.spark import classic, progress
 from ember.worker.stats import WorkerRecord, merge
 
-__all__ = ["Account"]
+__all__ = ["Account", "Reports"]
 
-
-class _Merge(AccumulatorParam[dict[str, Any]]):
-    def zero(self, value: dict[str, Any]) -> dict[str, Any]:
-        return {}
-
-    def addInPlace(self, value1: dict[str, Any], value2: dict[str, Any]) -> dict[str, Any]:
-        return merge(value1, value2)
+Reports = classic.Accumulator[dict[str, Any]]
 
 
 class Account:
     """The reports of one run's workers. Hand `reports` to the tasks."""
 
     def __init__(self, spark: SparkSession) -> None:
-        self.reports = spark.sparkContext.accumulator({}, _Merge())
+        self.reports: Reports = classic.accumulator(spark, merge)
 
     def rows(self) -> int:
         """Rows of the tasks that have ended."""

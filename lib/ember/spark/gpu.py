@@ -9,6 +9,7 @@ from pyspark import TaskContext
 from pyspark.sql import SparkSession
 
 from ember.errors import DeviceMissing, InvalidConfig
+from ember.spark import classic
 from ember.worker.device import cuda_device_count
 
 __all__ = ["assigned", "check", "scheduled"]
@@ -26,7 +27,7 @@ def assigned() -> str | None:
 
 def scheduled(spark: SparkSession) -> bool:
     """Does Spark assign GPUs to the tasks of this session?"""
-    return float(spark.sparkContext.getConf().get(_TASK, "0") or 0) > 0
+    return float(classic.setting(spark, _TASK, "0")) > 0
 
 
 def check(spark: SparkSession) -> None:
@@ -36,9 +37,7 @@ def check(spark: SparkSession) -> None:
     DeviceMissing when a task was given a GPU that the driver library does not show. Without GPU
     settings nothing is checked and nothing is run.
     """
-    context = spark.sparkContext
-    conf = context.getConf()
-    task, executor = conf.get(_TASK, ""), conf.get(_EXECUTOR, "")
+    task, executor = classic.setting(spark, _TASK), classic.setting(spark, _EXECUTOR)
     if not task and not executor:
         return
     if not task or float(task) == 0:
@@ -52,7 +51,7 @@ def check(spark: SparkSession) -> None:
             f"its own in its memory; set {_TASK}=1 and spark.task.cpus to the executor's cores "
             "per GPU, so that they decode for one model"
         )
-    missing = context.parallelize([0], 1).mapPartitions(_missing_device).collect()
+    missing = classic.run_in_task(spark, _missing_device)
     if missing:
         raise DeviceMissing(missing[0])
 

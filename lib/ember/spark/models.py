@@ -17,11 +17,11 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.embedding import ModelConfig
+from ember.spark import classic
 from ember.spark.model_cache import cache_folder, check_cached
 from ember.spark.session import is_local
 from ember.worker.json_files import class_names, read_settings
@@ -325,22 +325,21 @@ class ModelFiles:
         """The spec with the path of its files on the machine that this runs on."""
         if self.archive is None:
             return self.spec
-        root = Path(SparkFiles.get(self.archive))
+        root = Path(classic.received(self.archive))
         return self.spec.at(str(root / Path(self.spec.path).name))
 
 
 def distribute(spark: SparkSession, spec: ModelSpec) -> ModelFiles:
     """Have the model's files reach every executor, once; in local mode they are there already."""
-    context = spark.sparkContext
     if is_local(spark):
         return ModelFiles(spec, None)
     name = f"ember-model-{spec.fingerprint[:16]}"
-    if not any(name in uri for uri in context.listArchives):
+    if not classic.has_archive(spark, name):
         folder = tempfile.mkdtemp(prefix="ember-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         archive = f"{folder}/{name}.tar"
         pack(Path(spec.path), archive)
-        context.addArchive(f"{archive}#{name}")
+        classic.send_archive(spark, archive, name)
     return ModelFiles(spec, name)
 
 

@@ -15,12 +15,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from py4j.protocol import Py4JError
-
 from ember.errors import InvalidInput
 from ember.settings.config import Config
 from ember.settings.files import local_files, roots, sources, targets
 from ember.spark import contents, paths
+from ember.spark.classic import Py4JError
 from ember.spark.staging import MANIFEST, read_manifest
 from ember.spark.storage import Storage
 

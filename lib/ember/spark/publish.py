@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from ember.errors import EmberError, InvalidInput, TooManyFailures
 from ember.redaction import redact, redact_all
-from ember.spark import contents, places
+from ember.spark import classic, contents, places
 from ember.spark.paths import literal
 from ember.spark.staging import MANIFEST, Staging, read_manifest
 from ember.spark.storage import Storage
@@ -62,7 +62,7 @@ class Output:
         self._job = job
         self._holds = holds
         self._given = path
-        self._run_id = run_id or str(spark.sparkContext.applicationId)
+        self._run_id = run_id or classic.application_id(spark)
         # Counts one for each row of the input.
         self._first = F.lit(1) if part is None else (F.col(part) == 0).cast("int")
         self._part = part

@@ -17,7 +17,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from heapq import nlargest
 from math import ceil
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +24,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.errors import EmberError, InvalidInput
+from ember.spark import classic
 from ember.spark.session import is_local
 from ember.spark.storage import Storage
 
@@ -86,7 +86,7 @@ def put_back(spark: SparkSession) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        gone = not _answers(spark)
+        gone = not classic.answers(spark)
         if changes.groups and changes.memory and (gone or _ran_out(error)):
             raise _too_large(changes.groups, changes.memory) from error
         if gone:
@@ -97,7 +97,7 @@ def put_back(spark: SparkSession) -> Iterator[None]:
         raise
     finally:
         _changes.reset(token)
-        if changes.before and _answers(spark):
+        if changes.before and classic.answers(spark):
             for key, value in changes.before.items():
                 if value is None:
                     spark.conf.unset(key)
@@ -188,27 +188,19 @@ def _ran_out(error: BaseException | None) -> bool:
     return False
 
 
-def _answers(spark: SparkSession) -> bool:
-    """Is Spark's Java process there, and not about to end?"""
-    jvm: Any = spark.sparkContext._jsc
-    try:
-        return not jvm.sc().isStopped()
-    except Exception:  # whatever the connection makes of it
-        return False
-
-
 def _memory(spark: SparkSession) -> _Memory:
     if is_local(spark):
-        jvm: Any = spark._jvm
-        return _Memory(int(jvm.java.lang.Runtime.getRuntime().maxMemory()), "spark.driver.memory")
+        return _Memory(
+            int(classic.jvm(spark).java.lang.Runtime.getRuntime().maxMemory()),
+            "spark.driver.memory",
+        )
     setting = "spark.executor.memory"
-    return _Memory(_bytes(spark, spark.sparkContext.getConf().get(setting, "1g") or "1g"), setting)
+    return _Memory(_bytes(spark, classic.setting(spark, setting, "1g")), setting)
 
 
 def _bytes(spark: SparkSession, size: str) -> int:
     """A size as Spark writes it, such as 64m; a bare number is one of bytes."""
-    jvm: Any = spark._jvm
-    return int(jvm.org.apache.spark.network.util.JavaUtils.byteStringAsBytes(size))
+    return int(classic.jvm(spark).org.apache.spark.network.util.JavaUtils.byteStringAsBytes(size))
 
 
 def _largest_groups(table: DataFrame) -> list[RowGroup]:
@@ -226,9 +218,8 @@ def _files(table: DataFrame) -> list[tuple[str, int, Collection[str]]]:
 
     Of many files evenly spaced ones are looked at. Spark has listed them already.
     """
-    jvm: Any = table.sparkSession._jvm
-    nothing = jvm.PythonUtils.toSeq([])
-    leaves = table._jdf.queryExecution().sparkPlan().collectLeaves()
+    nothing = classic.jvm(table.sparkSession).PythonUtils.toSeq([])
+    leaves = classic.physical_plan(table).collectLeaves()
     files = []
     for leaf in (leaves.apply(number) for number in range(leaves.size())):
         if leaf.getClass().getSimpleName() != "FileSourceScanExec":

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from ember.spark import console
+from ember.spark import classic, console
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ def spark_session(name: str) -> Iterator[SparkSession]:
     session = builder.config(map={**settings}).getOrCreate()
     try:
         if not submitted:
-            session.sparkContext.setLogLevel("ERROR")
+            classic.quiet(session)
         yield session
     finally:
         try:
@@ -59,14 +58,13 @@ def spark_session(name: str) -> Iterator[SparkSession]:
 def _master(submitted: bool, settings: dict[str, str]) -> str:
     """Where the session will run; "" where the user's defaults decide."""
     if submitted:
-        SparkContext._ensure_initialized()  # connects to the JVM that spark-submit started
-        return SparkConf().get("spark.master", "") or ""
+        return classic.submitted_master()
     return settings.get("spark.master", "")
 
 
 def is_local(spark: SparkSession) -> bool:
     """Do tasks run on the driver's machine, in its process?"""
-    master = spark.sparkContext.master or ""
+    master = classic.master(spark)
     return master.startswith("local") and not master.startswith("local-cluster")
 
 

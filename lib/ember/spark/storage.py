@@ -16,10 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from ember.errors import InvalidInput
+from ember.spark import classic
+from ember.spark.classic import Py4JJavaError
 from ember.spark.explain import cause
 from ember.spark.paths import check as check_path
 
@@ -34,8 +35,8 @@ class Storage:
     """The file systems of one Spark session. Paths are strings; any URI that Spark takes."""
 
     def __init__(self, spark: SparkSession) -> None:
-        self._jvm: Any = spark._jvm
-        self._conf: Any = spark._jsc.hadoopConfiguration()
+        self._jvm: Any = classic.jvm(spark)
+        self._conf: Any = classic.hadoop_configuration(spark)
 
     def _open(self, path: str) -> tuple[Any, Any]:
         check_path(path)

@@ -11,7 +11,6 @@ from operator import or_
 from typing import Any
 from urllib.parse import unquote
 
-from py4j.protocol import Py4JError
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.logger import PySparkLogger
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -35,8 +34,9 @@ from pyspark.sql.types import (
 from ember.errors import InvalidInput
 from ember.settings.embedding import EmbeddingsConfig, InputConfig, TableConfig
 from ember.settings.report import ContentConfig
-from ember.spark import read_batches
+from ember.spark import classic, read_batches
 from ember.spark.access import ContentIs, default_roots, path_rules
+from ember.spark.classic import Py4JError
 from ember.spark.explain import cause
 from ember.spark.paths import check as check_path
 from ember.spark.paths import is_glob, literal
@@ -173,8 +173,7 @@ def where(table: DataFrame, condition: str, shown: str) -> DataFrame:
     given = f"{shown}: where is {condition!r}"
     try:
         with _spark_silent():
-            session: Any = table.sparkSession
-            parsed = session._jsparkSession.sessionState().sqlParser().parseExpression(condition)
+            parsed = classic.parsed_expression(table.sparkSession, condition)
             if any(kind in _SUBQUERIES for kind in _kinds(parsed)):
                 raise InvalidInput(
                     f"{given}, which has a subquery; a condition is on the row alone: write what "
@@ -184,7 +183,7 @@ def where(table: DataFrame, condition: str, shown: str) -> DataFrame:
     except PySparkException as error:
         reason = re.sub(r"^\[[\w.]+\] | SQLSTATE: .*$", "", _first_line(error))
         raise InvalidInput(f"{given}, and that is no condition on its rows: {reason}") from None
-    plan = chosen._jdf.queryExecution().analyzed()
+    plan = classic.analyzed_plan(chosen)
     if not plan.deterministic():
         raise InvalidInput(
             f"{given}, which chooses other rows every time; divide rows by a hash of the id, as in "

@@ -14,17 +14,16 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from ember.embedding import embedding
-from ember.embedding.embedding import task_resources
 from ember.errors import EmberError, InvalidConfig, InvalidInput
 from ember.settings.training import FinetuneConfig
-from ember.spark import gpu, models, tables
+from ember.spark import classic, gpu, models, tables
 from ember.spark.ids import can_be_equal
 from ember.spark.models import ModelFiles
 from ember.spark.paths import literal
 from ember.spark.session import is_local
 from ember.spark.storage import Storage
 from ember.spark.tables import Corpus
+from ember.spark.tasks import task_resources, try_model
 from ember.training import training_table
 from ember.training.finetune_rows import (
     classes_of,
@@ -74,7 +73,7 @@ class Finetuning:
 
     def try_out(self) -> str:
         """Load the backbone in a task; the device. Raises what loading raises."""
-        return embedding.try_model(self.corpus.rows.sparkSession, self.spec, self.corpus.paths)
+        return try_model(self.corpus.rows.sparkSession, self.spec, self.corpus.paths)
 
     def stage_rows(self, output: ModelOutput) -> dict[str, Any]:
         """Join, split, check and stage the rows; their classes and counts.
@@ -211,7 +210,7 @@ def _alone(spark: SparkSession, files: ModelFiles, make: Callable[..., Order]) -
         address, _own = task_resources()
         yield tune(make(spec=files.on_worker(), threads=threads), address)
 
-    (told,) = spark.sparkContext.parallelize([0], 1).mapPartitions(run).collect()
+    (told,) = classic.run_in_task(spark, run)
     return told
 
 
@@ -237,10 +236,9 @@ def _together(
 
 def _threads(spark: SparkSession, processes: int) -> int:
     """Of each process: what the machine has, where all run on it; else the cores of a task."""
-    context = spark.sparkContext
     if is_local(spark):
-        return max(1, context.defaultParallelism // processes)
-    return int(context.getConf().get("spark.task.cpus", "1") or 1)
+        return max(1, classic.cores(spark) // processes)
+    return int(classic.setting(spark, "spark.task.cpus", "1"))
 
 
 @contextmanager

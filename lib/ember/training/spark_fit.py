@@ -15,6 +15,7 @@ import pyarrow as pa
 from pyspark import RDD, StorageLevel
 from pyspark.sql import DataFrame
 
+from ember.spark import classic
 from ember.worker.heads.fit import Recipe, fit, fold_loss, fold_of, problem_of, targets_of, to_head
 from ember.worker.heads.head import Float32, Head, standardise
 from ember.worker.heads.objective import Layers, minimise
@@ -39,7 +40,7 @@ def fit_on_cluster(rows: DataFrame, recipe: Recipe, label_rows: Float64, count: 
     """
     blocks = max(1, -(-count * 4 * sum(recipe.parts) // _BLOCK_BYTES))
     packed = rows.repartition(blocks, "id").sortWithinPartitions("id").drop("id")
-    raw = packed.mapInArrow(_packer(recipe), "block binary").rdd.map(lambda row: bytes(row[0]))
+    raw = classic.binary_rows(packed.mapInArrow(_packer(recipe), "block binary"))
     raw.persist(StorageLevel.MEMORY_AND_DISK)
 
     def attempt(recipe: Recipe, scale: Float32) -> tuple[Layers, dict[str, Any]]:

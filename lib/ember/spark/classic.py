@@ -1,0 +1,214 @@
+"""What only a classic Spark session has: its context, its accumulators, its Java process.
+
+Nothing else in Ember touches these, so that sessions without them (Spark Connect) need another
+version of this module and of no other. The types are Spark's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark import (
+    RDD,
+    Accumulator,
+    AccumulatorParam,
+    Broadcast,
+    SparkConf,
+    SparkContext,
+    SparkFiles,
+)
+from pyspark.sql import DataFrame, SparkSession
+
+__all__ = [
+    "Accumulator",
+    "Broadcast",
+    "Py4JError",
+    "Py4JJavaError",
+    "accumulator",
+    "analyzed_plan",
+    "answers",
+    "application_id",
+    "binary_rows",
+    "broadcast",
+    "cancel",
+    "cores",
+    "hadoop_configuration",
+    "has_archive",
+    "jvm",
+    "master",
+    "parsed_expression",
+    "physical_plan",
+    "quiet",
+    "received",
+    "received_folder",
+    "run_in_task",
+    "send_archive",
+    "send_file",
+    "setting",
+    "submitted_master",
+    "tagged",
+    "tree_merged",
+]
+
+T = TypeVar("T")
+
+
+def master(spark: SparkSession) -> str:
+    """Where the session runs, as `spark.master` has it."""
+    return spark.sparkContext.master or ""
+
+
+def submitted_master() -> str:
+    """The master that spark-submit chose, before there is a session; "" where it is not set."""
+    SparkContext._ensure_initialized()  # connects to the JVM that spark-submit started
+    return SparkConf().get("spark.master", "") or ""
+
+
+def application_id(spark: SparkSession) -> str:
+    return str(spark.sparkContext.applicationId)
+
+
+def setting(spark: SparkSession, key: str, default: str = "") -> str:
+    """A setting of the application, as it was when it started."""
+    return spark.sparkContext.getConf().get(key, default) or default
+
+
+def cores(spark: SparkSession) -> int:
+    """How many cores this application has."""
+    return int(spark.sparkContext.defaultParallelism)
+
+
+def quiet(spark: SparkSession) -> None:
+    """Have Spark log errors only."""
+    spark.sparkContext.setLogLevel("ERROR")
+
+
+def answers(spark: SparkSession) -> bool:
+    """Is Spark's Java process there, and not about to end?"""
+    context: Any = spark.sparkContext._jsc
+    try:
+        return not context.sc().isStopped()
+    except Exception:  # whatever the connection makes of it
+        return False
+
+
+def run_in_task(spark: SparkSession, body: Callable[[Iterable[Any]], Iterator[T]]) -> list[T]:
+    """What `body` yields in one task of its own."""
+    return spark.sparkContext.parallelize([0], 1).mapPartitions(body).collect()
+
+
+def binary_rows(rows: DataFrame) -> RDD[bytes]:
+    """The first column of `rows`, which is binary."""
+    return rows.rdd.map(lambda row: bytes(row[0]))
+
+
+def tree_merged(
+    partials: DataFrame, read: Callable[[bytes], T], merge: Callable[[T, T], T], depth: int
+) -> T | None:
+    """The values of the first column of `partials`, read and merged in a tree; None without any.
+
+    merge: must take a value and None as well, in either place.
+    """
+    values = binary_rows(partials).map(read)
+    # None, because the first value is sent with every task.
+    start: Any = None
+    merged: T | None = values.treeAggregate(start, merge, merge, depth=depth)
+    return merged
+
+
+def broadcast(spark: SparkSession, value: T) -> Broadcast[T]:
+    """A value that is sent once to each executor."""
+    return spark.sparkContext.broadcast(value)
+
+
+class _Merged(AccumulatorParam[dict[Any, Any]]):
+    def __init__(self, merge: Callable[[dict[Any, Any], dict[Any, Any]], dict[Any, Any]]) -> None:
+        self._merge = merge
+
+    def zero(self, value: dict[Any, Any]) -> dict[Any, Any]:
+        return {}
+
+    def addInPlace(self, value1: dict[Any, Any], value2: dict[Any, Any]) -> dict[Any, Any]:
+        return self._merge(value1, value2)
+
+
+def accumulator(
+    spark: SparkSession, merge: Callable[[dict[Any, Any], dict[Any, Any]], dict[Any, Any]]
+) -> Accumulator[dict[Any, Any]]:
+    """What tasks report to the driver.
+
+    merge: must be idempotent: a task that is retried or run twice reports twice.
+    """
+    return spark.sparkContext.accumulator({}, _Merged(merge))
+
+
+@contextmanager
+def tagged(spark: SparkSession, tag: str) -> Iterator[None]:
+    """Run the block's Spark jobs under a tag, so that `cancel` can stop them."""
+    spark.sparkContext.addJobTag(tag)
+    try:
+        yield
+    finally:
+        spark.sparkContext.removeJobTag(tag)
+
+
+def cancel(spark: SparkSession, tag: str) -> None:
+    """Stop the jobs that run under a tag."""
+    spark.sparkContext.cancelJobsWithTag(tag)
+
+
+def send_file(spark: SparkSession, file: str) -> None:
+    """Have a file of any file system fetched by every node that runs a task."""
+    spark.sparkContext.addFile(quote(file, safe="/:"))  # which takes an encoded URI
+
+
+def send_archive(spark: SparkSession, archive: str, name: str) -> None:
+    """Have an archive unpacked as `name` on every node that runs a task."""
+    spark.sparkContext.addArchive(f"{archive}#{name}")
+
+
+def has_archive(spark: SparkSession, name: str) -> bool:
+    return any(name in uri for uri in spark.sparkContext.listArchives)
+
+
+def received(name: str) -> str:
+    """Where a file or archive that was sent lies on the machine that this runs on."""
+    return SparkFiles.get(name)
+
+
+def received_folder() -> str:
+    """The folder of what was sent, which goes with the application."""
+    return SparkFiles.getRootDirectory()
+
+
+def jvm(spark: SparkSession) -> Any:
+    """The packages of Spark's Java process."""
+    return spark._jvm
+
+
+def hadoop_configuration(spark: SparkSession) -> Any:
+    """Hadoop's settings, with those of Spark's that begin with spark.hadoop."""
+    context: Any = spark._jsc
+    return context.hadoopConfiguration()
+
+
+def parsed_expression(spark: SparkSession, condition: str) -> Any:
+    """A condition in SQL as Catalyst's unresolved expression."""
+    session: Any = spark
+    return session._jsparkSession.sessionState().sqlParser().parseExpression(condition)
+
+
+def analyzed_plan(table: DataFrame) -> Any:
+    """Catalyst's analyzed logical plan."""
+    frame: Any = table
+    return frame._jdf.queryExecution().analyzed()
+
+
+def physical_plan(table: DataFrame) -> Any:
+    """Spark's physical plan."""
+    frame: Any = table
+    return frame._jdf.queryExecution().sparkPlan()
