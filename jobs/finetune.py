@@ -1,4 +1,4 @@
-"""Fine-tune a backbone on a labelled corpus: a model folder for `embed` and `classify`."""
+"""Fine-tune a backbone on a labeled corpus: a model folder for `embed` and `classify`."""
 
 import sys
 from collections.abc import Sequence

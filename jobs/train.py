@@ -17,9 +17,9 @@ def train(run: Run[TrainConfig]) -> None:
     with run.phase("check"):
         training.check_options(config, len(config.features))
         features = [tables.read_embeddings(spark, each) for each in config.features]
-        labelled = tables.read_table(spark, config.labels)
+        labeled = tables.read_table(spark, config.labels)
         labels = training_table.select_labels(
-            labelled, config.labels.id, config.labels.label, config.split
+            labeled, config.labels.id, config.labels.label, config.split
         )
         output = run.output(Output, {"job": "train"})
         output.check()
@@ -42,7 +42,7 @@ def train(run: Run[TrainConfig]) -> None:
                 head = training.fit_examples(gathered, config, config.features)
             with run.phase("predict"):
                 if head.labels:
-                    name = labelled.select(tables.column(labelled, config.labels.id)).columns[0]
+                    name = labeled.select(tables.column(labeled, config.labels.id)).columns[0]
                     output.write(training.held_out_predictions(head, gathered, name), "predictions")
                 place_head(head, output)
             output.publish(

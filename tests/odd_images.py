@@ -13,7 +13,7 @@ from PIL import Image
 
 
 def picture(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
-    """A smooth gradient with some noise: no two neighbouring rows, columns or channels alike."""
+    """A smooth gradient with some noise: no two neighboring rows, columns or channels alike."""
     rng = np.random.default_rng(seed)
     x, y = np.linspace(0, 200, width), np.linspace(0, 200, height)[:, None]
     channels = [x + 0 * y, y + 0 * x, (x + y) / 2]
@@ -27,12 +27,12 @@ def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def grey16(width: int = 60, height: int = 40) -> Image.Image:
+def gray16(width: int = 60, height: int = 40) -> Image.Image:
     values = np.arange(width * height, dtype=np.uint32).reshape(height, width) * 27
     return Image.fromarray(values.astype(np.uint16))
 
 
-def grey_tiff(samples: np.ndarray, *, bits: int = 0, white: int = 1, packed: bool = False) -> bytes:
+def gray_tiff(samples: np.ndarray, *, bits: int = 0, white: int = 1, packed: bool = False) -> bytes:
     """A TIFF of the samples (h, w): as their dtype, or of 12 `bits`; `white` is its tag 262.
 
     packed: with deflate, which another reader of Pillow's unpacks.
@@ -106,9 +106,9 @@ def odd_images() -> dict[str, bytes]:
         "compressed tiff": encoded(rgb, "TIFF", compression="tiff_lzw"),
         "rgba png": encoded(_with_alpha(rgb), "PNG"),
         "rgba webp": encoded(_with_alpha(rgb), "WEBP", lossless=True),
-        "grey png": encoded(rgb.convert("L"), "PNG"),
-        "grey jpeg": encoded(rgb.convert("L"), "JPEG"),
-        "grey alpha png": encoded(_with_alpha(rgb).convert("LA"), "PNG"),
+        "gray png": encoded(rgb.convert("L"), "PNG"),
+        "gray jpeg": encoded(rgb.convert("L"), "JPEG"),
+        "gray alpha png": encoded(_with_alpha(rgb).convert("LA"), "PNG"),
         "cmyk jpeg": encoded(rgb.convert("CMYK"), "JPEG"),
         "cmyk tiff": encoded(rgb.convert("CMYK"), "TIFF"),
         "palette png": encoded(palette, "PNG"),

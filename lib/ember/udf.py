@@ -1,4 +1,4 @@
-"""The engine as vectorised UDFs, for `withColumn` and SQL.
+"""The engine as vectorized UDFs, for `withColumn` and SQL.
 
     from ember.udf import embed_images
     df.withColumn("embedding", embed_images("keras:ResNet50")("content"))

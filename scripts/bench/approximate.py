@@ -116,7 +116,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _ids(folder: Path) -> np.ndarray:
-    """(q, k) neighbours of the queries in order."""
+    """(q, k) neighbors of the queries in order."""
     table = pq.read_table(folder).sort_by([("query_id", "ascending"), ("rank", "ascending")])
     ids: np.ndarray = table["neighbor_id"].to_numpy().reshape(-1, table["rank"].to_numpy().max())
     return ids

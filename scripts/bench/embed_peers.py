@@ -14,7 +14,7 @@ Peers, each writing a Parquet table (id, embedding array<float>):
 - `loop`: the library without Spark, in one process that uses all cores: read, decode, predict
   32 rows, write.
 
-All prepare a row alike: images upright, RGB, nearest neighbour to the model's size, then the
+All prepare a row alike: images upright, RGB, nearest neighbor to the model's size, then the
 architecture's preprocess_input; texts by the model's tokenizer, cut at the model's length, the
 mean over the tokens of the mask. All compute in float32, in batches of `--batch-rows`.
 

@@ -45,8 +45,8 @@ def seeds() -> dict[str, bytes]:
     rng = np.random.default_rng(0)
     smooth = np.add.outer(np.arange(24), np.arange(32))[..., None] * [3, 4, 5]
     image = Image.fromarray((smooth + rng.integers(0, 9, smooth.shape)).astype(np.uint8))
-    grey, palette = image.convert("L"), image.quantize(16)
-    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 200)
+    gray, palette = image.convert("L"), image.quantize(16)
+    deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 200)
     both = {"save_all": True, "append_images": [image.transpose(Image.Transpose.ROTATE_180)]}
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -84,7 +84,7 @@ def _arguments() -> argparse.Namespace:
 def enlarge(
     vectors: np.ndarray, queries: int, rows: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised float32 queries and corpus: the real vectors as they are, and mixtures of them."""
+    """Normalized float32 queries and corpus: the real vectors as they are, and mixtures of them."""
     rng = np.random.default_rng(seed)
     count, real = queries + rows, len(vectors)
     first = np.concatenate(

@@ -16,7 +16,7 @@ from PIL import Image
 
 
 def shoot(page: Path, target: Path, width: int, height: int) -> None:
-    """Write the first `height` pixels of a page, `width` wide, as a PNG of 256 colours."""
+    """Write the first `height` pixels of a page, `width` wide, as a PNG of 256 colors."""
     browser = shutil.which("chromium") or "google-chrome"
     with tempfile.TemporaryDirectory() as folder:
         shot = f"{folder}/shot.png"

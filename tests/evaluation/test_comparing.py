@@ -145,7 +145,7 @@ def test_labels_that_one_run_lists_count_for_both(spark):
     made.release()
 
 
-def test_judgements_that_differ_in_more_than_the_run_are_not_compared(spark):
+def test_judgments_that_differ_in_more_than_the_run_are_not_compared(spark):
     def judged(rows, truth, **options):
         table = spark.createDataFrame(rows, f"id int, {ENTRIES}, part string")
         made = judge_classification(table, truth, id="id", bootstrap=0, **options)

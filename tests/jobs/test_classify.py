@@ -20,7 +20,7 @@ from ember.worker.results import PREDICTIONS
 from tiny_models import tiny_bert
 
 TEXTS = ["the cat sat on a mat", "a dog", None, "the big dog runs", " ", "blue house"]
-TOPICS = ("pets", "homes", "colours", "sports")
+TOPICS = ("pets", "homes", "colors", "sports")
 
 
 @pytest.fixture

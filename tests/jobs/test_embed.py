@@ -302,7 +302,7 @@ def test_an_empty_corpus_and_one_row_make_a_table(embed, out, tmp_path, count):
     assert manifest(out)["workers"] == count
 
 
-def test_the_table_does_not_depend_on_partitions_batches_or_neighbours(embed, out, tmp_path):
+def test_the_table_does_not_depend_on_partitions_batches_or_neighbors(embed, out, tmp_path):
     write_pictures(tmp_path / "a" / "in.parquet", 37)
     assert embed(tmp_path / "a")[0] == 0
     first = vectors(out, "image_id")

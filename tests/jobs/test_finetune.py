@@ -63,7 +63,7 @@ def finetune(run_job, resnet, corpus, labels, out):
 def test_what_finetune_writes_embed_and_classify_load(finetune, run_job, corpus, out, tmp_path):
     code, message = finetune()
     assert code == 3
-    assert "2 of 60 labelled rows failed (1 not an image, 1 null content)" in message
+    assert "2 of 60 labeled rows failed (1 not an image, 1 null content)" in message
     failures = pq.read_table(out.parent / "model.failures").to_pylist()
     assert sorted(row["id"] for row in failures) == ["60", "61"]
     assert leftovers(out.parent) == ["model.failures"]
@@ -73,7 +73,7 @@ def test_what_finetune_writes_embed_and_classify_load(finetune, run_job, corpus,
     told = manifest(out)
     assert told["labels"] == ["1", "2", "10"]
     assert sum(told["counts"]["rows"].values()) == 60
-    assert (told["counts"]["failed"], told["counts"]["unlabelled"]) == (2, 2)
+    assert (told["counts"]["failed"], told["counts"]["unlabeled"]) == (2, 2)
     history = pq.read_table(out / "history.parquet").to_pylist()
     assert [each["epoch"] for each in history] == list(range(1, len(history) + 1))
     assert {each["stage"] for each in history} == {"head", "full"}

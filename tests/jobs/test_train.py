@@ -24,7 +24,7 @@ def table(path, ids, matrix, **columns):
 
 
 def three_kinds(folder, n=120, d=5, seed=0):
-    """(features, labels): files of a label for each row, its rows around a centre."""
+    """(features, labels): files of a label for each row, its rows around a center."""
     rng = np.random.default_rng(seed)
     kinds = rng.integers(0, 3, n)
     matrix = (4 * rng.normal(size=(3, d)))[kinds] + rng.normal(size=(n, d))
@@ -118,7 +118,7 @@ def test_odd_rows_are_counted_by_reason_and_too_many_are_exit_code_3(run_job, tm
     code, message = job(run_job, features, labels, out, **settings, **{limit: 0.02})
     assert code == 3
     assert (
-        "4 of 60 labelled rows cannot be used (1 not finite, 1 null embedding, 1 null l" in message
+        "4 of 60 labeled rows cannot be used (1 not finite, 1 null embedding, 1 null l" in message
     )
     rejected = pq.read_table(tmp_path / "work" / "head.rejected").to_pylist()
     assert {row["id"]: row["error"] for row in rejected} == {

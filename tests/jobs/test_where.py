@@ -105,7 +105,7 @@ def test_predictions_of_some_rows_are_judged_against_their_part_of_the_truth(run
     [
         ("image_id = = 3", "that is no condition on its rows: Syntax error at or near '='"),
         ("image_id", 'Filter expression "image_id" of type "STRING" is not a boolean'),
-        ("colour = 'red'", "with name `colour` cannot be resolved. Did you mean one of"),
+        ("color = 'red'", "with name `color` cannot be resolved. Did you mean one of"),
         ("count(*) > 1", "contains invalid expressions: count(1)"),
         ("true; drop table t", "Syntax error at or near ';'"),
         ("image_id in (select id from parquet.`/nowhere`)", "which has a subquery; a condition"),

@@ -164,10 +164,10 @@ def steps():
 def test_a_training_shows_its_accuracy_and_a_classification_by_its_head_its_counts():
     metrics = {"test": {"accuracy": 0.9375}}
     trained = {**MANIFEST, "head": {"metrics": metrics}, "counts": {"rows": 41}}
-    labelled = {**MANIFEST, "head": "5f0c2a", "counts": {"rows": 43}}
+    labeled = {**MANIFEST, "head": "5f0c2a", "counts": {"rows": 43}}
     given = [
         Step("head", "train", "ran", 1.0, "out/h", trained),
-        Step("labels", "classify", "ran", 1.0, "out/l", labelled),
+        Step("labels", "classify", "ran", 1.0, "out/l", labeled),
     ]
     texts = check_safe(render_steps(given, MANIFEST)).texts
     assert "test accuracy" in texts

@@ -1,4 +1,4 @@
-"""Labelled rows: their parts in every time zone, odd labels, ids that cannot be joined."""
+"""Labeled rows: their parts in every time zone, odd labels, ids that cannot be joined."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ember.report.fetching import as_text
 from ember.settings.training import SplitConfig
 from ember.spark.ids import text_of
 from ember.spark.tables import Corpus
-from ember.training.finetune_rows import labelled_rows
+from ember.training.finetune_rows import labeled_rows
 from ember.training.training_table import check_split, gather, select_labels
 
 ZONES = ("UTC", "America/New_York", "Asia/Kolkata")
@@ -58,7 +58,7 @@ def test_a_split_by_instants_is_the_same_in_every_time_zone(spark, zoned):
         found = {dt.datetime.fromtimestamp(row["at"] / 1e6, dt.UTC): row["part"] for row in micros}
         assert found == expected, zone
         corpus = Corpus(rows.select("id", "label"), "id", paths=False)
-        staged = labelled_rows(corpus, labels, split).collect()
+        staged = labeled_rows(corpus, labels, split).collect()
         assert {row["key"]: row["part"] for row in staged} == {
             f"{each:%F %T}": part for each, part in expected.items()
         }, zone

@@ -46,7 +46,7 @@ def compare(run: Evaluation, baseline: Evaluation, worst: int = 100) -> Evaluati
     outcome fell most).
 
     What is common to both, the slice of each row and the reading of a truth of integers, has to be
-    given to both judgements: see `compared` of `judge_classification`, by which slices come from
+    given to both judgments: see `compared` of `judge_classification`, by which slices come from
     the truth, else from the run, and never from the baseline.
 
     Raises InvalidInput for evaluations of different kinds, readings of the truth or ids, and for

@@ -37,7 +37,7 @@ class Relevance:
 def by_grade(
     neighbors: DataFrame, relevance: DataFrame, depth: int, slices: Sequence[str]
 ) -> Relevance:
-    """Relevance by a table of judgements (query_id, neighbor_id and, if any, grade).
+    """Relevance by a table of judgments (query_id, neighbor_id and, if any, grade).
 
     neighbors: query_id, neighbor_id, and columns that are passed on. depth: the most gains that an
         ideal list keeps. slices: as for `judge_retrieval`.
@@ -65,7 +65,7 @@ def by_grade(
 
 
 def _grades(relevance: DataFrame, slices: Sequence[str]) -> DataFrame:
-    """The judgements as query_id, neighbor_id, gain, slice_0, slice_0_value …, checked."""
+    """The judgments as query_id, neighbor_id, gain, slice_0, slice_0_value …, checked."""
     named = dict(zip(slice_names(slices), slices, strict=True))
     divided = slice_columns(relevance, slices)
     grades = relevance.select(
@@ -121,11 +121,11 @@ def by_label(
         `judge_retrieval`.
     exclude_self: each query is one of the documents, and does not count as relevant to itself.
     """
-    documents = _labelled(truth, "the truth", id, label, slices)
+    documents = _labeled(truth, "the truth", id, label, slices)
     asked = (
         neighbors.select(F.col("query_id").alias("id")).distinct().join(documents, "id", "left")
         if queries is None
-        else _labelled(queries, "the queries", id, label, slices)
+        else _labeled(queries, "the queries", id, label, slices)
     )
     for name, there in (("neighbor_id", documents), ("query_id", asked)):
         check_same_type(
@@ -150,9 +150,7 @@ def by_label(
     return Relevance(graded.withColumn("gain", same), counted, notes)
 
 
-def _labelled(
-    table: DataFrame, shown: str, id: str, label: str, slices: Sequence[str]
-) -> DataFrame:
+def _labeled(table: DataFrame, shown: str, id: str, label: str, slices: Sequence[str]) -> DataFrame:
     unique_rows(table, id, shown)
     named = column(table, label)
     if isinstance(table.select(named).schema[0].dataType, FractionalType):

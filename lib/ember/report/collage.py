@@ -22,7 +22,7 @@ _MOST_TILES = 12
 
 
 def collage(gallery: Gallery) -> bytes | None:
-    """The gallery's thumbnails in lines, a PNG in light colours; None where it has none."""
+    """The gallery's thumbnails in lines, a PNG in light colors; None where it has none."""
     strips = [s for s in gallery.strips if any(tile.item and tile.item.image for tile in s.tiles)]
     strips = strips[:_MOST_LINES]
     if not strips:

@@ -33,7 +33,7 @@ _FONTS += ["Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai", "Noto E
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of a picture, as page.css has them."""
+    """The colors of a picture, as page.css has them."""
 
     paper: str
     ink: str
@@ -77,7 +77,7 @@ def png(
 ) -> bytes:
     """What `draw` puts on a figure of `size` CSS pixels: a PNG, twice as large.
 
-    photos: it has more than 256 colours.
+    photos: it has more than 256 colors.
     """
     # matplotlib rounds pixels down.
     inches = ((2 * size[0] + 0.1) / 192, (2 * size[1] + 0.1) / 192)

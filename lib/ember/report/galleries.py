@@ -1,4 +1,4 @@
-"""Collages: queries with their neighbours, groups, pairs, and the worst rows of an evaluation."""
+"""Collages: queries with their neighbors, groups, pairs, and the worst rows of an evaluation."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def render_page(
 
 
 def picture_files(sections: Sequence[Section]) -> dict[str, bytes]:
-    """The pictures and collages of the sections in light colours, by the names of PNG files."""
+    """The pictures and collages of the sections in light colors, by the names of PNG files."""
     found = {}
     for section in sections:
         for gallery in section.galleries:

@@ -21,7 +21,7 @@ _POINTS = 72 * CELL
 
 
 def confusion(labels: Sequence[str], answers: Sequence[str], counts: np.ndarray) -> Picture:
-    """A heat map of (truth, answer) counts; the colour is the share of the truth's rows."""
+    """A heat map of (truth, answer) counts; the color is the share of the truth's rows."""
     side = CELL * max(len(labels), 6)
     room = 0.4 + 0.075 * max((len(short(each)) for each in [*labels, *answers]), default=0)
     size = (side * max(1.0, len(answers) / max(len(labels), 6)) + room, side + room)

@@ -127,7 +127,7 @@ class TrainLimitsConfig(Config):
 
     max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.01,
-        description="Share of labelled rows that may be unusable; above it the run ends with exit "
+        description="Share of labeled rows that may be unusable; above it the run ends with exit "
         "code 3.",
     )
     worker_megabytes: Annotated[float, Field(ge=0)] = Field(

@@ -52,7 +52,7 @@ class Approximate:
     pairs: Accumulator[dict[int, int]] | None = None
 
     def top_k(self, spark: SparkSession, k: int, exclude_self: bool) -> DataFrame:
-        """The neighbours, as `ember.top_k` gives them, for what the search was planned for."""
+        """The neighbors, as `ember.top_k` gives them, for what the search was planned for."""
         body = self._body(spark, k, exclude_self)
         if body is None:
             return search.neighbors(spark, self.compared, k, exclude_self)
@@ -62,7 +62,7 @@ class Approximate:
     def write_neighbors(
         self, spark: SparkSession, output: TaskOutput, k: int, exclude_self: bool
     ) -> Written:
-        """Stage the neighbours, and take up what an earlier attempt staged."""
+        """Stage the neighbors, and take up what an earlier attempt staged."""
         body = self._body(spark, k, exclude_self)
         if body is None:
             return search.write_neighbors(spark, self.compared, output, k, exclude_self)

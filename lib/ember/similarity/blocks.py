@@ -1,7 +1,7 @@
 """Tables of embeddings as blocks: in the order of ids, put where tasks find them.
 
 Rows are in the order of their ids; with groups (`within`), in the order of group and id, so that a
-group lies in one block or in neighbouring ones. Only ids are sorted: a block says where in the runs
+group lies in one block or in neighboring ones. Only ids are sorted: a block says where in the runs
 (ember.similarity.vector_files) its vectors are, and a node gathers them when it prepares the block.
 """
 

@@ -24,7 +24,7 @@ from ember.worker.vectors.arrays import Int64
 from ember.worker.vectors.block import prepare
 from ember.worker.vectors.block_cache import Shelf, own_numbers
 from ember.worker.vectors.ivf_lists import ITERATIONS, Lists, count_for, fit_lists
-from ember.worker.vectors.neighbors import Neighbours
+from ember.worker.vectors.neighbors import Neighbors
 
 __all__ = ["Division", "Sizes", "divide", "measure", "tasks"]
 
@@ -113,7 +113,7 @@ def measure(
     k: int,
     exclude_self: bool,
 ) -> tuple[Int64, Int64]:
-    """Of sampled queries: places of their exact neighbours' lists, and sizes of their lists.
+    """Of sampled queries: places of their exact neighbors' lists, and sizes of their lists.
 
     (q, k) places as `choose_probes` takes them, and (q, half of the lists) sizes, nearest first.
     """
@@ -138,7 +138,7 @@ def measure(
                 else own_numbers(mine.ids_at(chunks[number]), shelf)
             )
             queries = replace(queries, own=own)
-        found = Neighbours.empty(len(queries), k)
+        found = Neighbors.empty(len(queries), k)
         shelf.ready(range(len(shelf.packed)))
         blocks = shelf.blocks(range(len(shelf.packed)))
         found = topk.search(queries, blocks, found, exclude_self=exclude_self, threads=threads)

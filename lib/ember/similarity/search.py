@@ -23,7 +23,7 @@ from ember.worker.vectors import topk
 from ember.worker.vectors.block import Block
 from ember.worker.vectors.block_cache import Shelf, shared_keys
 from ember.worker.vectors.grouped import meetings, search_within
-from ember.worker.vectors.neighbors import Neighbours
+from ember.worker.vectors.neighbors import Neighbors
 
 __all__ = ["neighbors", "places", "plain", "rows", "schema", "top_k", "write_neighbors"]
 
@@ -167,7 +167,7 @@ def _searcher(
         left, right = compared.shelves(threads)
         right.ready(others)
         queries = compared.queries(number, left, right, exclude_self=exclude_self)
-        found = Neighbours.empty(len(queries), k)
+        found = Neighbors.empty(len(queries), k)
         how: dict[str, Any] = {"exclude_self": exclude_self, "threads": threads}
         if not compared.grouped:
             found = topk.search(queries, right.blocks(others), found, **how)
@@ -184,7 +184,7 @@ def _searcher(
 
 
 def rows(
-    found: Neighbours, queries: Block, left: Shelf, number: int, right: Shelf
+    found: Neighbors, queries: Block, left: Shelf, number: int, right: Shelf
 ) -> Iterator[pa.RecordBatch]:
     """What was found for the left block `number`, as rows of `schema`."""
     numbers, scores = found.result(queries.metric)

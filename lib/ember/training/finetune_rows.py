@@ -1,4 +1,4 @@
-"""Labelled rows to fine-tune on: joined, split, their classes, and those that cannot be used."""
+"""Labeled rows to fine-tune on: joined, split, their classes, and those that cannot be used."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ember.worker.finetune.rows import PARTS, check_rows
 from ember.worker.row_paths import PathRules
 from ember.worker.spec import Modality
 
-__all__ = ["classes_of", "count_unlabelled", "labelled_rows", "refuse_failures", "row_checker"]
+__all__ = ["classes_of", "count_unlabeled", "labeled_rows", "refuse_failures", "row_checker"]
 
 _NAMED = 5
 
 
-def labelled_rows(corpus: Corpus, labels: DataFrame, split: SplitConfig) -> DataFrame:
-    """Labelled rows of the corpus: key, draw, part, label string, content.
+def labeled_rows(corpus: Corpus, labels: DataFrame, split: SplitConfig) -> DataFrame:
+    """Labeled rows of the corpus: key, draw, part, label string, content.
 
     labels: (id, label, part or null, group or null), see `examples.select_labels`.
     """
@@ -43,7 +43,7 @@ def labelled_rows(corpus: Corpus, labels: DataFrame, split: SplitConfig) -> Data
     return rows.filter("part is not null")
 
 
-def count_unlabelled(corpus: Corpus, labels: DataFrame) -> int:
+def count_unlabeled(corpus: Corpus, labels: DataFrame) -> int:
     """Rows of the corpus without a label."""
     ids = corpus.rows.toDF("id", "content").select("id")
     return ids.join(labels.filter("label is not null"), "id", "left_anti").count()
@@ -101,7 +101,7 @@ def refuse_failures(
         folder = keep(bad.coalesce(1))
         shown = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
         raise TooManyFailures(
-            f"{failed} of {rows} labelled rows failed ({shown}), more than "
+            f"{failed} of {rows} labeled rows failed ({shown}), more than "
             f"limits.max_failed_fraction = {limit:g}; nothing was trained. Look at "
             f"{folder}; then mend the input or raise the limit"
         )

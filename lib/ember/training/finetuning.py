@@ -1,4 +1,4 @@
-"""Fine-tuning a backbone on a labelled corpus: rows checked by all tasks, trained on by a few."""
+"""Fine-tuning a backbone on a labeled corpus: rows checked by all tasks, trained on by a few."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from ember.spark.tasks import task_resources, try_model
 from ember.training import training_table
 from ember.training.finetune_rows import (
     classes_of,
-    count_unlabelled,
-    labelled_rows,
+    count_unlabeled,
+    labeled_rows,
     refuse_failures,
     row_checker,
 )
@@ -49,7 +49,7 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Finetuning:
-    """A labelled corpus and the model to be trained on it.
+    """A labeled corpus and the model to be trained on it.
 
     labels: (id, label, part or null, group or null), see `examples.select_labels`.
     """
@@ -84,9 +84,9 @@ class Finetuning:
         if told := output.rows_staged:
             return dict(told)
         config = self.config
-        joined = labelled_rows(self.corpus, self.labels, config.split)
+        joined = labeled_rows(self.corpus, self.labels, config.split)
         names, counts = classes_of(joined, self.labels, config.labels.min_rows)
-        counts["unlabelled"] = count_unlabelled(self.corpus, self.labels)
+        counts["unlabeled"] = count_unlabeled(self.corpus, self.labels)
         checker = row_checker(
             names,
             self.spec.modality,
@@ -131,9 +131,9 @@ def plan(spark: SparkSession, config: FinetuneConfig) -> Finetuning:
     _check(config)
     training_table.check_split(config.split)
     corpus = tables.read_corpus(spark, config.input)
-    labelled = tables.read_table(spark, config.labels)
+    labeled = tables.read_table(spark, config.labels)
     given = config.labels
-    labels = training_table.select_labels(labelled, given.id, given.label, config.split)
+    labels = training_table.select_labels(labeled, given.id, given.label, config.split)
     kind = labels.schema["label"].dataType
     if kind.simpleString().startswith("array"):
         raise InvalidInput(

@@ -17,8 +17,8 @@ from pyspark.sql import DataFrame
 
 from ember.spark import classic
 from ember.worker.heads.fit import Recipe, fit, fold_loss, fold_of, problem_of, targets_of, to_head
-from ember.worker.heads.head import Float32, Head, standardise
-from ember.worker.heads.objective import Layers, minimise
+from ember.worker.heads.head import Float32, Head, standardize
+from ember.worker.heads.objective import Layers, minimize
 from ember.worker.heads.rows import Float64, Moments, check_scale, read_rows, scaling
 from ember.worker.heads.weighting import fit_weighted
 
@@ -76,7 +76,7 @@ def _scaler(recipe: Recipe, mean: Float32, scale: Float32) -> Callable[[bytes], 
     def run(packed: bytes) -> _Block:
         rows = pickle.loads(packed)
         check_scale(rows.matrix, recipe.parts, scale)
-        matrix = standardise(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
+        matrix = standardize(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
         return matrix, targets_of(rows, recipe), fold_of(rows.draw, recipe.folds)
 
     return run
@@ -112,7 +112,7 @@ class _OnCluster:
             finally:
                 sent.destroy()
 
-        flat = minimise(
+        flat = minimize(
             problem,
             total,
             rows=count,

@@ -115,7 +115,7 @@ def refuse_failures(examples: Examples, max_failed_fraction: float, where: str =
     if examples.failed > max_failed_fraction * total:
         reasons = ", ".join(f"{n} {reason}" for reason, n in examples.counts["failed"].items())
         raise TooManyFailures(
-            f"{examples.failed} of {total} labelled rows cannot be used ({reasons}), more than "
+            f"{examples.failed} of {total} labeled rows cannot be used ({reasons}), more than "
             f"limits.max_failed_fraction = {max_failed_fraction:g}; nothing was published{where}"
         )
 

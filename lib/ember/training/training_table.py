@@ -1,4 +1,4 @@
-"""Labelled rows: tables of features and labels joined by id, split, counted.
+"""Labeled rows: tables of features and labels joined by id, split, counted.
 
 A row's part does not depend on other rows, on partitions or on the type of its id. It is decided by
 

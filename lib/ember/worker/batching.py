@@ -1,6 +1,6 @@
 """Rows to batches and back: full batches across Arrow batches, results in the order of the rows.
 
-    rows → chunks, prepared on threads (decode, tokenise) → a window of items, sorted by cost
+    rows → chunks, prepared on threads (decode, tokenize) → a window of items, sorted by cost
          → batches of similar cost → the model → vectors, scattered to their rows
 
 What is held at any time is bounded: at most `lookahead` chunks being prepared, one window of

@@ -90,7 +90,7 @@ class _Splitting(Protocol):
 
 def _build(spec: ModelSpec, address: str | None, threads: int, paths: PathRules | None) -> Encoder:
     device = claim(address)
-    # Read by the tokenisers' thread pool when it starts.
+    # Read by the tokenizers' thread pool when it starts.
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if spec.runtime == "tensorflow":

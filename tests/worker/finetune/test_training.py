@@ -93,7 +93,7 @@ def test_one_epoch_equals_a_plain_loop_in_torch(resnet, tmp_path):
     processor = AutoImageProcessor.from_pretrained(path)
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
     )
     numbers = sorted(range(24), key=lambda number: (number * 0.6180339887) % 1)
@@ -108,12 +108,12 @@ def test_one_epoch_equals_a_plain_loop_in_torch(resnet, tmp_path):
         logits = model(**processor(images, return_tensors="pt")).logits
         targets = torch.tensor([number % 3 for number in batch])
         loss = torch.nn.functional.cross_entropy(logits, targets)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = rate_at(step, 4, 1e-3)
-        optimiser.step()
+        optimizer.step()
         losses.append(float(loss.detach()) * len(batch))
     after = weights(folder / "model")
     for name, value in model.state_dict().items():

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from labelled_rows import labelled, recipe
+from labeled_rows import labeled, recipe
 from scipy.special import expit, log_softmax
 from sklearn.metrics import average_precision_score, f1_score
 
@@ -17,7 +17,7 @@ from ember.worker.heads.fit import fit_on_worker
 
 def sharpened(multilabel, factor=5.0):
     """A head that is too sure of itself, and rows that it has not seen."""
-    train, rest = (labelled(n=400, seed=0, multilabel=multilabel).take(s) for s in (_HALF, ~_HALF))
+    train, rest = (labeled(n=400, seed=0, multilabel=multilabel).take(s) for s in (_HALF, ~_HALF))
     head = fit_on_worker(train, recipe(train))
     ((weights, bias),) = head.layers
     return replace(head, layers=((factor * weights, factor * bias),)), rest

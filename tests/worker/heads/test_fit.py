@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labelled_rows import labelled, recipe
+from labeled_rows import labeled, recipe
 from scipy.optimize import check_grad
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -18,7 +18,7 @@ from sklearn.svm import LinearSVC
 from ember.errors import InvalidInput
 from ember.worker.heads.fit import fit, fit_on_worker, problem_of, targets_of
 from ember.worker.heads.metric import fit_metric
-from ember.worker.heads.objective import INTERCEPT_SCALING, Problem, minimise
+from ember.worker.heads.objective import INTERCEPT_SCALING, Problem, minimize
 from ember.worker.heads.rows import Moments, Rows, check_scale, scaling
 
 
@@ -29,7 +29,7 @@ def accuracy(head, rows):
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("c", [2, 3])
 def test_logistic_regression_is_that_of_scikit_learn(c, balanced):
-    rows = labelled(c=c)
+    rows = labeled(c=c)
     head = fit_on_worker(rows, recipe(rows, penalty=2.0, balanced=balanced))
     weights = "balanced" if balanced else None
     model = LogisticRegression(C=0.5, class_weight=weights, max_iter=1000, tol=1e-6)
@@ -41,7 +41,7 @@ def test_logistic_regression_is_that_of_scikit_learn(c, balanced):
 
 @pytest.mark.parametrize("c", [2, 3])
 def test_the_svm_is_that_of_scikit_learn(c):
-    rows = labelled(c=c)
+    rows = labeled(c=c)
     head = fit_on_worker(rows, recipe(rows, kind="svm"))
     model = LinearSVC(intercept_scaling=INTERCEPT_SCALING, max_iter=10_000, tol=1e-6)
     reference = make_pipeline(StandardScaler(), model).fit(rows.matrix, rows.targets)
@@ -54,14 +54,14 @@ def test_the_svm_is_that_of_scikit_learn(c):
 @pytest.mark.parametrize(("kind", "c"), [("logistic", 2), ("logistic", 3), ("svm", 3)])
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_the_sum_over_rows_has_the_same_minimum_as_scikit_learn(kind, c, multilabel, balanced):
-    """What the cluster minimises is what one worker does."""
-    rows = labelled(c=c, multilabel=multilabel)
+    """What the cluster minimizes is what one worker does."""
+    rows = labeled(c=c, multilabel=multilabel)
     it = recipe(rows, kind=kind, balanced=balanced)
     head = fit_on_worker(rows, it)
     counts = rows.targets.sum(axis=0) if multilabel else np.bincount(rows.targets)
     problem = problem_of(it, counts.astype(float), len(rows))
-    matrix, targets = head.standardise(rows.matrix), targets_of(rows, it)
-    flat = minimise(
+    matrix, targets = head.standardize(rows.matrix), targets_of(rows, it)
+    flat = minimize(
         problem,
         lambda now: problem.value(now, matrix, targets),
         rows=len(rows),
@@ -111,7 +111,7 @@ def test_a_network_learns_what_a_line_cannot():
 
 
 def test_balanced_weights_find_the_rare_label():
-    rows = labelled(n=400)
+    rows = labeled(n=400)
     rare = rows.targets == 2
 
     def recall(balanced):
@@ -125,7 +125,7 @@ def test_balanced_weights_find_the_rare_label():
 def test_a_chosen_penalty_is_the_largest_within_an_error_of_the_best(kind):
     """Forty noise features and few rows: the best penalty is well above the least."""
     rng = np.random.default_rng(0)
-    few = labelled(n=60, c=2)
+    few = labeled(n=60, c=2)
     noise = 20 * rng.normal(size=(60, 40)).astype(np.float32)
     rows = replace(few, matrix=np.hstack([few.matrix, noise]))
     it = recipe(rows, kind=kind, penalty=None, folds=3, hidden=(4,), iterations=20)
@@ -151,7 +151,7 @@ def test_the_error_of_a_loss_is_that_of_its_mean_over_folds():
             middle = abs(np.log10(layers[0][0]) - 1)
             return 2 * (1 + middle + [-0.9, 0.0, 0.9][fold]), 2
 
-    rows = labelled(n=12)
+    rows = labeled(n=12)
     _, notes = fit(recipe(rows, penalty=None, folds=3), Given())
     assert notes["cross_validation"]["error"] == pytest.approx(0.9 / np.sqrt(3), abs=1e-5)
     assert notes["penalty"] == pytest.approx(10**1.5)
@@ -160,7 +160,7 @@ def test_the_error_of_a_loss_is_that_of_its_mean_over_folds():
 @pytest.mark.parametrize("kind", ["logistic", "svm", "mlp"])
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_constant_features_and_folds_without_a_label_do_no_harm(kind, multilabel):
-    rows = labelled(n=30, multilabel=multilabel)
+    rows = labeled(n=30, multilabel=multilabel)
     rows.matrix[:, 0] = 7.3
     if multilabel:
         rows.targets[:, 2] = True  # a label that every row has
@@ -176,7 +176,7 @@ def test_constant_features_and_folds_without_a_label_do_no_harm(kind, multilabel
 
 
 def test_rows_that_lack_a_table_still_learn_from_the_other():
-    rows = labelled(n=300)
+    rows = labeled(n=300)
     lacking = np.random.default_rng(1).random(300) < 0.3
     second = rows.matrix[:, :2] + 100
     second[lacking] = np.nan
@@ -204,7 +204,7 @@ def test_moments_of_parts_are_those_of_the_whole():
 @pytest.mark.parametrize("scaling", ["table", "feature"])
 @pytest.mark.parametrize("power", [-43, -38, -20, 15, 25, 37])
 def test_features_of_any_size_are_learned_as_others(power, scaling):
-    rows = labelled(n=200, c=2)
+    rows = labeled(n=200, c=2)
     plain = fit_on_worker(rows, recipe(rows, scaling=scaling))
     # By a power of two, which costs digits only where the numbers become subnormal.
     factor = 2.0 ** round(power * np.log2(10))
@@ -219,14 +219,14 @@ def test_features_of_any_size_are_learned_as_others(power, scaling):
 @pytest.mark.parametrize("fitter", [fit_on_worker, fit_metric])
 @pytest.mark.parametrize("size", [1e9, 1e38])
 def test_a_few_very_large_rows_that_hide_all_others_are_refused(fitter, size):
-    rows = labelled(n=200, c=2)
+    rows = labeled(n=200, c=2)
     rows.matrix[5] *= np.float32(size / 100)
     with pytest.raises(InvalidInput, match="features table 1: most rows differ by"):
         fitter(rows, recipe(rows, iterations=1))
 
 
 def test_features_that_few_rows_have_are_no_reason_to_refuse():
-    rows = labelled(n=200, c=2)
+    rows = labeled(n=200, c=2)
     rows.matrix[:195] = 0
     fit_on_worker(rows, recipe(rows))
 
@@ -241,7 +241,7 @@ def test_features_that_few_rows_have_are_no_reason_to_refuse():
 )
 @settings(max_examples=60)
 def test_very_large_rows_of_any_share_are_refused(share, power, d, positive, offset, seed):
-    rows = labelled(n=400, d=d, c=2, seed=seed)
+    rows = labeled(n=400, d=d, c=2, seed=seed)
     matrix = (abs(rows.matrix) if positive else rows.matrix) + offset
     large = np.random.default_rng(seed).permutation(400) < share * 400
     matrix = np.where(large[:, None], matrix * 10.0**power, matrix).astype(np.float32)

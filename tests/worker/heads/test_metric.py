@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from labelled_rows import labelled, recipe
+from labeled_rows import labeled, recipe
 from scipy.optimize import check_grad
 from sklearn.metrics import average_precision_score
 
@@ -54,13 +54,13 @@ def test_map_is_that_of_scikit_learn():
 
 
 def test_a_metric_is_repeatable_and_takes_one_label_a_row():
-    rows = labelled(n=90)
+    rows = labeled(n=90)
     it = recipe(rows, kind="similarity", dimension=2, iterations=5)
     assert fit_metric(rows, it).fingerprint() == fit_metric(rows, it).fingerprint()
     metric = fit_metric(rows, it)
     assert metric.project(rows.matrix).shape == (90, 2)
     mapped = metric.as_projection().apply(rows.matrix)
     np.testing.assert_allclose(mapped, metric.project(rows.matrix), rtol=1e-3, atol=1e-4)
-    many = labelled(n=90, multilabel=True)
+    many = labeled(n=90, multilabel=True)
     with pytest.raises(InvalidInput, match="one label a row"):
         fit_metric(many, recipe(many, kind="similarity"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from labelled_rows import labelled, recipe
+from labeled_rows import labeled, recipe
 from sklearn.linear_model import LogisticRegression
 
 from ember.worker.heads.fit import STRETCHES, fit_on_worker, fold_of
@@ -14,12 +14,12 @@ from ember.worker.heads.fit import STRETCHES, fit_on_worker, fold_of
 
 def with_noise(seed=0, n=160, width=40, **kind):
     """A table of 6 features that tell, and one of as much noise as signal."""
-    rows = labelled(n=n, seed=seed, **kind)
+    rows = labeled(n=n, seed=seed, **kind)
     noise = np.random.default_rng(seed + 1).normal(size=(n, width)).astype(np.float32)
     return replace(rows, matrix=np.hstack([rows.matrix, 7 * noise]))
 
 
-def standardised(matrix, weights=(1.0, 1.0)):
+def standardized(matrix, weights=(1.0, 1.0)):
     """By table, on its own, not by the head's arrays."""
     out = []
     for table, weight in zip(
@@ -29,11 +29,11 @@ def standardised(matrix, weights=(1.0, 1.0)):
     return np.hstack(out)
 
 
-def test_weights_multiply_the_standardised_features_of_a_table():
+def test_weights_multiply_the_standardized_features_of_a_table():
     rows = with_noise()
     it = recipe(rows, parts=(6, 40), scaling="table", penalty=3.0)
     head = fit_on_worker(rows, replace(it, weights=(1.0, 0.25)))
-    weighted = standardised(rows.matrix, (1.0, 0.25))
+    weighted = standardized(rows.matrix, (1.0, 0.25))
     theirs = LogisticRegression(C=1 / 3, max_iter=5000).fit(weighted, rows.targets)
     np.testing.assert_allclose(head.scores(rows.matrix), theirs.predict_proba(weighted), atol=2e-3)
     assert head.about["table_weights"] == [1.0, 0.25]
@@ -70,7 +70,7 @@ def test_the_stretch_and_the_penalty_have_the_least_loss_of_all_that_were_tried(
         rows, parts=(6, 60), scaling="table", penalty=None, penalties=(100.0, 1000.0), folds=2
     )
     head = fit_on_worker(rows, it)
-    matrix, folds = standardised(rows.matrix), fold_of(rows.draw, 2)
+    matrix, folds = standardized(rows.matrix), fold_of(rows.draw, 2)
     losses = {}
     for penalty in loss_table(head):
         for stretch in STRETCHES:

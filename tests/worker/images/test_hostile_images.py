@@ -287,7 +287,7 @@ def test_a_worker_short_of_memory_fails_the_row_and_not_the_job(
 
 
 def tiff(**tags: int | tuple[int, int, int]) -> bytes:
-    """A TIFF of 10 x 10 grey pixels in one strip, with other tags: a value, or (type, count, …)."""
+    """A TIFF of 10 x 10 gray pixels in one strip, with other tags: a value, or (type, count, …)."""
     values = {256: 10, 257: 10, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 10, 279: 100}
     given = values | {int(name[1:]): value for name, value in tags.items()}
     pixels = bytes(range(100))
@@ -388,27 +388,27 @@ DEEP = np.arange(60 * 40, dtype=np.uint32).reshape(40, 60)
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG2000", "PPM"])
 @pytest.mark.parametrize("largest", [200, 255, 256, 65_535])
-def test_16_bit_grey_is_scaled_by_its_mode_and_not_by_its_values(form: str, largest: int) -> None:
+def test_16_bit_gray_is_scaled_by_its_mode_and_not_by_its_values(form: str, largest: int) -> None:
     values = (DEEP * largest // DEEP.max()).astype(np.uint16)
     decoded = np.asarray(decode(encoded(Image.fromarray(values), form), LIMIT))
     for channel in range(3):
         np.testing.assert_array_equal(decoded[..., channel], values // 256)
 
 
-def test_32_bit_grey_is_taken_as_16_bits() -> None:
+def test_32_bit_gray_is_taken_as_16_bits() -> None:
     values = DEEP.astype(np.int32) * 60 - 1000
     decoded = np.asarray(decode(encoded(Image.fromarray(values), "TIFF"), LIMIT))
     np.testing.assert_array_equal(decoded[..., 1], np.clip(values, 0, 65_535) // 256)
 
 
-def test_floating_point_grey_is_taken_as_8_bits() -> None:
+def test_floating_point_gray_is_taken_as_8_bits() -> None:
     values = DEEP.astype(np.float32) / 4 - 50
     decoded = np.asarray(decode(encoded(Image.fromarray(values), "TIFF"), LIMIT)).astype(int)
     assert np.abs(decoded[..., 2] - np.clip(values, 0, 255)).max() <= 1
 
 
 @pytest.mark.parametrize(("mode", "form"), [("LA", "TIFF"), ("LA", "PNG"), ("PA", "TIFF")])
-def test_transparency_of_grey_and_palettes_is_dropped(mode: str, form: str) -> None:
+def test_transparency_of_gray_and_palettes_is_dropped(mode: str, form: str) -> None:
     image = picture().convert("L")
     expected = np.asarray(image)
     if mode == "PA":

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ember.worker.images.decoding import decode
 from ember.worker.rows import RowError
-from odd_images import animation, bomb, encoded, grey16, grey_tiff, odd_images, oriented, picture
+from odd_images import animation, bomb, encoded, gray16, gray_tiff, odd_images, oriented, picture
 
 LIMIT = 1_000_000
 
@@ -42,7 +42,7 @@ def test_animation_gives_its_first_frame() -> None:
     np.testing.assert_array_equal(np.asarray(decode(animation(), LIMIT)), np.asarray(first))
 
 
-def test_transparent_pixels_keep_their_colour() -> None:
+def test_transparent_pixels_keep_their_color() -> None:
     image = picture()
     opaque = np.asarray(image)
     image.putalpha(0)
@@ -93,8 +93,8 @@ def test_unreadable_exif_does_not_spoil_sound_pixels(exif: bytes) -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_16_bit_grey_is_scaled_not_clipped(form: str) -> None:
-    image = grey16()
+def test_16_bit_gray_is_scaled_not_clipped(form: str) -> None:
+    image = gray16()
     decoded = np.asarray(decode(encoded(image, form), LIMIT))
     expected = np.asarray(image) // 256
     assert len(np.unique(expected)) > 200
@@ -105,7 +105,7 @@ def test_16_bit_grey_is_scaled_not_clipped(form: str) -> None:
 # Samples, how they are stored, and the same as 0 (black) … 255 (white). 9 wide: an odd row of bits.
 RAMP = np.linspace(0, 1, 9 * 5).reshape(5, 9)
 FULL = (RAMP * 65_535).astype(np.uint16)
-GREY_TIFFS = {
+GRAY_TIFFS = {
     "12 bits": ((RAMP * 4_095).astype(np.uint16), {"bits": 12}, (RAMP * 4_095).astype(int) // 16),
     "16 bits": (FULL, {}, FULL // 256),
     "16 bits, big": (FULL.astype(">u2"), {}, FULL // 256),
@@ -122,28 +122,28 @@ GREY_TIFFS = {
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("name", [name for name in GREY_TIFFS if name != "signed, big"])
-def test_grey_tiff_is_what_its_tags_mean(name: str, packed: bool) -> None:
-    samples, options, expected = GREY_TIFFS[name]
-    decoded = np.asarray(decode(grey_tiff(samples, packed=packed, **options), LIMIT))
+@pytest.mark.parametrize("name", [name for name in GRAY_TIFFS if name != "signed, big"])
+def test_gray_tiff_is_what_its_tags_mean(name: str, packed: bool) -> None:
+    samples, options, expected = GRAY_TIFFS[name]
+    decoded = np.asarray(decode(gray_tiff(samples, packed=packed, **options), LIMIT))
     for channel in range(3):
         np.testing.assert_array_equal(decoded[..., channel], expected)
 
 
 @pytest.mark.parametrize("dtype", [">i2", ">i4", ">f4"])
-def test_big_endian_grey_that_pillow_swaps_twice_is_refused(dtype: str) -> None:
+def test_big_endian_gray_that_pillow_swaps_twice_is_refused(dtype: str) -> None:
     samples = (FULL // 256).astype(dtype)
-    assert reason(grey_tiff(samples, packed=True)).startswith("unsupported image: compressed big")
-    assert decode(grey_tiff(samples), LIMIT).size == (9, 5)
+    assert reason(gray_tiff(samples, packed=True)).startswith("unsupported image: compressed big")
+    assert decode(gray_tiff(samples), LIMIT).size == (9, 5)
 
 
-def test_big_endian_signed_grey_begins_at_its_least_value() -> None:
-    samples, _, expected = GREY_TIFFS["signed, big"]
-    np.testing.assert_array_equal(np.asarray(decode(grey_tiff(samples), LIMIT))[..., 0], expected)
+def test_big_endian_signed_gray_begins_at_its_least_value() -> None:
+    samples, _, expected = GRAY_TIFFS["signed, big"]
+    np.testing.assert_array_equal(np.asarray(decode(gray_tiff(samples), LIMIT))[..., 0], expected)
 
 
-def test_grey_tiff_is_turned_before_it_is_read() -> None:
-    samples, options, expected = GREY_TIFFS["16 bits, 0 is white"]
+def test_gray_tiff_is_turned_before_it_is_read() -> None:
+    samples, options, expected = GRAY_TIFFS["16 bits, 0 is white"]
     data = encoded(Image.fromarray(samples), "TIFF", tiffinfo={262: options["white"], 274: 6})
     decoded = np.asarray(decode(data, LIMIT))
     np.testing.assert_array_equal(decoded[..., 0], np.rot90(expected, -1))

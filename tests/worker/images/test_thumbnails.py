@@ -28,7 +28,7 @@ def test_every_format_becomes_a_small_jpeg_or_png_of_the_same_shape(name):
     assert image.format == "PNG"
     assert image.size == (made.width, made.height)
     assert max(image.size) == min(32, max(whole.size))
-    # The same picture: its mean colour stays.
+    # The same picture: its mean color stays.
     ours, theirs = (np.asarray(each, float).mean(axis=(0, 1)) for each in (image, whole))
     assert np.abs(ours - theirs).max() < 12
 

@@ -288,7 +288,7 @@ def test_clear_choices_are_not_in_doubt() -> None:
 
 
 def blocks(number: int) -> bytes:
-    """A picture of a few large blocks of colour."""
+    """A picture of a few large blocks of color."""
     pixels = np.random.default_rng(number).integers(0, 256, (3, 4, 3), np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).resize((40, 30)).save(stream, "PNG")

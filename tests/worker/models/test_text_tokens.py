@@ -1,4 +1,4 @@
-"""Texts cut before they are tokenised: the tokens are those of the whole text, cut."""
+"""Texts cut before they are tokenized: the tokens are those of the whole text, cut."""
 
 from __future__ import annotations
 

@@ -40,12 +40,12 @@ def test_the_penalty_is_that_of_least_generalized_cross_validation_error(n, d):
     fitted, _ = fit_alignment(moments(x, y), d, "ridge")
     left, right = x.astype(np.float64), y.astype(np.float64)
     mean = np.full((n, n), 1 / n)
-    centred = left - left.mean(axis=0)
-    diagonal = np.square(centred).sum() / d
+    centered = left - left.mean(axis=0)
+    diagonal = np.square(centered).sum() / d
     errors = []
     for penalty in PENALTIES:
-        inverse = np.linalg.inv(centred.T @ centred + penalty * diagonal * np.eye(d))
-        hat = mean + centred @ inverse @ centred.T
+        inverse = np.linalg.inv(centered.T @ centered + penalty * diagonal * np.eye(d))
+        hat = mean + centered @ inverse @ centered.T
         residual = np.square(right - hat @ right).sum() / n
         errors.append(residual / (1 - np.trace(hat) / n) ** 2)
     assert fitted.facts["penalty"] == PENALTIES[int(np.argmin(errors))]

@@ -156,7 +156,7 @@ def test_lists_of_inner_products_hold_the_longest_rows_for_every_query():
     assert (places < 8).mean() > 0.8
 
 
-def test_places_of_neighbours_and_of_those_that_are_not_there():
+def test_places_of_neighbors_and_of_those_that_are_not_there():
     owners = np.array([0, 1, 2, 2], np.int32)
     places = list_places(np.array([[3, 0, 1, -1]]), owners, np.array([[2, 0]]), 3)
     assert places.tolist() == [[0, 1, 3, -1]]
@@ -193,7 +193,7 @@ def test_the_lower_bound_of_recall_reaches_the_target_and_holds(target):
     assert missed <= 200 * 0.05  # 2.5% by construction
 
 
-def test_recall_of_queries_without_neighbours_is_complete_and_all_lists_always_do():
+def test_recall_of_queries_without_neighbors_is_complete_and_all_lists_always_do():
     assert choose_probes(np.full((5, 3), -1), 4, 0.99).probes == 1
     beyond = choose_probes(np.full((5, 3), 4), 4, 0.5)
     assert (beyond.probes, beyond.mean, beyond.low) == (4, 1.0, 1.0)

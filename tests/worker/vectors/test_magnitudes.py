@@ -1,4 +1,4 @@
-"""Vectors of any size that is stored: scores, neighbours and pairs as exact arithmetic has them."""
+"""Vectors of any size that is stored: scores, neighbors and pairs as exact arithmetic has them."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_scores_are_those_of_fractions(rows):
             sum((a - b) ** 2 for a, b in zip(row, other, strict=True)) for other in exact
         )
         for score, square in zip(mine.tolist(), squares, strict=True):
-            # Between the neighbours of the rounded root, which are further away than its error.
+            # Between the neighbors of the rounded root, which are further away than its error.
             below, above = (np.nextafter(np.float32(score), np.float32(way)) for way in (0, np.inf))
             assert Fraction(float(below)) ** 2 <= square <= Fraction(float(above)) ** 2
 

@@ -65,7 +65,7 @@ def test_the_fewest_components_that_explain_a_share(share):
     assert fit_pca(Moments.of(few), explained=1.0).output_dimension == 5
 
 
-def test_without_centring_all_dimensions_keep_inner_products():
+def test_without_centering_all_dimensions_keep_inner_products():
     rows = falling(5, 50, 8)
     projected = fit_pca(Moments.of(rows), dimension=8, center=False).apply(rows)
     np.testing.assert_allclose(projected @ projected.T, rows @ rows.T, rtol=1e-5)
@@ -84,11 +84,11 @@ def test_moments_are_the_same_in_any_partitioning_and_order(data):
         other = parts.pop(data.draw(st.integers(0, len(parts) - 1)))
         parts.append(Moments.unpack(one.merge(other).pack(), shape[1]))
     exact = rows.astype(np.float64)
-    centred = exact - exact.mean(axis=0)
+    centered = exact - exact.mean(axis=0)
     scale = np.square(exact).sum() + 1e-30
     assert parts[0].count == len(rows)
     np.testing.assert_allclose(parts[0].mean, exact.mean(axis=0), atol=1e-13 * np.sqrt(scale))
-    np.testing.assert_allclose(parts[0].scatter, centred.T @ centred, atol=1e-12 * scale)
+    np.testing.assert_allclose(parts[0].scatter, centered.T @ centered, atol=1e-12 * scale)
 
 
 def test_a_mean_far_from_the_origin_costs_no_digits():

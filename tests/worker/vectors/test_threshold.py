@@ -72,7 +72,7 @@ def test_join_equals_brute_force_for_every_filter(kind, metric):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_scores_within_a_rounding_of_the_threshold(metric, sign):
-    """Every pair's score lies within 1e-6 of the threshold, and neighbours of it are thresholds."""
+    """Every pair's score lies within 1e-6 of the threshold, and neighbors of it are thresholds."""
     rng = np.random.default_rng(2)
     base = rng.standard_normal(40)
     base /= np.linalg.norm(base)

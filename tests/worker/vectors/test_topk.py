@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ember.worker.vectors import METRICS, Neighbours, fit_basis, prepare, search, top_k
+from ember.worker.vectors import METRICS, Neighbors, fit_basis, prepare, search, top_k
 from ember.worker.vectors.filter_choice import Plan
 from ember.worker.vectors.pack import Filter
 from vector_cases import (
@@ -63,7 +63,7 @@ def test_rows_next_to_nothing_hide_no_others(scale):
 
 
 @pytest.mark.parametrize("scales", [(1e-38, 1e-10), (1e-30, 1e-14), (1e-41, 1.0), (1e-8, 1e-8)])
-def test_queries_next_to_nothing_find_their_neighbours(scales):
+def test_queries_next_to_nothing_find_their_neighbors(scales):
     rng = np.random.default_rng(7)
     base = rng.standard_normal(32)
     queries = ((-base + 0.3 * rng.standard_normal((20, 32))) * scales[0]).astype(np.float32)
@@ -73,7 +73,7 @@ def test_queries_next_to_nothing_find_their_neighbours(scales):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("scales", [(1e-24, 1.0), (1e-44, 1e14), (1e-38, 1e13), (1e-30, 1e-3)])
-def test_prefixes_of_very_short_rows_hide_no_neighbours(scales, precision):
+def test_prefixes_of_very_short_rows_hide_no_neighbors(scales, precision):
     rng = np.random.default_rng(8)
     queries, corpus = (
         (rng.standard_normal((n, 40)) * scale).astype(np.float32)
@@ -129,7 +129,7 @@ def test_partial_results_merge_to_the_same_answer_in_any_order(order, seed):
         for at in range(0, 60, 12)
     ]
     expected = top_k(queries, blocks, 9)
-    partial = [search(queries, [blocks[at]], Neighbours.empty(7, 9)) for at in order]
+    partial = [search(queries, [blocks[at]], Neighbors.empty(7, 9)) for at in order]
     merged = partial[0].merge(partial[1]).merge(partial[2].merge(partial[3])).merge(partial[4])
     np.testing.assert_array_equal(merged.result("cosine"), expected)
     np.testing.assert_array_equal(top_k(queries, [blocks[at] for at in order], 9), expected)
@@ -156,4 +156,4 @@ def test_what_cannot_be_searched_is_said():
     with pytest.raises(ValueError, match="one basis"):
         top_k(block, [prepare(rows, "cosine", fit_basis(rows, "cosine", pivots=0))], 1)
     with pytest.raises(ValueError, match="same queries"):
-        Neighbours.empty(2, 3).merge(Neighbours.empty(2, 4))
+        Neighbors.empty(2, 3).merge(Neighbors.empty(2, 4))

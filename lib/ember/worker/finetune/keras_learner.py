@@ -51,7 +51,7 @@ class KerasLearner:
         self.features = build_features(spec.architecture, spec.path, "avg_pool")
         self.head = keras.layers.Dense(len(tuning.labels), "softmax", name="labels")
         self.model = keras.Model(self.features.input, self.head(self.features.output))
-        self._optimiser: Any = None
+        self._optimizer: Any = None
         self._step: Any = None
 
     def begin(self, stage: Stage) -> None:
@@ -60,10 +60,10 @@ class KerasLearner:
         stages = self._last_stages() if stage == "full" else set()
         for layer in self.features.layers:
             frozen = isinstance(layer, norms) and self.tuning.batch_norm == "frozen"
-            # Keras runs batch normalisation that is not trainable with the statistics it has.
+            # Keras runs batch normalization that is not trainable with the statistics it has.
             layer.trainable = layer.name in stages and not frozen
-        self._optimiser = keras.optimizers.AdamW(1e-3, weight_decay=0.01, clipnorm=1.0)
-        self._optimiser.build(self.model.trainable_variables)
+        self._optimizer = keras.optimizers.AdamW(1e-3, weight_decay=0.01, clipnorm=1.0)
+        self._optimizer.build(self.model.trainable_variables)
         self._step = tf.function(self._train_step, reduce_retracing=True)
 
     def _last_stages(self) -> set[str]:
@@ -94,7 +94,7 @@ class KerasLearner:
         return self._preprocess(np.stack(items).astype(np.float32))
 
     def train(self, batch: Batch, rate: float, rows: int) -> tuple[float, int]:
-        self._optimiser.learning_rate.assign(rate)
+        self._optimizer.learning_rate.assign(rate)
         items = np.stack(batch.items) if batch.encoded else self._inputs(batch.items)
         loss, right = self._step(items, batch.targets, np.float32(rows), encoded=batch.encoded)
         return float(loss), int(right)
@@ -108,7 +108,7 @@ class KerasLearner:
             mean = loss / rows
         variables = self.model.trainable_variables
         gradients = tape.gradient(mean, variables)
-        self._optimiser.apply_gradients(zip(gradients, variables, strict=True))
+        self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return loss, self._right(scores, targets)
 
     def score(self, batch: Batch) -> tuple[float, int]:
@@ -135,16 +135,16 @@ class KerasLearner:
         arrays: dict[str, Any] = {
             f"w{n}": np.asarray(each) for n, each in enumerate(self.model.weights)
         }
-        arrays |= {f"o{n}": np.asarray(v) for n, v in enumerate(self._optimiser.variables)}
+        arrays |= {f"o{n}": np.asarray(v) for n, v in enumerate(self._optimizer.variables)}
         np.savez(stream, **arrays)
         return stream.getvalue()
 
-    def restore(self, state: bytes, *, optimiser: bool) -> None:
+    def restore(self, state: bytes, *, optimizer: bool) -> None:
         kept = np.load(io.BytesIO(state))
         for number, weight in enumerate(self.model.weights):
             weight.assign(kept[f"w{number}"])
-        if optimiser:
-            for number, variable in enumerate(self._optimiser.variables):
+        if optimizer:
+            for number, variable in enumerate(self._optimizer.variables):
                 variable.assign(kept[f"o{number}"])
 
     def save(self, folder: str) -> None:

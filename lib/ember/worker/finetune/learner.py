@@ -22,7 +22,7 @@ class Tuning:
 
     labels: the classes, by index. epochs, rates: of each stage.
     unfreeze: how many of the backbone's last stages the stage `full` trains; None: all of it.
-    batch_norm: "frozen" keeps the statistics that batch normalisation was trained with.
+    batch_norm: "frozen" keeps the statistics that batch normalization was trained with.
     augmentation: of training images in the stage `full`.
     patience: a stage ends after so many epochs without a better one.
     """
@@ -75,7 +75,7 @@ class Learner(Protocol):
     """A model that learns; one of these for each framework."""
 
     def begin(self, stage: Stage) -> None:
-        """Choose what is trained, with a fresh optimiser."""
+        """Choose what is trained, with a fresh optimizer."""
         ...
 
     def seed(self, seed: int) -> None:
@@ -106,10 +106,10 @@ class Learner(Protocol):
         ...
 
     def state(self) -> bytes:
-        """The weights that this stage changes, and the optimiser."""
+        """The weights that this stage changes, and the optimizer."""
         ...
 
-    def restore(self, state: bytes, *, optimiser: bool) -> None: ...
+    def restore(self, state: bytes, *, optimizer: bool) -> None: ...
 
     def save(self, folder: str) -> None:
         """Write the model as `embed` and `classify` load it."""

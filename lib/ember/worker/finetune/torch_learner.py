@@ -65,7 +65,7 @@ class TorchLearner:
             else _Texts(spec, self.model, self.device)
         )
         self._trained: dict[str, Any] = {}
-        self._optimiser: Any = None
+        self._optimizer: Any = None
 
     def _load(self, transformers: Any) -> Any:
         kind = transformers.AutoModelForSequenceClassification
@@ -114,7 +114,7 @@ class TorchLearner:
             {"params": decayed, "weight_decay": _WEIGHT_DECAY},
             {"params": others, "weight_decay": 0.0},
         ]
-        self._optimiser = torch.optim.AdamW([each for each in groups if each["params"]])
+        self._optimizer = torch.optim.AdamW([each for each in groups if each["params"]])
 
     def _head(self) -> set[str]:
         prefix = f"{self.model.base_model_prefix}."
@@ -185,9 +185,9 @@ class TorchLearner:
 
     def train(self, batch: Batch, rate: float, rows: int) -> tuple[float, int]:
         self._training_mode()
-        for group in self._optimiser.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._optimiser.zero_grad()
+        self._optimizer.zero_grad()
         loss, right = self._torch.zeros(()), 0
         if len(batch):
             with self._mixed():
@@ -196,7 +196,7 @@ class TorchLearner:
         if self._group is not None:
             self._group.sum_gradients(self._trained.values())
         self._torch.nn.utils.clip_grad_norm_(self._trained.values(), 1.0)
-        self._optimiser.step()
+        self._optimizer.step()
         return float(loss.detach()), right
 
     def score(self, batch: Batch) -> tuple[float, int]:
@@ -223,7 +223,7 @@ class TorchLearner:
             yield
 
     def end_epoch(self) -> None:
-        """Average the statistics of batch normalisation, which each process gathers for itself."""
+        """Average the statistics of batch normalization, which each process gathers for itself."""
         if self._group is not None and self.tuning.batch_norm == "trained":
             self._group.average(each for each in self.model.buffers() if each.is_floating_point())
 
@@ -234,16 +234,16 @@ class TorchLearner:
         kept = {
             "weights": {name: value.detach() for name, value in self._trained.items()},
             "buffers": dict(self.model.named_buffers()),
-            "optimiser": self._optimiser.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
         }
         self._torch.save(kept, stream)
         return stream.getvalue()
 
-    def restore(self, state: bytes, *, optimiser: bool) -> None:
+    def restore(self, state: bytes, *, optimizer: bool) -> None:
         kept = self._torch.load(io.BytesIO(state), map_location=self.device, weights_only=True)
         self.model.load_state_dict({**kept["weights"], **kept["buffers"]}, strict=False)
-        if optimiser:
-            self._optimiser.load_state_dict(kept["optimiser"])
+        if optimizer:
+            self._optimizer.load_state_dict(kept["optimizer"])
 
     def save(self, folder: str) -> None:
         self.model.save_pretrained(folder)

@@ -119,13 +119,13 @@ class Trainer:
         done = self.progress.of(stage)
         self.learner.begin(stage)
         if done and self.progress.current and not self._ended(stage):
-            self.learner.restore(self.workspace.read(self.progress.current), optimiser=True)
+            self.learner.restore(self.workspace.read(self.progress.current), optimizer=True)
         if not self._ended(stage):
             self._features = self._encode() if stage == "head" else None
         while not self._ended(stage):
             self._epoch(stage)
         name = f"checkpoint/{stage}.best"
-        self.learner.restore(self.workspace.read(name), optimiser=False)
+        self.learner.restore(self.workspace.read(name), optimizer=False)
         self._features = None
 
     def _ended(self, stage: Stage) -> bool:

@@ -63,7 +63,7 @@ def calibrate(head: Head, rows: Rows, threshold: float | None) -> Head:
 
 
 def temperature(logits: Float64, targets: NDArray[np.int64]) -> float:
-    """T that minimises the cross-entropy of softmax(logits / T), between 1/100 and 100."""
+    """T that minimizes the cross-entropy of softmax(logits / T), between 1/100 and 100."""
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ember.errors import InvalidInput
-from ember.worker.heads.head import Float32, Head, Kind, standardise
-from ember.worker.heads.objective import INTERCEPT_SCALING, Layers, Loss, Problem, minimise
+from ember.worker.heads.head import Float32, Head, Kind, standardize
+from ember.worker.heads.objective import INTERCEPT_SCALING, Layers, Loss, Problem, minimize
 from ember.worker.heads.rows import Float64, Moments, Rows, check_scale, scaling
 from ember.worker.heads.weighting import fit_weighted
 
@@ -157,7 +157,7 @@ def fit_on_worker(rows: Rows, recipe: Recipe) -> Head:
     check_scale(rows.matrix, recipe.parts, scale)
 
     def attempt(recipe: Recipe, scale: Float32) -> tuple[Layers, dict[str, Any]]:
-        matrix = standardise(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
+        matrix = standardize(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
         return fit(recipe, _OnWorker(matrix, rows, recipe))
 
     layers, scale, notes = fit_weighted(recipe, scale, attempt)
@@ -236,7 +236,7 @@ def fold_loss(
 
 
 class _OnWorker:
-    """Rows in this process: linear heads by scikit-learn, networks by `minimise`."""
+    """Rows in this process: linear heads by scikit-learn, networks by `minimize`."""
 
     def __init__(self, matrix: Float32, rows: Rows, recipe: Recipe) -> None:
         self._matrix = matrix
@@ -252,7 +252,7 @@ class _OnWorker:
         if self._recipe.kind != "mlp":
             return _linear(matrix, targets, self._problem, penalty, self._recipe)
         problem = self._problem
-        flat = minimise(
+        flat = minimize(
             problem,
             lambda now: problem.value(now, matrix, targets),
             rows=len(matrix),

@@ -138,14 +138,14 @@ class Head:
                 f"{' + '.join(map(str, self.parts))} = {self.dimension} values"
             )
         out = np.empty((len(matrix), len(self.layers[-1][1])), np.float32)
-        for start in range(0, len(matrix), _SCORED_ROWS):  # a standardised copy of a few rows only
+        for start in range(0, len(matrix), _SCORED_ROWS):  # a standardized copy of a few rows only
             rows = slice(start, start + _SCORED_ROWS)
-            out[rows] = self._forward(self.standardise(matrix[rows]))
+            out[rows] = self._forward(self.standardize(matrix[rows]))
         return out
 
-    def standardise(self, matrix: Float32) -> Float32:
+    def standardize(self, matrix: Float32) -> Float32:
         """(n, d) raw features to (n, d + indicators) as the first layer takes them."""
-        return standardise(matrix, self.parts, self.indicators, self.mean, self.scale)
+        return standardize(matrix, self.parts, self.indicators, self.mean, self.scale)
 
     def _forward(self, rows: Float32) -> Float32:
         for number, (weights, bias) in enumerate(self.layers):
@@ -230,7 +230,7 @@ class Head:
 _VECTORS = ("mean", "scale", "slope", "offset", "thresholds")
 
 
-def standardise(
+def standardize(
     matrix: Float32,
     parts: tuple[int, ...],
     indicators: tuple[int, ...],

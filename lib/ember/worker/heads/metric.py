@@ -1,6 +1,6 @@
 """A learned metric: a linear map under which rows of one label lie close by cosine.
 
-The map W minimises the supervised contrastive loss (Khosla et al., Supervised Contrastive Learning,
+The map W minimizes the supervised contrastive loss (Khosla et al., Supervised Contrastive Learning,
 2020) of the projected rows, drawn in batches, and starts at the leading principal directions:
 
     for each row i and each other row p of its label, the mean of
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ember.errors import InvalidInput
 from ember.worker.heads.fit import Recipe
-from ember.worker.heads.head import Float32, Head, standardise
+from ember.worker.heads.head import Float32, Head, standardize
 from ember.worker.heads.rows import Float64, Moments, Rows, check_scale, scaling
 
 __all__ = ["contrastive_loss", "fit_metric", "retrieval_figures", "same_label_map"]
@@ -41,7 +41,7 @@ def fit_metric(rows: Rows, recipe: Recipe) -> Head:
     parts = list(recipe.parts)
     mean, scale = scaling(Moments.of(rows.matrix), parts, recipe.scaling)
     check_scale(rows.matrix, parts, scale)
-    matrix = standardise(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
+    matrix = standardize(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
     start = _principal_directions(matrix, recipe.dimension)
     weights = _descend(matrix.astype(np.float64), rows.targets, start, recipe)
     nothing = np.empty(0, np.float32)
@@ -119,7 +119,7 @@ def contrastive_loss(
 
 
 def retrieval_figures(head: Head, rows: Rows) -> dict[str, Any]:
-    """How well neighbours by cosine have a row's label: plain features against projected ones.
+    """How well neighbors by cosine have a row's label: plain features against projected ones.
 
     On at most 5,000 rows. {} where no two rows have one label.
     """

@@ -1,9 +1,9 @@
-"""What training minimises, as a sum over rows, so that rows may be anywhere.
+"""What training minimizes, as a sum over rows, so that rows may be anywhere.
 
     F = sum over rows of s_i loss(layers(x_i), y_i)  +  penalty / 2 * |weights|^2
 
 The losses are softmax cross-entropy (one label a row), sigmoid cross-entropy of each output (many
-labels) and the squared hinge of each output (the linear SVM of liblinear). Minimised by L-BFGS
+labels) and the squared hinge of each output (the linear SVM of liblinear). Minimized by L-BFGS
 (Liu and Nocedal 1989), as scikit-learn does with its default solver; its penalty is 1 / C there.
 """
 
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from ember.worker.heads.head import Float32
 from ember.worker.heads.rows import Float64
 
-__all__ = ["INTERCEPT_SCALING", "Layers", "Loss", "Problem", "minimise"]
+__all__ = ["INTERCEPT_SCALING", "Layers", "Loss", "Problem", "minimize"]
 
 Loss = Literal["softmax", "sigmoid", "squared_hinge"]
 Layers = list[tuple[Float64, Float64]]
 # Of the SVM. With 1, scikit-learn's default, the penalty on the bias costs 3 points of accuracy on
-# centred features (ResNet-18, caltech101-20); from 30 on nothing changes any more.
+# centered features (ResNet-18, caltech101-20); from 30 on nothing changes any more.
 INTERCEPT_SCALING = 30.0
 _CHUNK_ROWS = 2048
 _GRADIENT_TOLERANCE = 1e-5
@@ -62,7 +62,7 @@ class Problem:
             start += (a + 1) * b
         return out
 
-    def penalised(self) -> Float64:
+    def penalized(self) -> Float64:
         """Share of the penalty for each parameter: 1 for weights, for an SVM's bias next to none.
 
         liblinear has a bias under the penalty, scaled by its intercept_scaling.
@@ -74,7 +74,7 @@ class Problem:
     def value(self, flat: Float64, rows: Float32, targets: NDArray[Any]) -> Float64:
         """The sum over rows, and after it its gradient: (1 + parameters,).
 
-        rows: (n, features) standardised; targets: (n,) positions for softmax, else (n, c) bool.
+        rows: (n, features) standardized; targets: (n,) positions for softmax, else (n, c) bool.
         """
         layers = self.layers(flat)
         total = np.zeros(1 + len(flat))
@@ -84,7 +84,7 @@ class Problem:
         return total
 
     def logits(self, flat: Float64, rows: Float32) -> Float64:
-        """(n, outputs) for (n, features) standardised rows."""
+        """(n, outputs) for (n, features) standardized rows."""
         layers = self.layers(flat)
         parts = range(0, len(rows), _CHUNK_ROWS)
         chunks = (rows[start : start + _CHUNK_ROWS].astype(np.float64) for start in parts)
@@ -132,7 +132,7 @@ def _forward(layers: Layers, rows: Float64) -> list[Float64]:
     return acts
 
 
-def minimise(
+def minimize(
     problem: Problem,
     total: Callable[[Float64], Float64],
     *,
@@ -141,13 +141,13 @@ def minimise(
     start: Float64,
     iterations: int,
 ) -> Float64:
-    """The parameters that minimise the sum over `rows` rows that `total` gives, and the penalty.
+    """The parameters that minimize the sum over `rows` rows that `total` gives, and the penalty.
 
     total: parameters to `Problem.value`, summed over all rows, wherever they are.
     """
     from scipy.optimize import minimize
 
-    under = penalty * problem.penalised()
+    under = penalty * problem.penalized()
 
     def mean(flat: Float64) -> tuple[float, Float64]:
         sums = total(flat)

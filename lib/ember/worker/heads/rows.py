@@ -1,4 +1,4 @@
-"""Labelled rows as matrices: read from Arrow batches, measured, put on one scale."""
+"""Labeled rows as matrices: read from Arrow batches, measured, put on one scale."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class Rows:
-    """n labelled rows.
+    """n labeled rows.
 
     Attributes:
         matrix: (n, d) float32, the tables one behind the other; NaN where a row lacks a table.

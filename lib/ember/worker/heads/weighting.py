@@ -1,7 +1,7 @@
 """How much the features of each table count for, beside those of the others.
 
 A table that tells little adds noise in proportion to its number of features. Multiplying its
-standardised features by a weight below 1 is a larger penalty for them than for the others.
+standardized features by a weight below 1 is a larger penalty for them than for the others.
 """
 
 from __future__ import annotations

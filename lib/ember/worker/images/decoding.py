@@ -32,8 +32,8 @@ def decode(data: bytes | None, max_pixels: int) -> Image.Image:
     """One encoded image, of a format among FORMATS, as an upright RGB image.
 
     The EXIF orientation is applied; of an animation the first frame is taken; transparency is
-    dropped. Grey of 16 or more bits is scaled from 0 … 65,535 to 8 bits, whatever its values are;
-    floating-point grey is taken as 0 … 255. TIFF's grey of 12 bits is scaled from 0 … 4,095, its
+    dropped. Gray of 16 or more bits is scaled from 0 … 65,535 to 8 bits, whatever its values are;
+    floating-point gray is taken as 0 … 255. TIFF's gray of 12 bits is scaled from 0 … 4,095, its
     signed samples of 8 and 16 bits begin at -128 and -32,768, and where it says that 0 is white,
     0 is white.
 
@@ -118,40 +118,40 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.format == "TIFF" and image.mode[:1] in "LIF" and len(image.getbands()) == 1:
-        return Image.fromarray(_tiff_grey(image)).convert("RGB")
+        return Image.fromarray(_tiff_gray(image)).convert("RGB")
     if image.mode.startswith("I"):
-        # Pillow's own conversion clips grey of more than 8 bits to 255: a white picture.
+        # Pillow's own conversion clips gray of more than 8 bits to 255: a white picture.
         return Image.fromarray(_eight_bits(np.asarray(image), 16)).convert("RGB")
     if image.mode == "RGB":
         return image
-    # Dropped before the conversion, which warns of a palette with several transparent colours.
+    # Dropped before the conversion, which warns of a palette with several transparent colors.
     image.info.pop("transparency", None)
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     return image.convert("RGB")
 
 
-def _tiff_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
+def _tiff_gray(image: Image.Image) -> npt.NDArray[np.uint8]:
     """The samples of a TIFF as its tags mean them, which Pillow's modes do not tell."""
     tags = image.tag_v2
     if image.mode in ("I", "F") and tags.prefix == b"MM" and tags.get(_COMPRESSION, 1) != 1:
         # Pillow swaps the bytes that libtiff has swapped already: noise.
-        raise RowError("unsupported image", "compressed big-endian TIFF of signed or float grey")
+        raise RowError("unsupported image", "compressed big-endian TIFF of signed or float gray")
     bits = tags.get(_BITS, (1,))[0]
     signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == 2
     if image.mode == "L":  # Pillow has turned and filled these, but for their sign
-        grey: npt.NDArray[np.uint8] = np.asarray(image)
-        return grey ^ np.uint8(0x80) if signed else grey
+        gray: npt.NDArray[np.uint8] = np.asarray(image)
+        return gray ^ np.uint8(0x80) if signed else gray
     if image.mode == "F":
-        grey = np.asarray(image.convert("L"))
+        gray = np.asarray(image.convert("L"))
     else:
         samples = np.asarray(image)
         if bits == 32 and not signed:
             samples = samples.view(np.uint32)
         elif bits == 16 and signed:
             samples = samples + 0x8000
-        grey = _eight_bits(samples, min(bits, 16))
-    return ~grey if tags.get(_PHOTOMETRIC, 0) == 0 else grey
+        gray = _eight_bits(samples, min(bits, 16))
+    return ~gray if tags.get(_PHOTOMETRIC, 0) == 0 else gray
 
 
 def _eight_bits(samples: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:

@@ -21,7 +21,7 @@ Pixels = npt.NDArray[np.uint8]
 def to_pixels(image: Image.Image, size: int) -> Pixels:
     """RGB image to (size, size, 3) uint8, as keras.utils.load_img(target_size=...) does it.
 
-    That is nearest-neighbour, the library's documented recipe for these models.
+    That is nearest-neighbor, the library's documented recipe for these models.
     """
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.NEAREST)

@@ -69,7 +69,7 @@ class TextTokens:
             cuts += cut
             empty = RowError("no token", "the tokenizer finds none in this text")
             outcomes.append(tokens if tokens.shape[1] else empty)
-        with self._counting:  # threads tokenise side by side
+        with self._counting:  # threads tokenize side by side
             self.truncated += cuts
         return outcomes
 

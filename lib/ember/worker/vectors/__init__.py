@@ -1,13 +1,13 @@
 """Exact similarity kernels: rows packed into blocks, blocks compared tile by tile.
 
 ``prepare`` packs rows into a ``Block``; ``threshold_pairs`` and ``count_by_score`` join two blocks;
-``top_k`` searches a corpus of blocks; ``Neighbours`` merges partial searches. What a score is, to
+``top_k`` searches a corpus of blocks; ``Neighbors`` merges partial searches. What a score is, to
 the last bit, is said in scores.py; why no pair is lost, in bounds.py.
 """
 
 from ember.worker.vectors.basis import METRICS, Basis, fit_basis
 from ember.worker.vectors.block import Block, prepare
-from ember.worker.vectors.neighbors import Neighbours
+from ember.worker.vectors.neighbors import Neighbors
 from ember.worker.vectors.threshold import Pairs, count_by_score, join_basis, threshold_pairs
 from ember.worker.vectors.topk import search, top_k
 
@@ -15,7 +15,7 @@ __all__ = [
     "METRICS",
     "Basis",
     "Block",
-    "Neighbours",
+    "Neighbors",
     "Pairs",
     "count_by_score",
     "fit_basis",

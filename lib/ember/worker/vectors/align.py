@@ -25,7 +25,7 @@ Penalty = float | Literal["cross_validation"]
 
 @dataclass(frozen=True)
 class _Parts:
-    """Means and centred second moments, divided by the number of pairs."""
+    """Means and centered second moments, divided by the number of pairs."""
 
     pairs: int
     x: Float64

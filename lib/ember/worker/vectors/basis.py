@@ -1,7 +1,7 @@
 """The rotation that makes short prefixes of vectors carry most of their length.
 
 A basis is fitted once, on a sample, and shared by all blocks that are to be compared. It holds the
-leading principal directions (uncentred for cosine and inner product, centred for Euclidean
+leading principal directions (uncentered for cosine and inner product, centered for Euclidean
 distance, which does not change under translation) and some pivots: means of clusters of the sample,
 around which top-k search looks first. Nothing depends on the quality of the fit but speed:
 bounds.py takes any nearly orthonormal directions. There are no more of them than the sample has

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from ember.worker.vectors.arrays import Int64
 from ember.worker.vectors.block import Block
-from ember.worker.vectors.neighbors import Neighbours
+from ember.worker.vectors.neighbors import Neighbors
 from ember.worker.vectors.scores import similarities
 from ember.worker.vectors.threshold import (
     Pairs,
@@ -97,13 +97,13 @@ def search_within(
     queries: Block,
     block: Block,
     shared: Int64,
-    found: Neighbours,
+    found: Neighbors,
     *,
     exclude_self: bool,
     threads: int,
-) -> Neighbours:
+) -> Neighbors:
     """As `search` of one block, for the pairs in the rectangles `shared` (see `meetings`) only."""
-    result = Neighbours(found.ids.copy(), found.similarity.copy())
+    result = Neighbors(found.ids.copy(), found.similarity.copy())
     few = _is_small(shared)
     for rows, columns in _pairs(shared[few]):
         other = queries.own[rows] != block.own[columns] if exclude_self else slice(None)
@@ -114,7 +114,7 @@ def search_within(
         best = search(
             queries.take(part),
             [block.take(slice(other_start, other_stop))],
-            Neighbours(result.ids[part], result.similarity[part]),
+            Neighbors(result.ids[part], result.similarity[part]),
             exclude_self=exclude_self,
             threads=threads,
         )

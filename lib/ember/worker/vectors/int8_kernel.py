@@ -1,7 +1,7 @@
 """Filter products of integers, held against their floors in the registers they are summed in.
 
-One instruction of AVX2 multiplies 32 pairs of int8 and adds neighbours to 16 int16, one multiplies
-16 pairs of int16 and adds neighbours to 8 int32; one more adds them up. That is four and two
+One instruction of AVX2 multiplies 32 pairs of int8 and adds neighbors to 16 int16, one multiplies
+16 pairs of int16 and adds neighbors to 8 int32; one more adds them up. That is four and two
 times the work of a multiply-add in float32, done exactly. Their loops over a tile of 6 x 16 sums,
 which fill 12 of the 16 registers (Goto and van de Geijn, Anatomy of High-Performance Matrix
 Multiplication, ACM TOMS 34, 2008), are written in LLVM's own language, since numba has no words for

@@ -23,7 +23,7 @@ from ember.worker.vectors.basis import Basis
 from ember.worker.vectors.block import Block
 from ember.worker.vectors.block_cache import Shelf, made_once
 from ember.worker.vectors.ivf_lists import Lists
-from ember.worker.vectors.neighbors import NOBODY, Neighbours, best_of
+from ember.worker.vectors.neighbors import NOBODY, Neighbors, best_of
 from ember.worker.vectors.scaling import scaled
 from ember.worker.vectors.scores import filter_value, float32_below, similarities, tie_floor
 from ember.worker.vectors.threads import run_tiles
@@ -98,12 +98,12 @@ class InvertedFile:
         *,
         exclude_self: bool = False,
         threads: int = 1,
-    ) -> tuple[Neighbours, int]:
+    ) -> tuple[Neighbors, int]:
         """As `search` in the nearest `probes` lists, or in more where those hold fewer than k rows.
 
-        So that a query has fewer than k neighbours only where the table has fewer rows.
+        So that a query has fewer than k neighbors only where the table has fewer rows.
         """
-        found, pairs = Neighbours.empty(len(queries), k), 0
+        found, pairs = Neighbors.empty(len(queries), k), 0
         lacking = np.arange(len(queries))
         while len(lacking) and probes:
             asked = queries.take(lacking)
@@ -123,7 +123,7 @@ class InvertedFile:
         *,
         exclude_self: bool = False,
         threads: int = 1,
-    ) -> tuple[Neighbours, int]:
+    ) -> tuple[Neighbors, int]:
         """The k best rows in some lists for each query, and how many pairs were looked at.
 
         probes: (q, p) lists of each query, nearest first. exclude_self: leave out rows with the
@@ -171,7 +171,7 @@ class _Search:
         self.metric = queries.metric
         self.slack = bounds.dot_slack(queries.basis.dimension)
         self.floor = np.full(len(queries), -np.inf)
-        self.found = Neighbours.empty(len(queries), k)
+        self.found = Neighbors.empty(len(queries), k)
         self.pairs = 0
 
     def run(self, threads: int) -> None:
@@ -268,9 +268,9 @@ class _Search:
 
 
 def list_places(numbers: Int64, owners: NDArray[np.int32], nearest: Int64, lists: int) -> Int64:
-    """(q, k) the place of each neighbour's list among a query's nearest, for `choose_probes`.
+    """(q, k) the place of each neighbor's list among a query's nearest, for `choose_probes`.
 
-    numbers: (q, k) of neighbours, -1 for none. owners: the list of each row. nearest: (q, p).
+    numbers: (q, k) of neighbors, -1 for none. owners: the list of each row. nearest: (q, p).
     """
     order = np.full((len(numbers), lists), lists, np.int64)
     np.put_along_axis(order, nearest, np.arange(nearest.shape[1])[None, :], axis=1)

@@ -25,7 +25,7 @@ from ember.worker.vectors import bounds
 from ember.worker.vectors.arrays import Float32, Float64, Int64, Stored
 from ember.worker.vectors.basis import Basis, fit_basis, scale_of
 from ember.worker.vectors.block import prepare
-from ember.worker.vectors.neighbors import Neighbours
+from ember.worker.vectors.neighbors import Neighbors
 from ember.worker.vectors.threads import run_tiles
 from ember.worker.vectors.topk import search
 
@@ -84,7 +84,7 @@ class Lists:
                 part[:], open_rows = self._nearest(points, count)
             if len(open_rows):
                 block = prepare(points[open_rows], metric, self.basis, threads=threads)
-                found = Neighbours.empty(len(block), count)
+                found = Neighbors.empty(len(block), count)
                 part[open_rows] = search(block, [centroids], found, threads=threads).ids
         return result
 

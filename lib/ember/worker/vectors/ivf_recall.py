@@ -2,7 +2,7 @@
 
 Inside a list the search is exact, and a row of the exact answer that is met is in the approximate
 answer, too: it has fewer rivals there. So a query's recall at any number of probes follows from the
-places, in its order of lists, of the lists that hold its exact neighbours; one exact search of the
+places, in its order of lists, of the lists that hold its exact neighbors; one exact search of the
 sample gives the whole curve.
 """
 
@@ -33,13 +33,13 @@ def choose_probes(places: Int64, lists: int, target: float) -> Recall:
     """The fewest probes whose lower confidence bound of recall reaches the target.
 
     Args:
-        places: (q, k) the place, 0.., of each exact neighbour's list in the query's order of lists;
-            `lists` or more where it is beyond what was looked at; -1 where there is no neighbour.
+        places: (q, k) the place, 0.., of each exact neighbor's list in the query's order of lists;
+            `lists` or more where it is beyond what was looked at; -1 where there is no neighbor.
         lists: how many lists there are.
         target: above 0, below 1.
 
-    A query's recall is the share of its neighbours that are found; the interval is the normal one
-    for the mean of these, whose variance is measured (neighbours of one query are found or missed
+    A query's recall is the share of its neighbors that are found; the interval is the normal one
+    for the mean of these, whose variance is measured (neighbors of one query are found or missed
     together, so a binomial interval over all of them would be too narrow). Numbers of probes are
     tried downward from all lists until one fails, so that the choice itself does not spoil the
     confidence (fixed-sequence testing; Angelopoulos et al., Learn then test, 2021, section 2.4).

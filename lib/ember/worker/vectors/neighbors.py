@@ -13,7 +13,7 @@ NOBODY = np.iinfo(np.int64).max
 
 
 @dataclass
-class Neighbours:
+class Neighbors:
     """Best rows found so far, for each of q queries, in order: similarity falling, id rising.
 
     Attributes:
@@ -25,12 +25,12 @@ class Neighbours:
     similarity: Float32
 
     @classmethod
-    def empty(cls, queries: int, k: int) -> Neighbours:
+    def empty(cls, queries: int, k: int) -> Neighbors:
         return cls(
             np.full((queries, k), NOBODY, np.int64), np.full((queries, k), -np.inf, np.float32)
         )
 
-    def merge(self, other: Neighbours) -> Neighbours:
+    def merge(self, other: Neighbors) -> Neighbors:
         """The k best of both; ids must not be in both.
 
         Raises:
@@ -38,13 +38,13 @@ class Neighbours:
         """
         if self.ids.shape != other.ids.shape:
             raise ValueError(
-                f"cannot merge neighbours of shapes {self.ids.shape} and {other.ids.shape}; "
+                f"cannot merge neighbors of shapes {self.ids.shape} and {other.ids.shape}; "
                 "search the same queries with the same k"
             )
         ids = np.concatenate([self.ids, other.ids], axis=1)
         similarity = np.concatenate([self.similarity, other.similarity], axis=1)
         order = np.lexsort((ids, -similarity), axis=1)[:, : self.ids.shape[1]]
-        return Neighbours(
+        return Neighbors(
             np.take_along_axis(ids, order, axis=1), np.take_along_axis(similarity, order, axis=1)
         )
 
@@ -61,9 +61,9 @@ class Neighbours:
         return np.where(empty, -1, self.ids), np.where(empty, np.float32(np.nan), score)
 
 
-def best_of(query: Int64, similarity: Float32, ids: Int64, shape: tuple[int, ...]) -> Neighbours:
-    """The k best pairs of each query out of (p,) unordered ones, as (q, k) neighbours."""
-    best = Neighbours.empty(shape[0], shape[1])
+def best_of(query: Int64, similarity: Float32, ids: Int64, shape: tuple[int, ...]) -> Neighbors:
+    """The k best pairs of each query out of (p,) unordered ones, as (q, k) neighbors."""
+    best = Neighbors.empty(shape[0], shape[1])
     order = np.lexsort((ids, -similarity, query))
     query, ids, similarity = query[order], ids[order], similarity[order]
     first = np.searchsorted(query, np.arange(shape[0]))

@@ -157,7 +157,7 @@ def fit_pca(
     center: bool = True,
     whiten: bool = False,
 ) -> Projection:
-    """The principal components of the rows that `moments` summarises.
+    """The principal components of the rows that `moments` summarizes.
 
     Args:
         moments: of n >= 1 rows of d dimensions.
@@ -166,11 +166,11 @@ def fit_pca(
             variance, above 0 and at most 1.
         center: subtract the mean. Without it the second moments about the origin are used, which
             keeps the inner products best.
-        whiten: scale each component to variance 1 (second moment 1 without centring).
+        whiten: scale each component to variance 1 (second moment 1 without centering).
 
     Returns:
         A projection to (m,) float32. Components come by falling variance (divisor n - 1, as
-        scikit-learn's; n without centring). In each, the first of the largest coordinates by
+        scikit-learn's; n without centering). In each, the first of the largest coordinates by
         absolute value is positive. Directions in which the rows vary by no more than
         the rounding of float32, beyond the rank of the data, are zero columns: no direction would
         be better than another.

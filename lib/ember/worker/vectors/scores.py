@@ -1,7 +1,7 @@
 """What a score is, to the last bit, and how scores map to the values that filters bound.
 
 A score is computed in float64 from the rows as they are stored, float32 or float64, in an order of
-summation that depends on the dimension alone (never on the tile, the neighbours or the machine's
+summation that depends on the dimension alone (never on the tile, the neighbors or the machine's
 BLAS: sums.py), and rounded once to float32:
 
     cosine         float32( sum a_k b_k / (|a| |b|) )
@@ -11,7 +11,7 @@ BLAS: sums.py), and rounded once to float32:
 Products of float32 numbers are exact in float64, others are off by 2^-53, so the error before the
 last rounding is below 1e-12 of the sum of the terms' sizes. A pair is in a threshold join when its
 score is >= float32(threshold), for Euclidean distance <= float32(threshold).
-Neighbours are ordered by score, best first, then by id ascending; rows whose scores
+Neighbors are ordered by score, best first, then by id ascending; rows whose scores
 round to the same float32 are ties.
 
 Euclidean distances are compared in the basis's scale (bounds.py, "Scale"): F is that of rows times

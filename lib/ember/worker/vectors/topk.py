@@ -9,7 +9,7 @@ k-th best lower bound that the query already has. Three things make that floor h
    easy ones a short prefix, the hard ones nearly all dimensions;
 3. the floor rises from tile to tile.
 
-Blocks of the corpus may come in any order and on any machine; ``Neighbours.merge`` gives the same
+Blocks of the corpus may come in any order and on any machine; ``Neighbors.merge`` gives the same
 answer whatever the order.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 from ember.worker.vectors.arrays import Float32, Float64, Int64
 from ember.worker.vectors.block import Block
 from ember.worker.vectors.filter_choice import Plan, choose
-from ember.worker.vectors.neighbors import Neighbours
+from ember.worker.vectors.neighbors import Neighbors
 from ember.worker.vectors.pack import Filter
 from ember.worker.vectors.scores import filter_value, similarities
 from ember.worker.vectors.threads import default_threads, load_torch, run_tiles
@@ -68,7 +68,7 @@ def top_k(
     Raises:
         ValueError: k below 1, or blocks of different bases.
     """
-    nothing = Neighbours.empty(len(queries), check_k(k))
+    nothing = Neighbors.empty(len(queries), check_k(k))
     how: dict[str, Any] = {"exclude_self": exclude_self, "threads": threads, "device": device}
     return search(queries, corpus, nothing, plan=plan, **how).result(queries.metric)
 
@@ -76,25 +76,25 @@ def top_k(
 def check_k(k: int) -> int:
     """Raises ValueError for k below 1."""
     if k < 1:
-        raise ValueError(f"k is {k}; ask for at least one neighbour")
+        raise ValueError(f"k is {k}; ask for at least one neighbor")
     return k
 
 
 def search(
     queries: Block,
     corpus: Sequence[Block],
-    found: Neighbours,
+    found: Neighbors,
     *,
     exclude_self: bool = False,
     threads: int | None = None,
     device: str = "cpu",
     plan: Plan | None = None,
-) -> Neighbours:
+) -> Neighbors:
     """``found`` with the rows of some more blocks of the corpus taken into account.
 
-    Args as in ``top_k``; start from ``Neighbours.empty(len(queries), k)``.
+    Args as in ``top_k``; start from ``Neighbors.empty(len(queries), k)``.
     """
-    result = Neighbours(found.ids.copy(), found.similarity.copy())
+    result = Neighbors(found.ids.copy(), found.similarity.copy())
     threads = threads or default_threads()
     if device != "cpu":
         load_torch()  # before tiles run, which then see to the precision of its products
@@ -144,7 +144,7 @@ class _Search:
     queries: Block
     block: Block
     floor: Float64
-    result: Neighbours
+    result: Neighbors
     exclude_self: bool
     device: str
 
@@ -163,7 +163,7 @@ class _Search:
     def run(self, task: _Task) -> None:
         """Search the whole block for some queries."""
         queries = self.queries.take(task.part)
-        found = Neighbours(self.result.ids[task.part], self.result.similarity[task.part])
+        found = Neighbors(self.result.ids[task.part], self.result.similarity[task.part])
         answer = _Answer(queries, self.block, self.floor[task.part], found)
         packed = operand(queries, task.how, task.shared, self.device, right=False)
         left = Side.of(queries, packed, queries.own)
@@ -185,7 +185,7 @@ class _Answer:
     floor, best: what `candidates` raises.
     """
 
-    def __init__(self, queries: Block, block: Block, floor: Float64, found: Neighbours) -> None:
+    def __init__(self, queries: Block, block: Block, floor: Float64, found: Neighbors) -> None:
         self.queries, self.block, self.found = queries, block, found
         self.floor = floor
         self.best: Float32 = np.full(found.ids.shape, -np.inf, np.float32)

@@ -1,4 +1,4 @@
-"""Random labelled rows, and recipes for them."""
+"""Random labeled rows, and recipes for them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from ember.worker.heads.fit import Recipe
 from ember.worker.heads.rows import Rows
 
 
-def labelled(n=150, d=6, c=3, seed=0, multilabel=False):
-    """Rows around a centre for each label; not separable."""
+def labeled(n=150, d=6, c=3, seed=0, multilabel=False):
+    """Rows around a center for each label; not separable."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(c, d))
+    centers = rng.normal(size=(c, d))
     if multilabel:
         targets = rng.random((n, c)) < [0.5, 0.3, 0.1][:c]
-        matrix = targets @ centres + rng.normal(size=(n, d))
+        matrix = targets @ centers + rng.normal(size=(n, d))
     else:
         targets = rng.choice(c, n, p=[0.6, 0.3, 0.1][:c] if c == 3 else None)
-        matrix = centres[targets] + rng.normal(size=(n, d))
+        matrix = centers[targets] + rng.normal(size=(n, d))
     matrix = (3 + 5 * matrix).astype(np.float32)
     return Rows(matrix, targets, rng.random(n), np.full(n, "train"))
 
