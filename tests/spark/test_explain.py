@@ -169,6 +169,15 @@ LOST = Java(
             2,
             "an input file cannot be read:",
         ),
+        (
+            Java(
+                "java.nio.file.InvalidPathException: Malformed input or input contains unmappable "
+                "characters: /data/gr\ufffd\ufffde"
+            ),
+            2,
+            "Java cannot name /data/gr\ufffd\ufffde in the locale that it was started in; start "
+            "Spark with LC_ALL=C.UTF-8",
+        ),
         (Worker("ModuleNotFoundError: No module named 'torch'"), 2, "has no module torch; install"),
         (Worker("MemoryError"), 1, "Python ran out of memory;"),
         (

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["insist_on_unicode", "let_java_have_unicode", "say"]
+__all__ = ["insist_on_unicode", "is_ascii", "let_java_have_unicode", "say"]
 
 _log = logging.getLogger(__name__)
 
@@ -20,18 +20,19 @@ def insist_on_unicode() -> None:
     Python itself does so in the C and POSIX locales, unless PYTHONUTF8=0 keeps it from it. Does not
     return then; the process stays the same one, with its streams and its environment.
     """
-    if _is_ascii(sys.getfilesystemencoding()):
+    if is_ascii(sys.getfilesystemencoding()):
         os.environ["PYTHONUTF8"] = "1"  # for workers
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def let_java_have_unicode() -> None:
     """Have a Java that is started from here name files in UTF-8, where it could in ASCII only."""
-    if _is_ascii(locale.getencoding()):
+    if is_ascii(locale.getencoding()):
         os.environ["LC_ALL"] = "C.UTF-8"
 
 
-def _is_ascii(encoding: str) -> bool:
+def is_ascii(encoding: str) -> bool:
+    """Is this a name of ASCII, as ANSI_X3.4-1968 is?"""
     return codecs.lookup(encoding).name == "ascii"
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ember import errors
 from ember.errors import EmberError, InvalidInput
+from ember.java_names import CURE
 
 __all__ = ["cause", "explain"]
 
@@ -82,6 +83,10 @@ _KNOWN = (
     _Known(
         r"File name too long|ENAMETOOLONG",
         "a name is too long for the file system{path}; give a shorter one",
+    ),
+    _Known(
+        r"Malformed input or input contains unmappable characters: ([^\n]*)",
+        f"Java cannot name {{g1}} in the locale that it was started in; {CURE}",
     ),
     _Known(
         r"Too many open files|EMFILE",

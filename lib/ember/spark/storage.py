@@ -19,10 +19,11 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from ember.errors import InvalidInput
-from ember.spark import classic
+from ember.spark import classic, java_names
 from ember.spark.classic import Py4JJavaError
 from ember.spark.explain import cause
 from ember.spark.paths import check as check_path
+from ember.spark.paths import is_glob
 
 __all__ = ["Storage"]
 
@@ -48,14 +49,30 @@ class Storage:
 
     def _check_letters(self, path: str) -> None:
         """Raise InvalidInput where Java, in the locale it was started in, has no such letters."""
-        encoding = self._jvm.java.lang.System.getProperty("sun.jnu.encoding") or "UTF-8"
+        encoding = java_names.encoding_of(self._jvm)
         try:
             path.encode(encoding)
         except UnicodeEncodeError:
             raise InvalidInput(
-                f"Java names files in {encoding} here and cannot name {path}; start Spark with "
-                "LC_ALL=C.UTF-8 in its environment"
+                f"Java names files in {encoding} here and cannot name {path}; {java_names.CURE}"
             ) from None
+
+    def check_names(self, path: str) -> None:
+        """Raise InvalidInput where Java would leave files out of the table at `path`, or of a glob.
+
+        Of this machine's own file systems; see `java_names`.
+        """
+        root, levels = path, []
+        if is_glob(path) and not self.exists(path):
+            if "{" in path:  # may hold slashes
+                return
+            parts = path.split("/")
+            first = next(number for number, part in enumerate(parts) if is_glob(part))
+            root = "/".join([*parts[:first], ""]) or "."
+            glob = self._jvm.org.apache.hadoop.fs.GlobPattern
+            levels = [glob(part).matches for part in parts[first:] if part]
+        if (local := self._local(root)) is not None:
+            java_names.check_files(local, levels, java_names.encoding_of(self._jvm))
 
     def qualify(self, path: str) -> str:
         """The absolute URI of `path`, with its scheme."""

@@ -105,7 +105,10 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
     """
     paths = [path] if isinstance(path, str) else list(path)
     named = shown(path)
-    globs = [_glob(Storage(spark), each) for each in paths]
+    storage = Storage(spark)
+    globs = [_glob(storage, each) for each in paths]
+    for each in paths:
+        storage.check_names(each)
     try:
         table = spark.read.parquet(*globs)
     except AnalysisException as error:
