@@ -23,7 +23,7 @@ from ember.settings import config
 from ember.spark import classic, console, places, read_batches
 from ember.spark.explain import explain
 from ember.spark.publish import Output
-from ember.spark.session import spark_session
+from ember.spark.session import check_arguments, spark_session
 from ember.spark.storage import Storage
 
 __all__ = ["Run", "log_as", "main", "versions"]
@@ -123,6 +123,8 @@ def main(
     run_id = given.run_id or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     log_as(run_id)
     try:
+        if arguments is None:
+            check_arguments(sys.argv[1:])
         settings = config.load(kind, given.config, given.set)
         with spark_session(f"ember {job} {run_id}") as spark, read_batches.put_back(spark):
             places.check_config(Storage(spark), settings)

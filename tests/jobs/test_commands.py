@@ -8,16 +8,22 @@ from importlib.metadata import version
 import pytest
 
 from cluster.processes import BIN, ROOT, environment, settings
-from corpora import manifest, vectors, write_pictures
+from corpora import manifest, vectors, write, write_pictures
 from ember import cli
 from ember.settings.config import load
 from ember.settings.similarity import ExportConfig
 
 
-def run(command, **extra):
+def run(command, umask=-1, **extra):
     command = [str(BIN / command[0]), *command[1:]]
     return subprocess.run(
-        command, cwd=ROOT, env=environment(**extra), capture_output=True, text=True, check=False
+        command,
+        cwd=ROOT,
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        check=False,
+        umask=umask,
     )
 
 
@@ -39,6 +45,37 @@ def test_spark_submit_writes_the_table_and_refuses_to_write_it_twice(tmp_path, r
     said = again.stdout + again.stderr  # and puts both streams of its program on stdout
     assert "exists; set output.mode" in said
     assert "Traceback" not in said
+
+
+def test_spark_submit_in_an_ascii_locale_refuses_arguments_that_have_lost_their_letters(tmp_path):
+    columns = {"id": ["a", "b", "c"], "embedding": [[1.0, 2.0], [3.0, 1.0], [5.0, 0.5]]}
+    write(tmp_path / "größe" / "in.parquet", **columns)
+    write(tmp_path / "gr????e" / "in.parquet", **columns)  # what the argument becomes
+    given = settings(
+        input__path=tmp_path / "größe", input__id="id", dimension=2, output__path=tmp_path / "out"
+    )
+    done = run(["spark-submit", "jobs/project.py", *given], LC_ALL="C")
+    assert done.returncode == 2
+    said = done.stdout + done.stderr
+    assert f"the argument 'input.path={tmp_path}/gr????e'" in said.replace("--set=", "")
+    assert "start Spark with LC_ALL=C.UTF-8 in its environment" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_spark_submit_heeds_the_umask_and_takes_a_glob_in_an_ascii_locale(tmp_path):
+    columns = {"id": ["a", "b", "c"], "embedding": [[1.0, 2.0], [3.0, 1.0], [5.0, 0.5]]}
+    write(tmp_path / "in" / "part-1.parquet", **columns)
+    out = tmp_path / "out"
+    given = settings(
+        input__path=tmp_path / "in" / "part-?.parquet",
+        input__id="id",
+        dimension=2,
+        output__path=out,
+    )
+    done = run(["spark-submit", "jobs/project.py", *given], umask=0o077, LC_ALL="C")
+    assert done.returncode == 0, done.stderr
+    assert len(vectors(out, "id")) == 3
+    assert {each.stat().st_mode & 0o077 for each in [out, *out.rglob("*")]} == {0}
 
 
 def test_the_console_script_starts_a_session_that_a_properties_file_decides(tmp_path, resnet):

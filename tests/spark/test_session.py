@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+
+import pytest
+
+from ember.spark import session
 from ember.spark.session import local_settings, spark_session
 
 
@@ -18,3 +23,36 @@ def test_a_session_that_is_there_is_used_and_left_alone(spark):
         assert session is spark
     assert spark.sparkContext.appName == "ember tests"
     assert spark.range(2).count() == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "filled_in"),
+    [
+        ({"spark.master": "local[2]"}, {"spark.hadoop.fs.permissions.umask-mode": "027"}),
+        ({"spark.master": "local", "spark.hadoop.fs.permissions.umask-mode": "002"}, {}),
+        ({"spark.master": "local-cluster[2,1,1024]"}, {}),
+        ({"spark.master": "yarn"}, {}),
+        ({}, {}),
+    ],
+)
+def test_under_spark_submit_the_umask_alone_is_filled_in(spark, given, filled_in):
+    system, before = spark._jvm.java.lang.System, os.umask(0o027)
+    for key, value in given.items():  # as spark-submit hands its settings on
+        system.setProperty(key, value)
+    try:
+        assert session._submitted_settings() == filled_in
+    finally:
+        os.umask(before)
+        for key in given:
+            system.clearProperty(key)
+
+
+def test_a_mask_in_the_files_of_hadoop_is_the_user_s(spark, tmp_path):
+    hadoop = spark._jvm.org.apache.hadoop.conf.Configuration()
+    assert not session._is_set(hadoop, "fs.permissions.umask-mode")
+    (tmp_path / "core-site.xml").write_text(
+        "<configuration><property><name>fs.permissions.umask-mode</name><value>007</value>"
+        "</property></configuration>"
+    )
+    hadoop.addResource(spark._jvm.org.apache.hadoop.fs.Path(f"file:{tmp_path}/core-site.xml"))
+    assert session._is_set(hadoop, "fs.permissions.umask-mode")

@@ -49,7 +49,8 @@ __all__ = [
     "send_archive",
     "send_file",
     "setting",
-    "submitted_master",
+    "submitted_jvm",
+    "submitted_setting",
     "tagged",
     "tree_merged",
 ]
@@ -62,10 +63,16 @@ def master(spark: SparkSession) -> str:
     return spark.sparkContext.master or ""
 
 
-def submitted_master() -> str:
-    """The master that spark-submit chose, before there is a session; "" where it is not set."""
-    SparkContext._ensure_initialized()  # connects to the JVM that spark-submit started
-    return SparkConf().get("spark.master", "") or ""
+def submitted_jvm() -> Any:
+    """The packages of the JVM that spark-submit started, before there is a session."""
+    SparkContext._ensure_initialized()  # connects to it
+    return SparkContext._jvm
+
+
+def submitted_setting(key: str) -> str | None:
+    """A setting as spark-submit gives it, before there is a session; None where it is not set."""
+    submitted_jvm()
+    return SparkConf().get(key, None)
 
 
 def application_id(spark: SparkSession) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ember import errors
 from ember.errors import EmberError, InvalidInput
-from ember.java_names import CURE
+from ember.spark.java_names import CURE
 
 __all__ = ["cause", "explain"]
 

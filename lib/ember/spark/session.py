@@ -5,38 +5,45 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import SparkSession
 
-from ember.spark import classic, console
+from ember.spark import classic, console, java_names
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["is_local", "local_settings", "spark_session"]
+__all__ = ["check_arguments", "is_local", "local_settings", "spark_session"]
 
 # Spark hands rows to Python value by value; without Arrow's check of each place, packing a table of
 # vectors takes a fifth less.
 _UNCHECKED_ARROW = "-Darrow.enable_unsafe_memory_access=true"
+# Hadoop has a mask of its own for the files that Spark writes, 022 in any umask.
+_MASK = "fs.permissions.umask-mode"
+_SPARK_MASK = f"spark.hadoop.{_MASK}"
 
 
 @contextmanager
 def spark_session(name: str) -> Iterator[SparkSession]:
     """The session that is there, or one that is started here and stopped at the end.
 
-    Under spark-submit nothing is set: its arguments and properties files decide. Started by plain
-    Python, it runs on local[*] with what `local_settings` adds to the user's defaults.
+    Under spark-submit its arguments and properties files decide; in local mode, files heed the
+    umask where neither Spark's nor Hadoop's settings have another. Started by plain Python, it runs
+    on local[*] with what `local_settings` adds to the user's defaults.
     """
     active = SparkSession.getActiveSession()
     if active is not None:
         yield active
         return
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # set for processes that spark-submit starts
-    if not submitted:
+    submitted = _is_submitted()
+    if submitted:
+        settings = _submitted_settings()
+    else:
         console.let_java_have_unicode()
-    settings = {} if submitted else local_settings(_user_defaults())
+        settings = local_settings(_user_defaults())
     if _master(submitted, settings).startswith("local"):
         # Workers must run in the interpreter that has ember, not in whichever python3 comes first.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -55,16 +62,44 @@ def spark_session(name: str) -> Iterator[SparkSession]:
             _log.debug("the session could not be stopped", exc_info=True)
 
 
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raise InvalidConfig where spark-submit may have changed letters of these arguments."""
+    if _is_submitted() and java_names.look_changed(arguments):
+        java_names.check_arguments(arguments, java_names.encoding_of(classic.submitted_jvm()))
+
+
+def _is_submitted() -> bool:
+    """Did spark-submit start this process?"""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def _submitted_settings() -> dict[str, str]:
+    """What spark-submit left open and cannot know: the umask, where tasks run in its own JVM."""
+    hadoop = classic.submitted_jvm().org.apache.hadoop.conf.Configuration()
+    if classic.submitted_setting(_SPARK_MASK) is not None or _is_set(hadoop, _MASK):
+        return {}
+    local = _is_local(classic.submitted_setting("spark.master") or "")
+    return {_SPARK_MASK: _umask()} if local else {}
+
+
+def _is_set(hadoop: Any, key: str) -> bool:
+    """Do files of the user's set a key of Hadoop's? Its own default is of a file, too."""
+    return bool({*(hadoop.getPropertySources(key) or ())} - {"core-default.xml"})
+
+
 def _master(submitted: bool, settings: dict[str, str]) -> str:
     """Where the session will run; "" where the user's defaults decide."""
     if submitted:
-        return classic.submitted_master()
+        return classic.submitted_setting("spark.master") or ""
     return settings.get("spark.master", "")
 
 
 def is_local(spark: SparkSession) -> bool:
     """Do tasks run on the driver's machine, in its process?"""
-    master = classic.master(spark)
+    return _is_local(classic.master(spark))
+
+
+def _is_local(master: str) -> bool:
     return master.startswith("local") and not master.startswith("local-cluster")
 
 
@@ -84,16 +119,15 @@ def local_settings(defaults: dict[str, str]) -> dict[str, str]:
         # With few cores the default of 200 shuffle partitions is mostly overhead.
         "spark.sql.shuffle.partitions": str(4 * (os.cpu_count() or 1)),
         "spark.driver.extraJavaOptions": _UNCHECKED_ARROW,
-        # Hadoop has a mask of its own for the files that Spark writes, 022 in any umask.
-        "spark.hadoop.fs.permissions.umask-mode": f"{_umask():03o}",
+        _SPARK_MASK: _umask(),
     }
     return {key: value for key, value in settings.items() if key not in defaults}
 
 
-def _umask() -> int:
+def _umask() -> str:
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return f"{mask:03o}"
 
 
 def _user_defaults() -> dict[str, str]:
