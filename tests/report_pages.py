@@ -26,6 +26,7 @@ TAGS = {
     *("b", "button", "nav", "a", "main", "section", "ul", "li", "dl", "dt", "dd", "small"),
     *("output", "label", "input", "table", "thead", "tbody", "tr", "th", "td", "span", "svg"),
     *("line", "circle", "figure", "img", "details", "summary", "pre", "script", "h4", "article"),
+    *("path", "text"),
 }
 MANIFEST = {
     "run_id": "r1",
@@ -97,6 +98,8 @@ def check_safe(text: str) -> Page:
         assert not [name for name in attributes if name.startswith("on")]
         for name in ("src", "href"):
             assert re.match("data:image/(png|jpeg);base64,|#", attributes.get(name) or "#")
+        for name in {"fill", "stroke"} & set(attributes):
+            assert re.fullmatch(r"none|var\(--[a-z]+\)", attributes[name] or "")
     policy = next(a["content"] for t, a in page.elements if "http-equiv" in a)
     assert policy.startswith("default-src 'none'; ")
     assert "unsafe" not in policy
@@ -123,14 +126,20 @@ addEventListener("securitypolicyviolation", (event) => attempts.push("policy " +
 addEventListener("load", () => {
   const found = {};
   const paper = () => getComputedStyle(document.body).backgroundColor;
+  const colors = () => [...document.querySelectorAll(".chart")].map((chart) => {
+    const ink = getComputedStyle(chart.querySelector('text[fill="var(--ink)"]')).fill;
+    return chart.checkVisibility() && chart.getBoundingClientRect().width > 100 ? ink : "hidden";
+  });
   const fill = (input, text) => { input.value = text; input.dispatchEvent(new Event("input")); };
   LOOK
   found.light = paper();
+  found.lightCharts = colors();
   document.getElementById("theme").click();
   found.dark = paper();
   const images = [...document.images].filter((image) => image.checkVisibility());
   found.images = images.map(
     (image) => image.className + (image.complete && image.naturalWidth > 0));
+  found.darkCharts = colors();
   found.wide = document.documentElement.scrollWidth > innerWidth;
   found.resources = performance.getEntriesByType("resource")
     .map((entry) => entry.name.slice(0, 11));
@@ -170,6 +179,8 @@ def visit(text: str, folder: Path, look: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads("".join(Page(out).texts))
     assert (found["light"], found["dark"]) == ("rgb(255, 255, 255)", "rgb(21, 24, 28)")
     assert all(each.endswith("true") for each in found["images"]), found["images"]
+    assert set(found["lightCharts"]) <= {"rgb(28, 33, 38)"}
+    assert set(found["darkCharts"]) <= {"rgb(226, 230, 234)"}
     assert not found["wide"]
     assert set(found["resources"]) <= {"data:image/"}
     assert found["attempts"] == []

@@ -21,6 +21,7 @@ def shoot(page: Path, target: Path, width: int, height: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         shot = f"{folder}/shot.png"
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        flags += ["--disable-background-networking", f"--user-data-dir={folder}/profile"]
         flags += [f"--window-size={width},{height}", f"--screenshot={shot}"]
         subprocess.run([browser, *flags, page.resolve().as_uri()], check=True)
         Image.open(shot).convert("RGB").quantize(256).save(target, optimize=True)

@@ -70,7 +70,8 @@ def test_a_figure_below_its_requirement_is_exit_code_5_and_the_report_is_there(e
     numbers += [row["score"] for row in read(out, "worst")]
     assert not [n for n in numbers if f'data-value="{n!r}"' not in page]
     assert all(f'<div class="table" id="{name}">' in page for name in tables)
-    assert page.count("<img") == 6  # classes, confusion, reliability; light and dark
+    assert page.count('<svg class="chart"') == 3  # classes, confusion, reliability
+    assert "<img" not in page
     assert "below the required 0.99" in page
     code, message = evaluate(**settings)
     assert (code, "exists; set output.mode" in message) == (2, True)

@@ -15,8 +15,8 @@ from PIL import Image
 from sklearn import metrics
 
 from corpora import bomb, leftovers, manifest, picture, write
-from ember.report import read_step
-from ember.report.content import from_json
+from ember.report import Step, read_step
+from ember.report.report import from_json
 from evaluate_tables import listed, read, write_predictions
 
 FLOATS = pa.list_(pa.float32())
@@ -119,9 +119,9 @@ def test_the_page_of_a_search(run_job, spark, tmp_path):
             assert image.format == "PNG"
 
     # A pipeline's page takes it up as it was made; the work of a run that failed is not its own.
-    step = read_step(spark, "nearest", "search", "up to date", str(out))
+    step = read_step(spark, Step("nearest", "search", "up to date", path=str(out)))
     assert (step.report, step.manifest) == (report, manifest(out))
-    assert read_step(spark, "nearest", "search", "failed", str(out)).report is None
+    assert read_step(spark, Step("nearest", "search", "failed", path=str(out))).report is None
     # The page is no part of what a resumed run must agree on.
     again = {**settings, "report": "{examples: 1}", "output__mode": "resume"}
     assert run_job("search", **again) == (0, "")

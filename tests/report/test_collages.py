@@ -11,8 +11,8 @@ import pytest
 
 from ember.errors import InvalidInput
 from ember.report import Report, Step, Table, render, render_steps
-from ember.report.content import Item, from_json, to_json
 from ember.report.galleries import neighbor_gallery
+from ember.report.report import Item, from_json, to_json
 from ember.worker.images.thumbnails import thumbnail
 from odd_images import encoded, picture
 from report_pages import BROWSER, HOSTILE, MANIFEST, Page, check_safe, figure, visit
@@ -179,8 +179,9 @@ def test_the_page_of_a_pipeline_has_all_that_its_steps_have_alone():
     page = check_safe(render_steps(given, MANIFEST))
     rows = page.tables["steps"]
     assert [row[2] for row in rows] == ["up to date", "ran", "up to date", "failed", "not run"]
-    assert [row[3] for row in rows] == ["–", "1.2", "–", "0.5", "–"]
-    assert page.values["steps"][1][3:5] == ["1.25", "60"]
+    # Of what was up to date as of the run that made it: its manifest says 1.25.
+    assert [row[3] for row in rows] == ["1.2", "1.2", "1.2", "0.5", "–"]
+    assert page.values["steps"][1][3:6] == ["1.25", "60", "60"]
     alone = Page(render(given[2].report, given[2].manifest))
     ours = {key: table for key, table in page.tables.items() if key.startswith("step-3-")}
     assert ours == {f"step-3-{key}": table for key, table in alone.tables.items()}
@@ -188,6 +189,56 @@ def test_the_page_of_a_pipeline_has_all_that_its_steps_have_alone():
     assert page.texts.count(HOSTILE[1]) >= 2
     check_safe(render_steps([], MANIFEST))
     check_safe(render_steps([replace(given[0], manifest={})], MANIFEST))
+
+
+def test_the_page_of_a_pipeline_opens_with_what_ran_what_failed_and_the_main_figures():
+    phases = {"check": 0.25, "page": 2.5}
+    counts = {"rows": {"train": 30, "test": 10}, "failed": {"corrupt": 2}}
+    head = {"metrics": {"test": {"accuracy": 0.9375}}}
+    recall = {"recall": {"measured": 0.97, "interval_95": [0.96, 0.98]}}
+    judged = Report("classification", [figure("accuracy", 0.5, 0.4, 0.6), figure("ece", 0.1)])
+    sides = {"left": {"rows": 50, "rejected": 3}, "right": {"rows": 40, "rejected": 0}}
+    chunks = {"rows": 90, "input_rows": 20}
+    given = [
+        Step(
+            "vectors", "embed", "ran", 3.0, "out/v", {"counts": chunks}, message="k is 5 and was 3"
+        ),
+        Step("short", "project", "ran", 3.0, "out/s", {"counts": {"rows": 7, "rejected": 1}}),
+        Step(
+            "head",
+            "train",
+            "up to date",
+            None,
+            "out/h",
+            {**MANIFEST, "counts": counts, "head": head},
+        ),
+        Step(
+            "near", "search", "ran", 2.0, "out/n", {**SEARCHED, "tables": sides, "search": recall}
+        ),
+        Step("judge", "evaluate", "ran", 1.0, "out/e", {**MANIFEST, "job": "evaluate"}, judged),
+        Step("labels", "classify", "failed", 0.5, "out/l", message="no such model"),
+        Step("more", "embed", "not run"),
+    ]
+    text = render_steps(given, {**MANIFEST, "seconds": phases})
+    page = check_safe(text)
+    assert "7 steps: 4 ran, 1 up to date, 1 failed, 1 not run. This run took 2.8 s." in text
+    assert [row[4:6] for row in page.tables["steps"]] == [
+        *(["20", "90"], ["8", "7"], ["42", "–"], ["93", "60"], ["60", "–"], ["–", "–"], ["–", "–"])
+    ]
+    notes = " ".join(" ".join(page.texts).split())
+    opening = [
+        "labels failed no such model",
+        "head: test accuracy 0.9375",
+        "near: recall 0.9700 0.9600 to 0.9800",
+        "judge: accuracy 0.5000 0.4000 to 0.6000",
+        "What each step did",
+        "The seconds of a step that was up to date are those of the run that made its output.",
+        "embed, ran in 3.0 s because k is 5 and was 3.",
+        "train, up to date, made in 1.2 s by run r1.",
+    ]
+    places = [notes.find(each) for each in opening]
+    assert -1 not in places
+    assert places == sorted(places)
 
 
 LOOK = """
@@ -214,8 +265,5 @@ def test_a_browser_filters_collages_and_nothing_hostile_runs(tmp_path):
     assert found["filtered"] == ["a1"]
     assert found["told"] == "1 of 8 queries"
     assert found["ranks"] == ["2"] * 8 + ["1"] * 8
-    assert {name.removesuffix("true") for name in found["images"]} == {
-        "thumb",
-        "thumb tiny",
-        "dark",
-    }
+    assert {name.removesuffix("true") for name in found["images"]} == {"thumb", "thumb tiny"}
+    assert len(found["darkCharts"]) == 4

@@ -6,10 +6,9 @@ import numpy as np
 from pyspark.sql import functions as F
 
 from ember.evaluation.result import Evaluation, Figure, Issue, table
-from ember.report.cells import shown, table_view
-from ember.report.collecting import collect
-from ember.report.content import Table, to_json
-from ember.report.fetching import as_text, plain
+from ember.report.collect import as_text, collect, plain
+from ember.report.report import Table, to_json
+from ember.report.table_view import shown, table_view
 
 
 def test_a_long_text_is_cut_to_its_beginning_and_told_from_others_like_it(spark):

@@ -1,4 +1,4 @@
-"""What a pipeline leaves of itself: a manifest of its steps, and the page of them all."""
+"""The output of a pipeline itself: a manifest of its steps, and one page for all of them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ PAGE = "report.html"
 
 
 def own_output(spark: SparkSession, path: str, run_id: str) -> Output:
-    """Where a pipeline's manifest goes; that of an earlier run of a pipeline is replaced.
+    """The output of the pipeline itself, which replaces that of an earlier run.
 
-    Raises InvalidInput where anything else is there.
+    Raises:
+        InvalidInput: something that no pipeline wrote is at `path`.
     """
     storage = Storage(spark)
     earlier = read_manifest(storage, path) or {}
@@ -39,22 +40,14 @@ def own_output(spark: SparkSession, path: str, run_id: str) -> Output:
 def add_page(
     spark: SparkSession, output: Output, outcomes: Sequence[Outcome], manifest: Mapping[str, Any]
 ) -> None:
-    """Stage the page of all steps, whether they ran just now or were up to date."""
-    from ember.report import read_step, render_steps
+    """Stage the page of all steps, both those that ran just now and those that were up to date."""
+    from ember.report import Step, read_step, render_steps
 
     steps = [
-        read_step(
-            spark,
-            each.name,
-            each.job,
-            each.outcome,
-            each.output,
-            seconds=each.seconds,
-            message=each.why,
-        )
+        Step(each.name, each.job, each.outcome, each.seconds, each.output, message=each.why)
         for each in outcomes
     ]
     with tempfile.TemporaryDirectory(prefix="ember-report-") as local:
         page = Path(local) / PAGE
-        page.write_text(render_steps(steps, manifest), "utf-8")
+        page.write_text(render_steps([read_step(spark, step) for step in steps], manifest), "utf-8")
         output.add(str(page), PAGE)

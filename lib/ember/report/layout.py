@@ -1,20 +1,20 @@
-"""What a page is made of: chapters of sections of figures, pictures, collages and tables."""
+"""What a page is made of: chapters of sections of figures, charts, collages and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ember.report.cells import View
-from ember.report.content import Item, Report
 from ember.report.drawing import Picture
+from ember.report.report import Item
+from ember.report.table_view import View
 
-__all__ = ["Chapter", "Gallery", "Headline", "Section", "Strip", "Tile", "item_of"]
+__all__ = ["Chapter", "Gallery", "Headline", "Section", "Strip", "Tile"]
 
 
 @dataclass(frozen=True)
 class Headline:
-    """A figure that is shown large. note: its interval, or what it is of."""
+    """A figure shown large. note: its interval, or what else explains it."""
 
     name: str
     text: str
@@ -23,10 +23,10 @@ class Headline:
 
 @dataclass(frozen=True)
 class Tile:
-    """One row of a corpus: what can be seen of it, its id, and a few words below.
+    """One row of a corpus: its content, its id, and a few words below.
 
-    mark: how it is drawn: lead (a query, a representative), good or bad (an answer that is right,
-    or wrong), or nothing; the words say the same.
+    mark: how it is outlined: lead (a query or representative), good or bad (a right or wrong
+    answer), or "" for not at all. The words say the same.
     """
 
     id: str
@@ -36,13 +36,13 @@ class Tile:
 
     @property
     def alt(self) -> str:
-        """What stands in for the thumbnail."""
+        """The text for those who cannot see the thumbnail."""
         return f"{self.item.label}, {self.id}" if self.item and self.item.label else self.id
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A line of a collage. title: what the tiles have in common."""
+    """A line of a collage. title: what its tiles have in common."""
 
     tiles: Sequence[Tile]
     title: str = ""
@@ -64,9 +64,7 @@ class Gallery:
 
     @property
     def style(self) -> str:
-        """What decides the room that tiles take: bare (ids only), texts, titled (thumbnails below
-        a text that leads them), or thumbs.
-        """
+        """The layout of tiles: bare (ids only), thumbs, texts, or titled (a text above thumbs)."""
         tiles = [tile for strip in self.strips for tile in strip.tiles if tile.item]
         texts = [tile for tile in tiles if tile.item and tile.item.text]
         if not texts:
@@ -76,11 +74,11 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a chapter; `key` makes its anchor."""
+    """A part of a chapter. key: of its anchor. manifest: as JSON, folded. columns: of tables."""
 
     key: str
     title: str
-    pictures: Sequence[Picture] = ()
+    picture: Picture | None = None
     views: Sequence[View] = ()
     galleries: Sequence[Gallery] = ()
     headlines: Sequence[Headline] = ()
@@ -91,21 +89,9 @@ class Section:
 
 @dataclass(frozen=True)
 class Chapter:
-    """What a page says of one run. warnings: under a heading, what must not be overlooked."""
+    """What a page says of one run. warnings: what must not be overlooked, by heading."""
 
     title: str
     lead: str
     sections: Sequence[Section]
     warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-
-def item_of(report: Report, side: str, key: str) -> Item | None:
-    """What can be seen of a row; None where no content was given at all.
-
-    A side without content of its own has that of the first side.
-    """
-    if not any(report.items.values()):
-        return None
-    sides = list(report.items)
-    items = report.items[side if side in sides else sides[0]]
-    return items.get(key, Item(reason="not in the table of contents"))

@@ -7,33 +7,32 @@ from typing import Any
 
 import numpy as np
 
-from ember.report import likeness
-from ember.report.cells import Head, View, cell, shown, table_view
-from ember.report.content import Report
+from ember.report import charts
 from ember.report.galleries import group_gallery, neighbor_gallery, pair_gallery
-from ember.report.layout import Chapter, Headline, Section, item_of
+from ember.report.layout import Chapter, Headline, Section
+from ember.report.manifest_section import measured
+from ember.report.report import Report
+from ember.report.table_view import Head, View, cell, shown, table_view
 
 __all__ = ["join_chapter", "search_chapter"]
 
 
 def search_chapter(report: Report, manifest: Mapping[str, Any]) -> Chapter:
-    """The chapter of a search; see ember.report.sampling for the tables that it shows."""
+    """The chapter of a search; ember.report.collect_pairs describes the tables that it shows."""
     config, sizes = manifest["config"], manifest["tables"]
     queries, corpus = sizes["left"]["rows"], sizes.get("right", sizes["left"])["rows"]
     headlines = [
         Headline("queries", f"{queries:,}"),
-        Headline("corpus", f"{corpus:,}", "themselves" if "right" not in sizes else ""),
+        Headline("corpus", f"{corpus:,}", "" if "right" in sizes else "the queries themselves"),
         Headline("neighbors", f"{manifest['counts']['rows']:,}"),
         _median(report),
+        *measured(manifest),
     ]
-    if recall := manifest.get("search", {}).get("recall"):
-        ends = " to ".join(shown(end) for end in recall["interval_95"])
-        headlines.append(Headline("recall", shown(recall["measured"]), ends))
     neighbors = table_view("neighbor_rows", "The same as a table", report.tables["neighbors"])
     series = {"neighbors": "all neighbors", "first": "the nearest of each query"}
     sections = [
         Section("figures", "Figures", headlines=headlines),
-        Section("neighbors", "Neighbors", (), [neighbors], [neighbor_gallery(report)]),
+        Section("neighbors", "Neighbors", None, [neighbors], [neighbor_gallery(report)]),
         _scores(report, series, None),
         *_similarities(report, config["metric"]),
     ]
@@ -45,24 +44,23 @@ def search_chapter(report: Report, manifest: Mapping[str, Any]) -> Chapter:
 
 
 def join_chapter(report: Report, manifest: Mapping[str, Any]) -> Chapter:
-    """The chapter of a join; see ember.report.sampling for the tables that it shows."""
+    """The chapter of a join; ember.report.collect_pairs describes the tables that it shows."""
     config, sizes, counts = manifest["config"], manifest["tables"], manifest["counts"]
-    far = config["metric"] == "euclidean"
     headlines = [Headline("pairs", f"{counts['rows']:,}"), _median(report)]
     for name, value in counts.get("groups", {}).items():
         title = {"rows": "rows in groups", "largest": "largest group"}.get(name, name)
         headlines.append(Headline(title, f"{value:,}"))
-    galleries = [
-        pair_gallery(report, "nearest", "Pairs closest to the threshold"),
-        pair_gallery(report, "closest", "The most similar pairs"),
-    ]
     sections = [Section("figures", "Figures", headlines=headlines)]
     if "groups" in report.tables:
         views = [
             table_view("sizes", "Groups by size", report.tables["sizes"]),
             table_view("groups", "Members of the largest groups", report.tables["groups"]),
         ]
-        sections.append(Section("groups", "Groups", (), views, [group_gallery(report)]))
+        sections.append(Section("groups", "Groups", None, views, [group_gallery(report)]))
+    galleries = [
+        pair_gallery(report, "nearest", "Pairs closest to the threshold"),
+        pair_gallery(report, "closest", "The most similar pairs"),
+    ]
     sections += [
         Section("pairs", "Pairs", galleries=galleries),
         _scores(report, {"pairs": "pairs"}, config["threshold"]),
@@ -70,10 +68,8 @@ def join_chapter(report: Report, manifest: Mapping[str, Any]) -> Chapter:
     ]
     rows = " and ".join(f"{each['rows']:,} {side}" for side, each in sizes.items())
     of = f"{sizes['left']['rows']:,} rows" if len(sizes) == 1 else f"{rows} rows"
-    lead = (
-        f"All pairs of {of} with a {config['metric']} of {config['threshold']:g} or "
-        f"{'less' if far else 'more'}."
-    )
+    more = "less" if config["metric"] == "euclidean" else "more"
+    lead = f"All pairs of {of} with a {config['metric']} of {config['threshold']:g} or {more}."
     return Chapter("Join", lead, sections)
 
 
@@ -84,9 +80,9 @@ def _median(report: Report) -> Headline:
 
 def _scores(report: Report, series: Mapping[str, str], threshold: float | None) -> Section:
     table = report.tables["scores"]
-    drawn = [likeness.histogram(table.rows, series, threshold)] if table.rows else []
+    drawn = charts.histogram(table.rows, series, threshold) if table.rows else None
     rows = [[cell(row["metric"]), cell(row["value"], True)] for row in report.figures]
-    figures = View("figures", "Over all", [Head("figure"), Head("value", True)], rows)
+    figures = View("figures", "Overall", [Head("figure"), Head("value", True)], rows)
     return Section("scores", "Scores", drawn, [figures, table_view("scores", "By bin", table)])
 
 
@@ -94,11 +90,11 @@ def _similarities(report: Report, metric: str) -> list[Section]:
     rows = report.tables["similarities"].rows
     if not rows:
         return []
-    items = [item_of(report, row["side"], row["id"]) for row in rows]
-    named = [row["id"] for row in rows]
+    items = [report.item(row["side"], row["id"]) for row in rows]
     labels = [
-        item.label if item and item.label else key for item, key in zip(items, named, strict=True)
+        item.label if item and item.label else row["id"]
+        for item, row in zip(items, rows, strict=True)
     ]
     values = np.array([row["values"] for row in rows])
-    title = "Distances" if metric == "euclidean" else "Likeness"
-    return [Section("similarities", title, [likeness.heat_map(labels, values, metric)])]
+    title = "Distances" if metric == "euclidean" else "Similarities"
+    return [Section("similarities", title, charts.heat_map(labels, values, metric))]

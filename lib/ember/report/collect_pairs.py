@@ -1,20 +1,19 @@
 """From the result of a search or a join on Spark to the plain rows of its page.
 
-Everything is an aggregate or a sample that does not depend on partitioning: queries are drawn by
-the hash of their id, pairs and groups by their scores and sizes.
+Everything is an aggregate, or a sample that does not depend on partitioning: queries are drawn by
+the hash of their id, pairs by their score, groups by their size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from ember.report.content import Item, Report, Row, Table
-from ember.report.fetching import as_text, fetch_items, rows_of
+from ember.report.collect import fetch_items, id_text, rows_of
+from ember.report.report import Report, Row, Table
 from ember.settings.report import JoinReportConfig, SearchReportConfig
 from ember.settings.similarity import JoinConfig, SearchConfig
 from ember.spark.persisted import kept
@@ -22,11 +21,13 @@ from ember.spark.persisted import kept
 __all__ = ["collect_join", "collect_search"]
 
 _BINS = 40
-# What a line of a collage, and a heat map, can show.
+_MOST_SIZES = 1000
+# What a line of a collage, and a heat map, have room for.
 _MOST_NEIGHBORS = 10
 _MOST_MEMBERS = 12
 _MOST_ROWS = 40
-_Shown = tuple[str, str]
+_PAIR = ["left_id", "right_id", "score"]
+_Key = tuple[str, str]  # a side and an id
 
 
 def collect_search(
@@ -34,40 +35,39 @@ def collect_search(
 ) -> Report:
     """The report of a search: about ten small Spark jobs.
 
-    found: query_id, neighbor_id, rank, score. queries, corpus: (id, embedding), None for a search
-    of the queries in themselves; the heat map is made of their vectors.
+    Its tables: scores (lower, upper, first, neighbors: how many scores of rank 1, and in all, are
+    in the bin), neighbors (query_id, rank, neighbor_id, score: of the sampled queries), and
+    similarities (side, id, values: of the rows shown among each other).
 
-    Tables: scores (lower, upper, first, neighbors: how many of rank 1 and in all have such a
-    score), neighbors (query_id, rank, neighbor_id, score of the sampled queries), similarities
-    (side, id, values: of the shown rows among each other).
+    `found` has query_id, neighbor_id, rank, score; `queries` and `corpus` have id and embedding.
+    `corpus` is None if the queries were searched in themselves.
     """
     shown = config.report or SearchReportConfig()
     figures, scores = _scores(found, {"first": F.col("rank") == 1, "neighbors": F.lit(True)})
-    hashed = F.xxhash64(_text(found, "query_id"))
-    asked = found.filter("rank = 1").orderBy(hashed, "query_id").limit(shown.examples)
-    asked = asked.select("query_id").distinct()
-    lists = found.join(F.broadcast(asked), "query_id", "left_semi")
+    hashed = F.xxhash64(id_text(found, "query_id"))
+    sample = found.filter("rank = 1").orderBy(hashed, "query_id").limit(shown.examples)
+    lists = found.join(F.broadcast(sample.select("query_id").distinct()), "query_id", "left_semi")
     lists = lists.filter(F.col("rank") <= _MOST_NEIGHBORS).select(
-        _text(found, "query_id"), "rank", _text(found, "neighbor_id"), "score"
+        id_text(found, "query_id"), "rank", id_text(found, "neighbor_id"), "score"
     )
     rows = sorted(lists.toArrow().to_pylist(), key=lambda r: (r["query_id"], r["rank"]))
-    other = "queries" if corpus is None else "corpus"
     ids = {
         "queries": {row["query_id"] for row in rows},
         "corpus": {row["neighbor_id"] for row in rows},
     }
-    pictured: list[_Shown] = []
+    other = "queries" if corpus is None else "corpus"
+    compared: list[_Key] = []
     for row in rows:
-        pictured += [("queries", row["query_id"])] * (row["rank"] == 1)
-        pictured += [(other, row["neighbor_id"])] * (row["rank"] <= 3)
-    vectors = _vectors({"queries": queries, "corpus": corpus}, pictured)
+        compared += [("queries", row["query_id"])] * (row["rank"] == 1)
+        compared += [(other, row["neighbor_id"])] * (row["rank"] <= 3)
+    vectors = _vectors({"queries": queries, "corpus": corpus}, compared)
     tables = {
         "scores": scores,
         "neighbors": Table(["query_id", "rank", "neighbor_id", "score"], rows),
-        "similarities": _similarities(pictured, vectors, config.metric),
+        "similarities": _similarities(compared, vectors, config.metric),
     }
-    items = _items(found, {"queries": shown.queries, "corpus": shown.corpus}, ids)
-    return Report("search", figures, (), tables, items)
+    contents = {"queries": shown.queries, "corpus": shown.corpus}
+    return Report("search", figures, (), tables, fetch_items(found.sparkSession, contents, ids))
 
 
 def collect_join(
@@ -79,24 +79,22 @@ def collect_join(
 ) -> Report:
     """The report of a join: about ten small Spark jobs.
 
-    pairs: left_id, right_id, score. groups: id, group_id, representative, where they were made.
-    left, right: (id, embedding), None for a join of the left table with itself.
+    Its tables: scores (lower, upper, pairs), closest and nearest (left_id, right_id, score: the
+    most similar pairs, and those closest to the threshold), and similarities as for a search; with
+    groups also sizes (size, groups) and groups (group_id, size, id, representative, score: some
+    members of the largest groups, and how similar they are to the representative).
 
-    Tables: scores (lower, upper, pairs), closest and nearest (left_id, right_id, score: the most
-    similar pairs, and those closest to the threshold), similarities as for a search; with groups
-    also sizes (size, groups) and groups (group_id, size, id, representative, score: the largest
-    groups with a few of their members, and how similar these are to the representative).
+    `pairs` has left_id, right_id, score; `groups`, if any were made, id, group_id, representative;
+    `left` and `right` id and embedding. `right` is None if the left table was joined with itself.
     """
     shown = config.report or JoinReportConfig()
     figures, scores = _scores(pairs, {"pairs": F.lit(True)})
     tables = {"scores": scores}
-    best = F.asc if config.metric == "euclidean" else F.desc
-    worst = F.desc if config.metric == "euclidean" else F.asc
+    best, worst = (F.asc, F.desc) if config.metric == "euclidean" else (F.desc, F.asc)
     for name, order in (("closest", best), ("nearest", worst)):
         first = pairs.orderBy(order("score"), "left_id", "right_id").limit(shown.examples)
-        shown_ids = _text(pairs, "left_id"), _text(pairs, "right_id")
-        found = first.select(*shown_ids, "score").toArrow().to_pylist()
-        tables[name] = Table(["left_id", "right_id", "score"], found)
+        columns = id_text(pairs, "left_id"), id_text(pairs, "right_id"), "score"
+        tables[name] = Table(_PAIR, first.select(*columns).toArrow().to_pylist())
     members: list[Row] = []
     if groups is not None:
         with kept(groups.groupBy("group_id").agg(F.count("*").alias("size"))) as sizes:
@@ -109,19 +107,15 @@ def collect_join(
         "right": {row["right_id"] for row in ends},
     }
     other = "left" if right is None else "right"
-    pictured: list[_Shown] = [("left", row["id"]) for row in members]
+    compared: list[_Key] = [("left", row["id"]) for row in members]
     for row in ends:
-        pictured += [("left", row["left_id"]), (other, row["right_id"])]
-    vectors = _vectors({"left": left, "right": right}, pictured)
-    tables["similarities"] = _similarities(pictured, vectors, config.metric)
+        compared += [("left", row["left_id"]), (other, row["right_id"])]
+    vectors = _vectors({"left": left, "right": right}, compared)
+    tables["similarities"] = _similarities(compared, vectors, config.metric)
     if groups is not None:
         tables["groups"] = _with_scores(members, vectors, config.metric)
-    items = _items(pairs, {"left": shown.left, "right": shown.right}, ids)
-    return Report("join", figures, (), tables, items)
-
-
-def _text(frame: DataFrame, name: str) -> Column:
-    return as_text(F.col(name), frame.schema[name].dataType).alias(name)
+    contents = {"left": shown.left, "right": shown.right}
+    return Report("join", figures, (), tables, fetch_items(pairs.sparkSession, contents, ids))
 
 
 def _scores(found: DataFrame, counted: Mapping[str, Column]) -> tuple[list[Row], Table]:
@@ -157,31 +151,28 @@ def _scores(found: DataFrame, counted: Mapping[str, Column]) -> tuple[list[Row],
 
 
 def _sizes(sizes: DataFrame) -> Table:
-    most = 1000
     counts = sizes.groupBy("size").agg(F.count("*").alias("groups")).orderBy(F.desc("size"))
-    rows = counts.limit(most + 1).toArrow().to_pylist()
-    return Table(["size", "groups"], rows[:most], len(rows) > most)
+    rows = counts.limit(_MOST_SIZES + 1).toArrow().to_pylist()
+    return Table(["size", "groups"], rows[:_MOST_SIZES], len(rows) > _MOST_SIZES)
 
 
 def _largest(groups: DataFrame, sizes: DataFrame, examples: int) -> list[Row]:
-    """The largest groups, the representative of each first."""
+    """Members of the largest groups, the representative of each first."""
     chosen = sizes.orderBy(F.desc("size"), "group_id").limit(examples)
     order = Window.partitionBy("group_id").orderBy(F.desc("representative"), "id")
     rows = groups.join(F.broadcast(chosen), "group_id").withColumn("_n", F.row_number().over(order))
     rows = rows.filter(F.col("_n") <= _MOST_MEMBERS).orderBy(F.desc("size"), "group_id", "_n")
-    columns = (_text(groups, "group_id"), "size", _text(groups, "id"), "representative")
+    columns = (id_text(groups, "group_id"), "size", id_text(groups, "id"), "representative")
     found: list[Row] = rows.select(*columns).toArrow().to_pylist()
     return found
 
 
-def _with_scores(
-    members: Sequence[Row], vectors: Mapping[_Shown, np.ndarray], metric: str
-) -> Table:
+def _with_scores(members: Sequence[Row], vectors: Mapping[_Key, np.ndarray], metric: str) -> Table:
     """The members with their similarity to the representative of their group."""
-    chief = {row["group_id"]: row["id"] for row in members if row["representative"]}
+    lead = {row["group_id"]: row["id"] for row in members if row["representative"]}
     rows = []
     for row in members:
-        pair = [vectors.get(("left", each)) for each in (chief[row["group_id"]], row["id"])]
+        pair = [vectors.get(("left", each)) for each in (lead[row["group_id"]], row["id"])]
         there = [vector for vector in pair if vector is not None]
         known = len(there) == 2 and not row["representative"]
         score = float(_compare(np.stack(there), metric)[0, 1]) if known else None
@@ -190,31 +181,28 @@ def _with_scores(
 
 
 def _similarities(
-    pictured: Sequence[_Shown], vectors: Mapping[_Shown, np.ndarray], metric: str
+    compared: Sequence[_Key], vectors: Mapping[_Key, np.ndarray], metric: str
 ) -> Table:
-    """Each of the first rows against all of them."""
-    there = [each for each in dict.fromkeys(pictured) if each in vectors][:_MOST_ROWS]
-    columns = ["side", "id", "values"]
-    if not there:
-        return Table(columns, [])
-    matrix = _compare(np.stack([vectors[each] for each in there]), metric)
-    rows: list[dict[str, Any]] = [
+    """The first rows that have a vector, each against all of them."""
+    there = [each for each in dict.fromkeys(compared) if each in vectors][:_MOST_ROWS]
+    matrix = _compare(np.stack([vectors[key] for key in there]), metric) if there else ()
+    rows = [
         {"side": side, "id": key, "values": values.tolist()}
         for (side, key), values in zip(there, matrix, strict=True)
     ]
-    return Table(columns, rows)
+    return Table(["side", "id", "values"], rows)
 
 
 def _vectors(
-    frames: Mapping[str, DataFrame | None], wanted: Collection[_Shown]
-) -> dict[_Shown, np.ndarray]:
+    frames: Mapping[str, DataFrame | None], wanted: Collection[_Key]
+) -> dict[_Key, np.ndarray]:
     """The vectors (d,) float64 of rows, by side and id."""
     found = {}
     for side, frame in frames.items():
         ids = {key for place, key in wanted if place == side}
         if frame is None or not ids:
             continue
-        rows = rows_of(frame, "id", ids).select(_text(frame, "id"), "embedding")
+        rows = rows_of(frame, "id", ids).select(id_text(frame, "id"), "embedding")
         for row in rows.filter("embedding IS NOT NULL").toArrow().to_pylist():
             found[side, row["id"]] = np.asarray(row["embedding"], np.float64)
     return found
@@ -230,16 +218,3 @@ def _compare(vectors: np.ndarray, metric: str) -> np.ndarray:
         vectors = vectors / np.where(length > 0, length, 1)
     product: np.ndarray = vectors @ vectors.T
     return product
-
-
-def _items(
-    found: DataFrame, contents: Mapping[str, Any], ids: Mapping[str, set[str]]
-) -> dict[str, Mapping[str, Item]]:
-    """What can be seen of the rows of both sides; the second takes the first's content by default.
-
-    Then all are under the name of the first side.
-    """
-    (first, second), spark = contents, found.sparkSession
-    if contents[second] is None:
-        return {first: fetch_items(spark, contents[first], ids[first] | ids[second])}
-    return {side: fetch_items(spark, content, ids[side]) for side, content in contents.items()}
