@@ -8,7 +8,7 @@ import hashlib
 import pytest
 
 from ember.errors import InvalidConfig, InvalidInput
-from ember.report.fetching import as_text
+from ember.report.collect import as_text
 from ember.settings.training import SplitConfig
 from ember.spark.ids import text_of
 from ember.spark.tables import Corpus
