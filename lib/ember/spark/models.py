@@ -25,7 +25,7 @@ from ember.spark import classic
 from ember.spark.model_cache import cache_folder, check_cached
 from ember.spark.session import is_local
 from ember.worker.json_files import class_names, read_settings
-from ember.worker.models.model_folder import check_folder
+from ember.worker.models.model_folder import check_folder, loading
 from ember.worker.models.sentence_folder import recipe_of
 from ember.worker.models.sentence_modules import has_modules
 from ember.worker.recipe import TextRecipe
@@ -128,7 +128,10 @@ def _recipe(config: ModelConfig, path: Path, modality: Modality, layer: str) -> 
     Raises InvalidConfig for settings of texts where no text is embedded.
     """
     if modality == "text" and layer not in (CLASSES, GENERATED):
-        recipe, passed_over = recipe_of(path, layer, config.role, config.prompt, config.dimension)
+        with loading(config.name, str(path)):
+            recipe, passed_over = recipe_of(
+                path, layer, config.role, config.prompt, config.dimension
+            )
         _log.info("texts: prompt %r, modules %s", recipe.prompt, recipe.names)
         if passed_over:
             _log.warning(
@@ -242,6 +245,8 @@ def keras_file(weights: str) -> Path:
 def _converted(name: str, weights: Path, layer: str, sha256: str) -> Path:
     """The model in OpenVINO's format, converted on the first run that wants it."""
     tag = f"{layer}-{sha256[:16]}-{version('keras')}-{version('openvino').partition('-')[0]}"
+    if weights.suffix == ".keras":
+        tag += "-2"  # earlier ones prepare pixels twice where the file does so itself
     folder = cache_folder() / f"openvino-{name}-{tag}"
     if not folder.exists():
         _log.info("converting keras:%s to openvino at %s, once", name, folder)
@@ -303,7 +308,8 @@ def _preprocessing(family: Family, name: str, modality: Modality, path: Path) ->
     """What is done to a row before the model sees it, for the fingerprint and the manifest."""
     if family == "keras":
         size = KERAS_INPUT_SIZE[name]
-        return f"rgb, nearest to {size}x{size}, keras.applications preprocess_input"
+        prepared = f"rgb, nearest to {size}x{size}, keras.applications preprocess_input"
+        return prepared + " unless the file has its own" * (path.suffix == ".keras")
     if modality == "text":
         return "AutoTokenizer, truncated at the model's length"
     files = [path / name for name in ("preprocessor_config.json", "processor_config.json")]

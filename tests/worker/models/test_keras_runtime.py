@@ -104,6 +104,49 @@ def test_every_form_of_file_equals_plain_keras(
     close(features_of(file, architecture), plain(architecture).features)
 
 
+def _prepared(bare: Any, how: str) -> Any:
+    import keras
+    from keras import layers
+
+    pixels = keras.Input((224, 224, 3))
+    prepare = layers.Rescaling(1 / 127.5, offset=-1)
+    if how == "statistics":
+        prepare = layers.Normalization(mean=[127.5] * 3, variance=[127.5**2] * 3)
+    if how == "adapted":
+        prepare = layers.Normalization()
+        prepare.adapt(np.array([0, 255], np.float32)[:, None, None, None].repeat(3, -1))
+    return keras.Sequential([pixels, layers.RandomFlip(), prepare, bare])
+
+
+@pytest.mark.parametrize("how", ["rescaling", "statistics", "adapted"])
+def test_a_file_that_prepares_pixels_itself_is_given_them_as_they_are(
+    plain: Callable[[str], Plain], tmp_path: Path, how: str
+) -> None:
+    file = tmp_path / "model.keras"
+    model = _prepared(plain("MobileNetV2").pooled, how)
+    save_keras(model, file)
+    pixels = np.stack([each[0] for each in plain_inputs("MobileNetV2")]) * 127.5 + 127.5
+    found = features_of(file, "MobileNetV2")
+    # Without training=False its RandomFlip flips.
+    close(found, np.asarray(model(pixels, training=False)))
+    close(found, plain("MobileNetV2").features)
+    spec = spec_of(file, name="keras:MobileNetV2")
+    (note,) = task.record(spec, paths=False).notes
+    assert "without preprocess_input" in note
+
+
+def test_a_file_with_the_arithmetic_of_preprocess_input_inside_is_refused(
+    plain: Callable[[str], Plain], tmp_path: Path
+) -> None:
+    import keras
+
+    pixels = keras.Input((224, 224, 3))
+    prepared = keras.applications.mobilenet_v2.preprocess_input(pixels)
+    keras.Model(pixels, plain("MobileNetV2").pooled(prepared)).save(tmp_path / "model.keras")
+    with pytest.raises(InvalidInput, match="keras:MobileNetV2 cannot be loaded"):
+        features_of(tmp_path / "model.keras", "MobileNetV2")
+
+
 def _topped(bare: Any, top: str) -> Any:
     import keras
     from keras import layers

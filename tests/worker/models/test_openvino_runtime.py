@@ -11,7 +11,7 @@ from ember.worker.models.keras_models import build_features
 from ember.worker.models.keras_runtime import KerasImageEncoder
 from ember.worker.models.openvino_runtime import OpenvinoImageEncoder
 from odd_images import odd_images
-from tiny_models import keras_weights, spec_of
+from tiny_models import keras_weights, spec_of, stir_keras
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +73,22 @@ def test_weights_that_do_not_fit_are_named_and_nothing_is_left(
     assert prepare.main("openvino", "MobileNet", str(weights), "avg_pool", str(target)) == 2
     assert "do not fit keras:MobileNet" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_prepares_pixels_itself_is_given_them_as_they_are(tmp_path: Path) -> None:
+    import keras
+
+    bare = keras.applications.MobileNetV2(include_top=False, weights=None, pooling="avg")
+    stir_keras(bare)
+    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1)
+    model = keras.Sequential([keras.Input((224, 224, 3)), scaled, bare])
+    model.save(tmp_path / "own.keras")
+    folder = tmp_path / "converted"
+    arguments = ("openvino", "MobileNetV2", str(tmp_path / "own.keras"), "avg_pool", str(folder))
+    assert prepare.main(*arguments) == 0
+    spec = spec_of(folder, name="keras:MobileNetV2", runtime="openvino")
+    encoder = OpenvinoImageEncoder(spec, "cpu", 2, paths=False)
+    pixels = [outcome[0] for outcome in encoder.prepare(images()[:4])]
+    expected = np.asarray(model(np.stack(pixels).astype(np.float32)))
+    assert np.abs(encoder.run(pixels) - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert "without preprocess_input" in encoder.notes[0]

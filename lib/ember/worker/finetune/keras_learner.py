@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ember.worker.device import Device, require_cuda
 from ember.worker.finetune.learner import Batch, Stage, Tuning
 from ember.worker.images.decoding import decode
-from ember.worker.models.keras_models import application_module, build_features
+from ember.worker.models.keras_models import build_features, preparation
 from ember.worker.models.keras_runtime import configure
 from ember.worker.models.pixels import to_pixels
 from ember.worker.spec import KERAS_INPUT_SIZE, ModelSpec
@@ -46,9 +46,9 @@ class KerasLearner:
         self.tuning = tuning
         self.spec = spec
         self.size = KERAS_INPUT_SIZE[spec.architecture]
-        self._preprocess = application_module(spec.architecture).preprocess_input
         keras.utils.set_random_seed(tuning.seed)
         self.features = build_features(spec.architecture, spec.path, "avg_pool")
+        self._preprocess, _ = preparation(spec.architecture, self.features)
         self.head = keras.layers.Dense(len(tuning.labels), "softmax", name="labels")
         self.model = keras.Model(self.features.input, self.head(self.features.output))
         self._optimizer: Any = None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from ember.errors import InvalidInput
 from ember.worker.spec import CLASSES, KERAS_INPUT_SIZE
 
-__all__ = ["application_module", "build_features"]
+__all__ = ["application_module", "build_features", "preparation"]
 
 
 def application_module(architecture: str) -> Any:
@@ -21,6 +24,36 @@ def application_module(architecture: str) -> Any:
     # The public modules (keras.applications.resnet50, …) re-export functions of the private one
     # that defines the model; that one always has preprocess_input.
     return sys.modules[function.__module__]
+
+
+def preparation(architecture: str, features: Any) -> tuple[Callable[..., Any], str | None]:
+    """What pixels (n, h, w, 3) go through before `features`, and a note where it is nothing.
+
+    Files of models that were trained further often begin with a Rescaling or a Normalization before
+    the first convolution: they take pixels as they are. (Those that begin with the arithmetic of
+    preprocess_input itself cannot be cut, and are refused.)
+    """
+    preprocess = application_module(architecture).preprocess_input
+    pixels = np.array([[[[0, 100, 255]]]], np.float32)
+    if np.array_equal(preprocess(pixels.copy()), pixels):
+        return preprocess, None  # such a layer belongs to the architecture
+    own = _own_preparation(features)
+    if own is None:
+        return preprocess, None
+    note = f"pixels as they are, without preprocess_input: the file's {own} prepares them"
+    return lambda batch: batch, note
+
+
+def _own_preparation(features: Any) -> str | None:
+    """The name of what scales pixels in a model before anything is learnt of them."""
+    from keras.layers import Layer, Normalization, Rescaling
+
+    for operation in features.operations:
+        if isinstance(operation, Rescaling | Normalization):
+            return str(operation.name)
+        if isinstance(operation, Layer) and operation.weights:
+            return None
+    return None
 
 
 def build_features(architecture: str, weights: str, layer: str) -> Any:
@@ -46,11 +79,11 @@ def build_features(architecture: str, weights: str, layer: str) -> Any:
     if weights.endswith(".keras"):
         whole = _load_whole(weights)
         expected = [each.shape for each in bare().weights]
-        if [each.shape for each in whole.weights][: len(expected)] != expected or (
+        if _shapes(whole, expected)[: len(expected)] != expected or (
             whole.input_shape not in [(None, size, size, 3), (None, None, None, 3)]
         ):
             raise misfit
-        if layer == CLASSES and len(whole.weights) == len(expected):
+        if layer == CLASSES and len(_shapes(whole, expected)) == len(expected):
             raise InvalidInput(f"{weights} holds no classification top; give one saved with it")
         return _cut(whole, architecture, layer)
     if layer == "avg_pool":
@@ -61,6 +94,20 @@ def build_features(architecture: str, weights: str, layer: str) -> Any:
     if not _loads(whole, weights):
         raise misfit
     return _cut(whole, architecture, layer)
+
+
+def _shapes(model: Any, expected: list[Any]) -> list[Any]:
+    """The shapes of a model's weights, without those of a Normalization put before it."""
+    import keras
+
+    found = [each.shape for each in model.weights]
+    flat = model._flatten_layers(include_self=False, recursive=True)
+    first = next(
+        (each for each in flat if each.weights and not isinstance(each, keras.Model)), None
+    )
+    if isinstance(first, keras.layers.Normalization) and found[: len(expected)] != expected:
+        return found[len(first.weights) :]
+    return found
 
 
 def _load_whole(weights: str) -> Any:

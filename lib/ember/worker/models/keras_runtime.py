@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ember.worker.device import Device, require_cuda
-from ember.worker.models.keras_models import application_module, build_features
+from ember.worker.models.keras_models import build_features, preparation
 from ember.worker.models.pixels import PixelEncoder, Pixels
 from ember.worker.row_paths import PathRules
 from ember.worker.spec import ModelSpec
@@ -43,10 +43,9 @@ class KerasImageEncoder(PixelEncoder):
         super().__init__(spec, 128 if device == "cuda" else 16, paths=paths)
         self.device = gpus[0].name if device == "cuda" else "cpu"
         self._exhausted = tf.errors.ResourceExhaustedError
-        self._preprocess: Callable[..., Any] = application_module(
-            spec.architecture
-        ).preprocess_input
         model = build_features(spec.architecture, spec.path, spec.layer)
+        self._preprocess, note = preparation(spec.architecture, model)
+        self.notes = tuple(filter(None, (note,)))
         signature = [tf.TensorSpec((None, self.size, self.size, 3), tf.float32)]
         self._forward = tf.function(
             lambda x: tf.cast(model(x, training=False), tf.float32), input_signature=signature

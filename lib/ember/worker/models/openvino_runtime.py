@@ -7,6 +7,7 @@ preprocessing inside, so that a worker starts in about a second.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from ember.worker.spec import ModelSpec
 
 __all__ = ["OpenvinoImageEncoder", "convert"]
 
+# What is out of the ordinary in the model, a line each; no file where there is nothing.
+_NOTES = "notes.txt"
 _PRECISION = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
@@ -49,6 +52,8 @@ class OpenvinoImageEncoder(PixelEncoder):
             "ENABLE_CPU_PINNING": False,
         }
         with loading(spec.name, spec.path):
+            notes = Path(spec.path, _NOTES)
+            self.notes = tuple(notes.read_text("utf-8").splitlines()) if notes.is_file() else ()
             self._model = openvino.Core().compile_model(f"{spec.path}/model.xml", "CPU", settings)
 
     def run(self, items: Sequence[Pixels]) -> npt.NDArray[np.float32]:
@@ -70,12 +75,14 @@ def convert(architecture: str, weights: str, layer: str, folder: str) -> None:
     import keras
     import openvino
 
-    from ember.worker.models.keras_models import application_module, build_features
+    from ember.worker.models.keras_models import build_features, preparation
 
     features = build_features(architecture, weights, layer)
     pixels = keras.Input(features.input_shape[1:])
-    preprocessed = application_module(architecture).preprocess_input(pixels)
-    model = keras.Model(pixels, features(preprocessed))
+    prepare, note = preparation(architecture, features)
+    if note:
+        Path(folder, _NOTES).write_text(note, "utf-8")
+    model = keras.Model(pixels, features(prepare(pixels)))
     with tempfile.TemporaryDirectory() as exported:
         model.export(exported, verbose=False)
         openvino.save_model(
