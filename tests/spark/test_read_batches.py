@@ -12,7 +12,7 @@ import pytest
 from cluster.processes import ROOT, environment, settings
 from corpora import picture
 from ember.errors import EmberError, InvalidInput
-from ember.spark import read_batches
+from ember.spark import classic, read_batches
 from ember.spark.read_batches import RowGroup, advise, fit, put_back, rows_at_once
 
 READ = "spark.sql.parquet.columnarReaderBatchSize"
@@ -139,7 +139,7 @@ def test_running_out_of_memory_over_large_rows_names_rows_and_setting(spark, tmp
 
 
 def test_spark_that_ended_in_mid_run_is_told_in_a_sentence(spark, monkeypatch):
-    monkeypatch.setattr(read_batches, "_answers", lambda _: False)
+    monkeypatch.setattr(classic, "answers", lambda _: False)
     with pytest.raises(EmberError, match="Spark ended in mid-run") as raised, put_back(spark):
         raise ConnectionRefusedError("[Errno 111] Connection refused")
     assert raised.value.exit_code == 1
