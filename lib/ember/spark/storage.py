@@ -70,7 +70,10 @@ class Storage:
             first = next(number for number, part in enumerate(parts) if is_glob(part))
             root = "/".join([*parts[:first], ""]) or "."
             glob = self._jvm.org.apache.hadoop.fs.GlobPattern
-            levels = [glob(part).matches for part in parts[first:] if part]
+            try:
+                levels = [glob(part).matches for part in parts[first:] if part]
+            except Py4JJavaError:  # no glob either, as reading it will say
+                return
         if (local := self._local(root)) is not None:
             java_names.check_files(local, levels, java_names.encoding_of(self._jvm))
 
