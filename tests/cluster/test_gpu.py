@@ -35,7 +35,8 @@ def submit(tmp_path):
 def test_two_workers_are_bound_to_the_two_addresses(submit):
     code, log = submit("tests/cluster/report_gpus.py")
     assert code == 0, log
-    bound = json.loads(log.partition("bound ")[2].splitlines()[0])
+    (line,) = (each for each in log.splitlines() if each.startswith("bound ["))
+    bound = json.loads(line.removeprefix("bound "))
     assert sorted(gpu for _, gpu, _ in bound) == ["0", "1"]
     assert {device for device, _, _ in bound} == {"cuda"}
     assert len({pid for _, _, pid in bound}) == 2
