@@ -8,8 +8,9 @@ from ember.job import Run
 from ember.settings.training import FinetuneConfig
 from ember.spark import tables
 from ember.spark.identity import identity_of
+from ember.spark.publish import Output
 from ember.training import finetuning
-from ember.training.model_output import ModelOutput
+from ember.training.model_output import GROWS_IN, ModelOutput
 
 
 def finetune(run: Run[FinetuneConfig]) -> None:
@@ -17,7 +18,7 @@ def finetune(run: Run[FinetuneConfig]) -> None:
     with run.phase("check"):
         work = finetuning.plan(spark, config)
         identity = identity_of(spark, config, work.identity)
-        output = run.output(ModelOutput, identity)
+        output = run.output(Output, identity, new=GROWS_IN)
         output.check()
     if run.dry_run:
         device = work.try_out()
@@ -27,11 +28,12 @@ def finetune(run: Run[FinetuneConfig]) -> None:
         run.say(f"the model at {output.path} is complete; nothing was done")
         return
 
-    with output.attempt():
+    model = ModelOutput(output)
+    with model.attempt():
         with run.phase("stage"):
-            staged = work.stage_rows(output)
+            staged = work.stage_rows(model)
         with run.phase("train"):
-            told = work.train(output, staged["labels"])
+            told = work.train(model, staged["labels"])
         output.publish(
             run.manifest(
                 model=work.spec.describe(),

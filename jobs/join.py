@@ -8,7 +8,6 @@ from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_join
 from ember.settings.similarity import JoinConfig
 from ember.similarity import comparison, components, join, packing
-from ember.similarity.resumable import TaskOutput
 from ember.spark import tables
 from ember.spark.identity import identity_of
 from ember.spark.publish import Output, read_manifest
@@ -24,7 +23,7 @@ def run_join(run: Run[JoinConfig]) -> None:
         join.check_threshold(config.threshold, config.metric)
         facts = comparison.identity("join", left, right)
         identity = identity_of(spark, config, facts)
-        output = run.output(TaskOutput, identity)
+        output = run.output(Output, identity)
         output.check()
         groups = components.output(spark, config, identity, run.run_id)
         if config.report:

@@ -8,10 +8,10 @@ from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_search
 from ember.settings.similarity import SearchConfig
 from ember.similarity import approximate, comparison, packing, search
-from ember.similarity.resumable import TaskOutput
 from ember.spark import tables
 from ember.spark.classic import cores
 from ember.spark.identity import identity_of
+from ember.spark.publish import Output
 
 
 def run_search(run: Run[SearchConfig]) -> None:
@@ -27,7 +27,7 @@ def run_search(run: Run[SearchConfig]) -> None:
             comparison.check_own(queries, corpus)
         facts = comparison.identity("search", queries, corpus)
         identity = identity_of(spark, config, facts)
-        output = run.output(TaskOutput, identity)
+        output = run.output(Output, identity)
         output.check()
         if config.report:
             check_page(spark, config.report.queries, config.report.corpus)

@@ -25,9 +25,9 @@ from ember.similarity import blockwise, comparison, packing, search
 from ember.similarity.blockwise import Written
 from ember.similarity.comparison import Comparison
 from ember.similarity.ivf import Division, Sizes, divide, measure
-from ember.similarity.resumable import TaskOutput
 from ember.spark import classic
 from ember.spark.classic import Accumulator, Broadcast, cores
+from ember.spark.publish import Output
 from ember.spark.tasks import task_resources
 from ember.worker.vectors.ivf_recall import Recall, choose_probes
 
@@ -60,7 +60,7 @@ class Approximate:
         return search.plain(blockwise.frame(spark, tasks, body, search.schema(self.compared)))
 
     def write_neighbors(
-        self, spark: SparkSession, output: TaskOutput, k: int, exclude_self: bool
+        self, spark: SparkSession, output: Output, k: int, exclude_self: bool
     ) -> Written:
         """Stage the neighbors, and take up what an earlier attempt staged."""
         body = self._body(spark, k, exclude_self)

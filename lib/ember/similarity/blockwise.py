@@ -16,6 +16,7 @@ from pyspark.sql.types import StructType
 from ember.similarity.resumable import TaskOutput
 from ember.spark import classic, progress
 from ember.spark.accounting import Account, Reports
+from ember.spark.publish import Output
 from ember.worker.garbage import spare_modules
 from ember.worker.stats import TaskStats
 
@@ -80,7 +81,7 @@ class Written:
 
 def write(
     spark: SparkSession,
-    output: TaskOutput,
+    output: Output,
     tasks: Sequence[Task],
     body: Body[Task],
     schema: StructType,
@@ -93,14 +94,15 @@ def write(
     select: what of the rows is staged; must keep rows and partitions.
     limit: stop when there are more rows than this.
     """
-    done = output.take_up()
+    numbered = TaskOutput(output)
+    done = numbered.take_up()
     todo = [(number, task) for number, task in enumerate(tasks) if number not in done]
     account = Account(spark)
-    watch = _Watch(spark, output, account, limit, output.kept_rows(), done)
+    watch = _Watch(spark, numbered, account, limit, numbered.kept_rows(), done)
     shown = progress.shown(len(tasks), lambda: len(done) + account.tasks(), "task")
     with shown, progress.repeated(watch.look, _WATCH_SECONDS), watch.cancellable():
         table = frame(spark, todo, body, schema, account.reports)
-        output.write_tasks(select(table), [number for number, _ in todo])
+        numbered.write_tasks(select(table), [number for number, _ in todo])
     watch.look()
     return Written(len(tasks), len(done), not watch.exceeded)
 
@@ -117,7 +119,7 @@ class _Watch:
     """Looks at the tasks that have ended: notes the empty ones, stops the run at the limit."""
 
     spark: SparkSession
-    output: TaskOutput
+    numbered: TaskOutput
     account: Account
     limit: int | None
     rows_before: int
@@ -132,7 +134,7 @@ class _Watch:
     def look(self) -> None:
         empty = self.account.empty_tasks()
         if len(empty) > self.noted:
-            self.output.note_empty(empty | self.done_before)
+            self.numbered.note_empty(empty | self.done_before)
             self.noted = len(empty)
         rows = self.rows_before + self.account.rows()
         if self.limit is not None and rows > self.limit and not self.exceeded:

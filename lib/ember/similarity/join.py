@@ -17,7 +17,7 @@ from ember.similarity import blockwise, comparison, packing
 from ember.similarity.blocks import Fitter
 from ember.similarity.blockwise import Written
 from ember.similarity.comparison import Comparison
-from ember.similarity.resumable import TaskOutput
+from ember.spark.publish import Output
 from ember.spark.tasks import task_resources
 from ember.worker.vectors.arrays import Stored
 from ember.worker.vectors.basis import Basis
@@ -85,7 +85,7 @@ def pairs(spark: SparkSession, compared: Comparison, threshold: float) -> DataFr
 def write_pairs(
     spark: SparkSession,
     compared: Comparison,
-    output: TaskOutput,
+    output: Output,
     threshold: float,
     max_pairs: int,
 ) -> Written:

@@ -21,6 +21,7 @@ from collections.abc import Collection, Sequence
 
 from pyspark.sql import DataFrame
 
+from ember.spark.paths import literal
 from ember.spark.publish import Output
 
 __all__ = ["TaskOutput"]
@@ -29,13 +30,13 @@ _TASK = re.compile(r"task-(\d+)-.*\.parquet$")
 _PART = re.compile(r"part-(\d+)-.*\.parquet$")
 
 
-class TaskOutput(Output):
-    """An output whose tasks have the same numbers in every attempt."""
+class TaskOutput:
+    """The tasks that make an output, which have the same numbers in every attempt."""
 
-    @property
-    def shared(self) -> str:
-        """A folder for what all attempts use; it goes when the run is published."""
-        return self._staging.shared
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._staging, self._storage = output.staging, output.storage
+        self._kept = output.staging.kept
 
     def take_up(self) -> set[int]:
         """Keep what earlier attempts finished, and return the numbers of those tasks."""
@@ -59,21 +60,19 @@ class TaskOutput(Output):
 
     def kept_rows(self) -> int:
         """How many rows earlier attempts left."""
-        return self._read([self._kept]).count() if self._staging.has_data(self._kept) else 0
+        if not self._staging.has_data(self._kept):
+            return 0
+        return self._output.spark.read.parquet(literal(self._kept)).count()
 
     def write_tasks(self, table: DataFrame, tasks: Sequence[int]) -> None:
         """Stage a table whose partitions are these tasks, in this order."""
         self._storage.write_text(f"{self._staging.folder}/tasks.json", json.dumps(list(tasks)))
         # One file for each task, or a part of one could pass for all of it.
-        self.write(table, maxRecordsPerFile="0")
+        self._output.write(table, maxRecordsPerFile="0")
 
     def note_empty(self, tasks: Collection[int]) -> None:
         """Note which tasks, of all attempts, ended without rows."""
         self._storage.write_text(f"{self._staging.folder}/empty.json", json.dumps(sorted(tasks)))
-
-    def discard(self) -> None:
-        """Give up what this and earlier attempts staged."""
-        self._staging.discard()
 
     def _load(self, file: str) -> list[int]:
         if not self._storage.exists(file):

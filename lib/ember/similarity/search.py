@@ -16,8 +16,8 @@ from ember.errors import InvalidInput
 from ember.similarity import blockwise, comparison, packing
 from ember.similarity.blockwise import Written
 from ember.similarity.comparison import Comparison
-from ember.similarity.resumable import TaskOutput
 from ember.spark.classic import cores
+from ember.spark.publish import Output
 from ember.spark.tasks import task_resources
 from ember.worker.vectors import topk
 from ember.worker.vectors.block import Block
@@ -93,7 +93,7 @@ def neighbors(spark: SparkSession, compared: Comparison, k: int, exclude_self: b
 def write_neighbors(
     spark: SparkSession,
     compared: Comparison,
-    output: TaskOutput,
+    output: Output,
     k: int,
     exclude_self: bool,
 ) -> Written:

@@ -39,10 +39,12 @@ class Output:
     job: the only one whose output may be replaced; None: any of Ember's. run_id: names the run
     where another one meets it. holds: what the output is, where a job writes several kinds: a
     "table", "projection" or "table of groups". part: a column that numbers, from 0, the rows that
-    stand for one row of the input; None: each stands for one.
-    """
+    stand for one row of the input; None: each stands for one. new: where in the run's own folder
+    the output grows.
 
-    _NEW = "new"
+    `staging` is that folder, for a run that keeps more in it than rows to publish, and `storage`
+    the file system that it lies in.
+    """
 
     def __init__(
         self,
@@ -55,9 +57,10 @@ class Output:
         run_id: str | None = None,
         holds: str = places.TABLE,
         part: str | None = None,
+        new: str = "new",
     ) -> None:
-        self._spark = spark
-        self._storage = Storage(spark)
+        self.spark = spark
+        self.storage = Storage(spark)
         self._mode = mode
         self._job = job
         self._holds = holds
@@ -66,18 +69,18 @@ class Output:
         # Counts one for each row of the input.
         self._first = F.lit(1) if part is None else (F.col(part) == 0).cast("int")
         self._part = part
-        self.path = self._storage.resolve(path)
-        beside = dict(places.beside(self._storage, "output.path", self.path))
+        self.path = self.storage.resolve(path)
+        beside = dict(places.beside(self.storage, "output.path", self.path))
         self.failures = beside["the failed rows of output.path"]
         self.rejected = beside["the rejected rows of output.path"]
-        self._staging = Staging(
-            self._storage,
+        self.staging = Staging(
+            self.storage,
             beside["the staged rows of output.path"],
             self.path,
             run_id=self._run_id,
             mode=mode,
             identity=_shown(identity),
-            new=self._NEW,
+            new=new,
         )
         # Of which tables this run keeps rejected rows; None where it looks for none.
         self._sides: set[str] | None = None
@@ -87,7 +90,7 @@ class Output:
         self._check_target()
         for folder in (self.failures, self.rejected):
             self._check_bad_rows(folder)
-        self._staging.check()
+        self.staging.check()
 
     def _check_bad_rows(self, folder: str) -> None:
         if stranger := self._stranger(folder):
@@ -97,39 +100,36 @@ class Output:
             )
 
     def _check_target(self) -> None:
-        places.check_target(self._storage, self._given, self._mode, self._job, self._holds)
+        places.check_target(self.storage, self._given, self._mode, self._job, self._holds)
 
     def _stranger(self, folder: str) -> str | None:
         """What Ember has not written at or in a table of bad rows, or folder of one for each side.
 
         None where all is Ember's, or nothing is there.
         """
-        sides = self._storage.folders(folder)
-        if sides and not self._storage.files(folder):
+        sides = self.storage.folders(folder)
+        if sides and not self.storage.files(folder):
             return next(filter(None, map(self._stranger, sides)), None)
-        manifest = read_manifest(self._storage, folder) or {}
+        manifest = read_manifest(self.storage, folder) or {}
         if manifest.get("holds") != _BAD_ROWS:
-            return folder if self._storage.exists(folder) else None
-        other = contents.foreign(self._storage, folder, manifest)
+            return folder if self.storage.exists(folder) else None
+        other = contents.foreign(self.storage, folder, manifest)
         return f"{folder}/{other}" if other else None
 
     @contextmanager
-    def attempt(self) -> Iterator[None]:
-        """Make room for this attempt; leave no trace of one that fails before it has any row.
+    def attempt(self, worth: Callable[[], bool] | None = None) -> Iterator[None]:
+        """Make room for this attempt; leave no trace of one that fails before it is worth it.
 
         Work left by a killed run goes unless it is resumed.
+        worth: is there anything for a resumed run to go on with? By default, any row.
         """
-        with self._staging.run(self.check, self._is_worth_keeping):
+        with self.staging.run(self.check, worth):
             yield
 
     @property
     def finished(self) -> bool:
         """Is what a resumed run would make there already, whole? `check` compared its settings."""
-        return self._mode == "resume" and self._staging.is_finished()
-
-    def _is_worth_keeping(self) -> bool:
-        """Has an attempt that failed anything to go on with?"""
-        return self._staging.has_rows()
+        return self._mode == "resume" and self.staging.is_finished()
 
     def resume(self, rows: DataFrame, id: str) -> tuple[DataFrame, int]:
         """The rows still to do, and how many were done before and are kept.
@@ -138,7 +138,7 @@ class Output:
         rows done: with repeated ids nobody can tell which of them it was. A row in several parts is
         done when all of them are.
         """
-        sources = self._staging.sources()
+        sources = self.staging.sources()
         if self._mode != "resume" or not sources:
             return rows, 0
         done = self._read(sources).filter(F.col("status") == "ok")
@@ -151,9 +151,9 @@ class Output:
         if self._part:  # all parts of a row in one file; a read may have put them into two tasks
             together = kept.repartition(column(kept, id)).sortWithinPartitions(self._part)
             writer = together.write.option("maxRecordsPerFile", "0")
-        writer.mode("overwrite").parquet(self._kept)
-        self._staging.forget_sources()
-        stored = self._spark.read.parquet(literal(self._kept))
+        writer.mode("overwrite").parquet(self.staging.kept)
+        self.staging.forget_sources()
+        stored = self.spark.read.parquet(literal(self.staging.kept))
         ids = stored.select(column(stored, id).alias(_KEY))
         todo = rows.join(ids, column(rows, id).eqNullSafe(F.col(_KEY)), "left_anti")
         return todo, stored.filter(self._first == 1).count()
@@ -178,19 +178,28 @@ class Output:
         output is made in one piece: what a killed run wrote of it is not taken up again.
         """
         writer = table.write.option("mapreduce.fileoutputcommitter.algorithm.version", "2")
-        target = f"{self._new}/{part}" if part else self._new
+        target = f"{self.staging.new}/{part}" if part else self.staging.new
         if self._part:  # all parts of a row in one file, which appears in one step
             writer = writer.option("maxRecordsPerFile", "0")
         writer.options(**options).mode("append").parquet(target)
 
     def staged(self) -> DataFrame:
         """All rows that would be published: those kept and those of this attempt."""
-        return self._read([self._kept, self._new])
+        return self._read([self.staging.kept, self.staging.new])
 
     @property
     def scratch(self) -> str:
         """A folder for what this attempt makes on the way; it goes when the run is published."""
-        return self._staging.scratch
+        return self.staging.scratch
+
+    @property
+    def shared(self) -> str:
+        """A folder for what all attempts use; it goes when the run is published."""
+        return self.staging.shared
+
+    def discard(self) -> None:
+        """Give up what this and earlier attempts staged."""
+        self.staging.discard()
 
     def count(self) -> int:
         """How many rows would be published."""
@@ -265,7 +274,7 @@ class Output:
         folder = f"{self.rejected}/{side}" if side else self.rejected
         self.keep(bad(), folder)
         if rejected > max_failed_fraction * total:
-            self._staging.discard()
+            self.staging.discard()
             of_side = f" of the {side} table" if side else ""
             raise TooManyFailures(
                 f"{rejected} of {total} rows{of_side} have no usable vector, more than "
@@ -275,7 +284,7 @@ class Output:
 
     def add(self, local: str, name: str) -> None:
         """Stage a file of the driver's machine under a name of its own."""
-        self._storage.upload(local, f"{self._new}/{name}")
+        self.storage.upload(local, f"{self.staging.new}/{name}")
 
     def keep_failures(self, table: DataFrame) -> str:
         """Write rows that failed beside the output; where."""
@@ -287,13 +296,13 @@ class Output:
         staged = f"{self.scratch}/{uuid4().hex}"
         table.write.parquet(staged)
         facts = {"job": self._job, "run_id": self._run_id, "of": redact(self.path)}
-        named = {contents.FILES: contents.noted(self._storage, staged)}
+        named = {contents.FILES: contents.noted(self.storage, staged)}
         note = json.dumps({**facts, "holds": _BAD_ROWS, **named})
-        self._storage.write_text(f"{staged}/{MANIFEST}", note)
+        self.storage.write_text(f"{staged}/{MANIFEST}", note)
         self._check_bad_rows(folder)
-        self._staging.trash(folder)
-        self._storage.make_folder(self._storage.sibling(folder, ""))
-        self._storage.rename(staged, folder)
+        self.staging.trash(folder)
+        self.storage.make_folder(self.storage.sibling(folder, ""))
+        self.storage.rename(staged, folder)
 
     def publish(self, manifest: Mapping[str, Any]) -> None:
         """Put the staged rows and the manifest in the place of the output.
@@ -301,7 +310,7 @@ class Output:
         Raises InvalidInput when the place is taken meanwhile, by another run or anybody else.
         """
         facts = {"job": self._job, **manifest, "holds": self._holds}
-        self._staging.publish(facts, self._check_target)
+        self.staging.publish(facts, self._check_target)
         try:
             self._clean_up()
         except Exception as error:  # the table is there all the same
@@ -310,24 +319,16 @@ class Output:
     def _clean_up(self) -> None:
         """Delete what this run, and an earlier one's bad rows, have left beside the output."""
         if not self._stranger(self.failures):
-            self._staging.trash(self.failures)
+            self.staging.trash(self.failures)
         if self._sides is not None and not self._stranger(self.rejected):
-            for folder in self._storage.folders(self.rejected) if self._sides else [self.rejected]:
-                if self._storage.name(folder) not in self._sides:
-                    self._staging.trash(folder)
-        self._staging.discard()
-
-    @property
-    def _kept(self) -> str:
-        return self._staging.kept
-
-    @property
-    def _new(self) -> str:
-        return self._staging.new
+            for folder in self.storage.folders(self.rejected) if self._sides else [self.rejected]:
+                if self.storage.name(folder) not in self._sides:
+                    self.staging.trash(folder)
+        self.staging.discard()
 
     def _read(self, folders: list[str]) -> DataFrame:
-        there = [literal(each) for each in folders if self._staging.has_data(each)]
-        return self._spark.read.parquet(*there)
+        there = [literal(each) for each in folders if self.staging.has_data(each)]
+        return self.spark.read.parquet(*there)
 
 
 def _shown(identity: Mapping[str, Any]) -> dict[str, Any]:

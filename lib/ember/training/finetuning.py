@@ -75,13 +75,13 @@ class Finetuning:
         """Load the backbone in a task; the device. Raises what loading raises."""
         return try_model(self.corpus.rows.sparkSession, self.spec, self.corpus.paths)
 
-    def stage_rows(self, output: ModelOutput) -> dict[str, Any]:
+    def stage_rows(self, model: ModelOutput) -> dict[str, Any]:
         """Join, split, check and stage the rows; their classes and counts.
 
         Rows that a killed run had staged are taken as they are.
         Raises InvalidInput when there is nothing to learn, and TooManyFailures.
         """
-        if told := output.rows_staged:
+        if told := model.rows_staged:
             return dict(told)
         config = self.config
         joined = labeled_rows(self.corpus, self.labels, config.split)
@@ -95,17 +95,19 @@ class Finetuning:
             self.corpus.paths,
         )
         staged = joined.filter(F.col("label").isin(names))
-        folder = f"{output.work}/{ROWS}"
+        folder = f"{model.work}/{ROWS}"
         staged.mapInArrow(checker, from_arrow_schema(SCHEMA)).write.mode("overwrite").parquet(
             folder
         )
         written = joined.sparkSession.read.parquet(literal(folder))
-        counts |= refuse_failures(written, output.keep_failures, config.limits.max_failed_fraction)
+        counts |= refuse_failures(
+            written, model.output.keep_failures, config.limits.max_failed_fraction
+        )
         told = {"labels": names, "counts": counts}
-        output.keep_rows(told)
+        model.keep_rows(told)
         return told
 
-    def train(self, output: ModelOutput, names: list[str]) -> dict[str, Any]:
+    def train(self, model: ModelOutput, names: list[str]) -> dict[str, Any]:
         """Train on the staged rows, in one task or in several processes; see `Trainer.run`.
 
         One process is a Spark task like any other. TorchDistributor, which several need to find
@@ -115,8 +117,8 @@ class Finetuning:
         spark = self.corpus.rows.sparkSession
         files = models.distribute(spark, self.spec)
         tuning = tuning_of(self.config, names)
-        make = partial(Order, tuning=tuning, folder=output.work)
-        with _epochs_logged(output):
+        make = partial(Order, tuning=tuning, folder=model.work)
+        with _epochs_logged(model):
             if self.config.processes == 1:
                 return _alone(spark, files, make)
             return _together(spark, files, make, self.config.processes)
@@ -242,15 +244,15 @@ def _threads(spark: SparkSession, processes: int) -> int:
 
 
 @contextmanager
-def _epochs_logged(output: ModelOutput) -> Iterator[None]:
+def _epochs_logged(model: ModelOutput) -> Iterator[None]:
     """Log each epoch as its checkpoint appears."""
     ended = Event()
-    shown = len(output.history())
+    shown = len(model.history())
     if shown:
         _log.info("going on after epoch %d", shown)
 
     def log(since: int) -> int:
-        for each in output.history()[since:]:
+        for each in model.history()[since:]:
             _log.info("%s", _line(each))
             since += 1
         return since

@@ -19,18 +19,26 @@ from ember.spark.publish import Output
 from ember.worker.finetune.process import MODEL, ROWS
 from ember.worker.finetune.training import PROGRESS
 
-__all__ = ["ModelOutput"]
+__all__ = ["GROWS_IN", "ModelOutput"]
+
+# Where in a run's own folder its model is written.
+GROWS_IN = f"shared/{MODEL}"
 
 
-class ModelOutput(Output):
-    """One run's way to one published model folder."""
+class ModelOutput:
+    """One run's way to one published model folder: the output, and what training keeps beside it.
 
-    _NEW = f"shared/{MODEL}"
+    output: one that grows in `GROWS_IN`.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
+        self._storage = output.storage
 
     @property
     def work(self) -> str:
         """The folder that the run works in."""
-        return self._staging.shared
+        return self.output.shared
 
     @property
     def rows_staged(self) -> Mapping[str, Any] | None:
@@ -56,9 +64,6 @@ class ModelOutput(Output):
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Make room for this attempt; one that fails before its first epoch leaves no trace."""
-        with super().attempt():
-            self._storage.delete(self._new)  # a killed run may have begun to write it
+        with self.output.attempt(worth=lambda: bool(self.history())):
+            self._storage.delete(self.output.staging.new)  # a killed run may have begun to write it
             yield
-
-    def _is_worth_keeping(self) -> bool:
-        return bool(self.history())
