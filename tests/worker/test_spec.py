@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from ember.worker.spec import KERAS_INPUT_SIZE, ModelSpec, hash_files, weight_files
+from ember.worker.recipe import of_layer
+from ember.worker.spec import (
+    KERAS_INPUT_SIZE,
+    Generation,
+    ModelSpec,
+    Sampling,
+    hash_files,
+    weight_files,
+)
 from tiny_models import spec_of
 
 
@@ -36,6 +44,8 @@ def spec(weights: Path) -> ModelSpec:
         {"modality": "text"},
         {"max_pixels": 5},
         {"name": "keras:ResNet101"},
+        {"task": "classify", "layer": None},
+        {"task": "generate", "layer": None},
     ],
     ids=str,
 )
@@ -43,6 +53,63 @@ def test_fingerprint_changes_with_what_decides_the_vectors(
     spec: ModelSpec, change: dict[str, object]
 ) -> None:
     assert replace(spec, **change).fingerprint != spec.fingerprint
+
+
+FIXED = ModelSpec(
+    name="hf:model",
+    family="hf",
+    modality="text",
+    path="/models/model",
+    layer="mean",
+    runtime="torch",
+    precision="float32",
+    batch_size=None,
+    normalize=False,
+    max_pixels=1000,
+    weights_sha256="0" * 64,
+    preprocessing="",
+)
+IMAGES = {"name": "keras:ResNet50", "family": "keras", "modality": "image"}
+IMAGES |= {"runtime": "tensorflow", "layer": "avg_pool"}
+DRAWN = Generation(8, 1, ("x",), Sampling(0.5, 4, None, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "fingerprint", "output"),
+    [
+        (
+            {"text": of_layer("mean")},
+            "94248dca9dfb8da6276c208b1f57f186e44464a76942c2854199d65988d62786",
+            "mean",
+        ),
+        (
+            {"task": "classify", "layer": None},
+            "c466a382d5c3c91319db730d36f7dfdfc7ed1cf0809589b6991a7fe1b4d0ef2e",
+            "classes",
+        ),
+        (
+            {"task": "generate", "layer": None, "generation": DRAWN},
+            "63693de4cf36d68ca9140f927ca285a31d078f3ad9168cf26f41d14981b64a0b",
+            "text",
+        ),
+        (IMAGES, "8677480a6488fe45378bae6837382ecf148ce63c2925866200bbf48c397d8926", "avg_pool"),
+        (
+            {**IMAGES, "task": "classify", "layer": None},
+            "3165f896e3f18833af443814dccbf257c2dd52e5945d9b3dba5ca64a066c7a70",
+            "classes",
+        ),
+    ],
+    ids=["text", "classes of texts", "generation", "keras", "classes of keras"],
+)
+def test_outputs_of_earlier_versions_are_known_by_the_same_fingerprint_and_layer(
+    change: dict[str, object], fingerprint: str, output: str
+) -> None:
+    """Of 0.1.0 before `task`, when the other tasks were layers named `classes` and `text`."""
+    spec = replace(FIXED, **change)
+    assert spec.fingerprint == fingerprint
+    told = spec.describe()
+    assert (told["layer"], told["fingerprint"]) == (output, fingerprint)
+    assert not {"path", "task"} & told.keys()
 
 
 @pytest.mark.parametrize("change", [{"path": "/elsewhere/w.h5"}, {"batch_size": 7}], ids=str)

@@ -226,7 +226,7 @@ def _resolve(
         limits.max_pixels,
         max_bytes=limits.max_bytes,
         gpu=gpu.scheduled(spark),
-        classes=loaded is None,
+        task="embed" if loaded else "classify",
     )
     if loaded:
         return spec, predictions(loaded, names, top_k, threshold, normalize=config.normalize)

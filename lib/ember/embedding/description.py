@@ -219,6 +219,7 @@ def _resolve(
         limits.max_pixels,
         max_bytes=limits.max_bytes,
         gpu=gpu.scheduled(spark),
+        task="generate",
         generation=generation,
     )
 

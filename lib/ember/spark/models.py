@@ -31,8 +31,6 @@ from ember.worker.models.sentence_modules import has_modules
 from ember.worker.recipe import TextRecipe
 from ember.worker.rows import MAX_BYTES
 from ember.worker.spec import (
-    CLASSES,
-    GENERATED,
     IMAGE_LAYERS,
     KERAS_INPUT_SIZE,
     MODULES,
@@ -42,6 +40,7 @@ from ember.worker.spec import (
     Modality,
     ModelSpec,
     Runtime,
+    Task,
     hash_files,
     weight_files,
 )
@@ -64,15 +63,15 @@ def resolve(
     *,
     max_bytes: int = MAX_BYTES,
     gpu: bool = False,
-    classes: bool = False,
+    task: Task = "embed",
     generation: Generation | None = None,
     alone: bool = False,
 ) -> ModelSpec:
     """The model that `config` names, with its files on this machine, fetched if need be.
 
     gpu: tasks will be given GPUs, which decides what `runtime: auto` is.
-    classes: the model is to give the scores of its own classes rather than an embedding.
-    generation: the model is to write texts, in this way.
+    task: what the model is to do.
+    generation: how it writes texts, with the task "generate".
     alone: a transformer without the modules that its folder may have after it.
     Raises InvalidConfig when the settings do not go together and InvalidInput when the model or
     its weights are not to be had.
@@ -84,25 +83,25 @@ def resolve(
             "or hf:<hub id or folder> for a transformers model"
         )
     family: Family = family_name
-    if generation is not None and family != "hf":
+    if task == "generate" and family != "hf":
         raise InvalidConfig(f"{config.name} writes no texts; give an hf: model that does")
     runtime = _runtime(config, family, gpu)
     if family == "keras":
-        layer = _layer(config, family, modality, classes)
+        layer = _layer(config, family, modality, task)
         path = _keras_weights(name, config.weights)
     else:
         path = _folder(name, config)
-        layer = GENERATED
-        if generation is None:
-            authored = not (classes or alone) and has_modules(path)
+        layer = None
+        if task != "generate":
+            authored = task == "embed" and not alone and has_modules(path)
             kind = {"dual": _is_dual(path), "authored": authored}
-            layer = _layer(config, family, modality, classes, **kind)
+            layer = _layer(config, family, modality, task, **kind)
     text = _recipe(config, path, modality, layer)
     weights = hash_files(path)
     if path.parent == cache_folder():
         check_cached(path, weights)
     if runtime == "openvino":
-        path = _converted(name, path, layer, weights)
+        path = _converted(name, path, layer or "classes", weights)
     return ModelSpec(
         name=config.name,
         family=family,
@@ -119,15 +118,18 @@ def resolve(
         preprocessing=_preprocessing(family, name, modality, path),
         generation=generation,
         text=text,
+        task=task,
     )
 
 
-def _recipe(config: ModelConfig, path: Path, modality: Modality, layer: str) -> TextRecipe | None:
+def _recipe(
+    config: ModelConfig, path: Path, modality: Modality, layer: str | None
+) -> TextRecipe | None:
     """What is done to a text beside the transformer, for embeddings; None for anything else.
 
     Raises InvalidConfig for settings of texts where no text is embedded.
     """
-    if modality == "text" and layer not in (CLASSES, GENERATED):
+    if modality == "text" and layer is not None:
         with loading(config.name, str(path)):
             recipe, passed_over = recipe_of(
                 path, layer, config.role, config.prompt, config.dimension
@@ -161,11 +163,11 @@ def _layer(
     config: ModelConfig,
     family: Family,
     modality: Modality,
-    classes: bool,
+    task: Task,
     *,
     dual: bool = False,
     authored: bool = False,
-) -> str:
+) -> str | None:
     layer = config.chosen_layer or ("avg_pool" if modality == "image" else "mean")
     known: tuple[str, ...] = IMAGE_LAYERS if modality == "image" else TEXT_LAYERS
     if family == "keras":
@@ -176,8 +178,8 @@ def _layer(
         known = ("avg_pool", "fc1", "fc2") if "VGG" in config.name else ("avg_pool",)
     elif modality == "image":
         known = ("avg_pool", "cls", "pooler")
-    if classes:
-        return CLASSES
+    if task == "classify":
+        return None
     if authored and config.chosen_layer is None:
         if modality == "text":
             return MODULES

@@ -12,8 +12,6 @@ from ember.worker.recipe import TextRecipe
 from ember.worker.rows import MAX_BYTES
 
 __all__ = [
-    "CLASSES",
-    "GENERATED",
     "IMAGE_LAYERS",
     "KERAS_INPUT_SIZE",
     "MODULES",
@@ -22,10 +20,13 @@ __all__ = [
     "Generation",
     "ModelSpec",
     "Sampling",
+    "Task",
     "hash_files",
     "weight_files",
 ]
 
+# What a model is to do: give a vector, the scores of its own classes, or a text that it writes.
+Task = Literal["embed", "classify", "generate"]
 Modality = Literal["image", "text"]
 Family = Literal["keras", "hf"]
 Runtime = Literal["tensorflow", "torch", "openvino"]
@@ -35,10 +36,6 @@ IMAGE_LAYERS = ("avg_pool", "fc1", "fc2", "cls", "pooler")
 TEXT_LAYERS = ("mean", "cls", "pooler")
 # The layer that stands for the modules of a sentence-transformers folder.
 MODULES = "modules"
-# The layer that stands for the probabilities of the model's own classes.
-CLASSES = "classes"
-# The layer that stands for text that the model writes.
-GENERATED = "text"
 
 # Within this, relative to the largest value, vectors are the same whatever the batch they were in.
 # Sums are taken in another order in batches of another shape.
@@ -111,16 +108,16 @@ class ModelSpec:
 
     `path` is a weights file (Keras) or a folder (transformers, OpenVINO) on the machine that
     loads it. `batch_size` is in rows; None lets the worker choose. `max_pixels` bounds the area
-    of a decoded image and `max_bytes` a row's content; larger ones are error rows. With the layer
-    CLASSES the model gives the probabilities of its own classes, with GENERATED it writes texts as
-    `generation` says, with any other one it gives an embedding.
+    of a decoded image and `max_bytes` a row's content; larger ones are error rows. `layer` is
+    where embeddings are taken from, and None for the other tasks. `generation` is how texts are
+    written, for the task "generate" alone.
     """
 
     name: str
     family: Family
     modality: Modality
     path: str
-    layer: str
+    layer: str | None
     runtime: Runtime
     precision: Precision
     batch_size: int | None
@@ -131,6 +128,18 @@ class ModelSpec:
     generation: Generation | None = None
     max_bytes: int = MAX_BYTES
     text: TextRecipe | None = None
+    task: Task = "embed"
+
+    @property
+    def output(self) -> str:
+        """What the model gives, in a word: the layer of embeddings, `classes`, or `text`.
+
+        The word stands under `layer` in fingerprints and manifests, so that outputs of earlier
+        versions are still known.
+        """
+        if self.task == "embed":
+            return self.layer or ""
+        return "classes" if self.task == "classify" else "text"
 
     @property
     def transformer_path(self) -> str:
@@ -147,8 +156,9 @@ class ModelSpec:
     def fingerprint(self) -> str:
         """SHA-256, in hex, of all that decides the vectors; where the weights lie does not."""
         decisive = asdict(self)
-        for incidental in ("path", "batch_size", "name"):
+        for incidental in ("path", "batch_size", "name", "task"):
             del decisive[incidental]
+        decisive["layer"] = self.output
         for absent in [name for name in ("generation", "text") if decisive[name] is None]:
             del decisive[absent]
         if self.family == "keras":
@@ -162,7 +172,8 @@ class ModelSpec:
     def describe(self) -> dict[str, Any]:
         """For the manifest."""
         described = asdict(self)
-        del described["path"]
+        del described["path"], described["task"]
+        described["layer"] = self.output
         described["fingerprint"] = self.fingerprint
         for absent in [name for name in ("generation", "text") if described[name] is None]:
             del described[absent]

@@ -19,7 +19,7 @@ from ember.worker.models.model_folder import loading
 from ember.worker.results import Embedding, Result, to_batch
 from ember.worker.row_paths import PathRules
 from ember.worker.rows import raw_values
-from ember.worker.spec import GENERATED, ModelSpec
+from ember.worker.spec import ModelSpec
 from ember.worker.stats import TaskStats, WorkerRecord
 
 __all__ = ["embed_batches", "load", "normalizes_means", "record", "run_batches", "splitter"]
@@ -102,7 +102,7 @@ def _build(spec: ModelSpec, address: str | None, threads: int, paths: PathRules 
 
         return OpenvinoImageEncoder(spec, device, threads, paths=paths)
     hide_triton()
-    if spec.layer == GENERATED:
+    if spec.task == "generate":
         if spec.modality == "text":
             from ember.worker.models.generation_texts import TorchTextGenerator
 

@@ -23,7 +23,7 @@ from ember.worker.batching import encode
 from ember.worker.models import generation_steps
 from ember.worker.models.generation import Ask, Description, TextSlot, ask_slot
 from ember.worker.models.generation_steps import Chooser, gumbel, stream_key
-from ember.worker.spec import GENERATED, Generation, ModelSpec, Sampling
+from ember.worker.spec import Generation, ModelSpec, Sampling
 from ember.worker.stats import TaskStats
 from tiny_models import spec_of, tiny_blip, tiny_captioner, tiny_git, tiny_gpt2
 
@@ -53,7 +53,8 @@ def writer(folder: Path, *, modality: str = "text", batch_size: int | None = Non
     return spec_of(
         folder,
         modality=modality,
-        layer=GENERATED,
+        task="generate",
+        layer=None,
         batch_size=batch_size,
         generation=generation,
     )

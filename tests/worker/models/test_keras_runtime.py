@@ -193,7 +193,10 @@ def test_classes_are_the_probabilities_of_plain_keras(
         logits = np.asarray(scores(plain("MobileNetV3Small").features))
         expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     save_keras(top, tmp_path / f"model.{form}")
-    close(features_of(tmp_path / f"model.{form}", "MobileNetV3Small", layer="classes"), expected)
+    close(
+        features_of(tmp_path / f"model.{form}", "MobileNetV3Small", layer=None, task="classify"),
+        expected,
+    )
 
 
 @pytest.mark.parametrize(

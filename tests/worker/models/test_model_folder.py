@@ -20,7 +20,7 @@ from ember.worker import task
 from ember.worker.finetune.learner import Tuning
 from ember.worker.finetune.torch_learner import TorchLearner
 from ember.worker.models.model_folder import check_folder, loading
-from ember.worker.spec import GENERATED, Generation, ModelSpec, hash_files
+from ember.worker.spec import Generation, ModelSpec, hash_files
 from tiny_models import MAX_TOKENS, tiny_bert, tiny_captioner, tiny_gpt2
 from tiny_models import spec_of as tiny_spec
 
@@ -332,7 +332,9 @@ def test_a_model_that_cannot_write_says_so_as_it_is_loaded(
     tmp_path: Path, maker: Callable[[Path], Path], modality: str, changes: dict[str, object]
 ) -> None:
     folder = _set(maker(tmp_path), "generation_config.json", **changes)
-    spec = tiny_spec(folder, modality=modality, layer=GENERATED, generation=Generation(4))
+    spec = tiny_spec(
+        folder, modality=modality, layer=None, task="generate", generation=Generation(4)
+    )
     with pytest.raises(InvalidInput, match="cannot be loaded: "):
         task.load(spec, address=None, threads=1, paths=None)
 

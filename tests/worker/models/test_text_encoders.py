@@ -156,7 +156,7 @@ def test_classes_are_those_of_one_text_at_a_time(tmp_path: Path, kind: str) -> N
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3).eval()
     model.config.pad_token_id = None if kind == "gpt2" else 1
     model.save_pretrained(folder)
-    encoder = load(folder, layer="classes")
+    encoder = load(folder, layer=None, task="classify")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     expected = []
     for text in TEXTS:

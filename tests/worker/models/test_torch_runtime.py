@@ -15,7 +15,6 @@ from ember.errors import InvalidInput
 from ember.worker import task
 from ember.worker.batching import Slot, encode
 from ember.worker.models.torch_texts import TorchTextEncoder
-from ember.worker.spec import CLASSES
 from odd_images import encoded, odd_images, picture
 from tiny_models import MAX_TOKENS, spec_of, stir, tiny_bert, tiny_resnet
 
@@ -302,7 +301,7 @@ def test_scores_of_a_head_are_those_of_the_library_s_own_pipeline(tmp_path, coun
     stir(model)
     model.save_pretrained(folder)
     texts = ["the cat sat", "a dog", "blue house"]
-    encoder = TorchTextEncoder(spec_of(folder, layer=CLASSES), "cpu", 1)
+    encoder = TorchTextEncoder(spec_of(folder, layer=None, task="classify"), "cpu", 1)
     items = [item for item, _ in encoder.prepare([text.encode() for text in texts])]
     library = pipeline("text-classification", model=str(folder), tokenizer=str(folder), top_k=None)
     for ours, theirs in zip(encoder.run(items), library(texts), strict=True):

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from ember.errors import InvalidInput
-from ember.worker.spec import CLASSES, KERAS_INPUT_SIZE
+from ember.worker.spec import KERAS_INPUT_SIZE
 
 __all__ = ["application_module", "build_features", "preparation"]
+
+# What stands in the place of a layer for the probabilities of the top.
+_CLASSES = "classes"
 
 
 def application_module(architecture: str) -> Any:
@@ -83,7 +86,7 @@ def build_features(architecture: str, weights: str, layer: str) -> Any:
             whole.input_shape not in [(None, size, size, 3), (None, None, None, 3)]
         ):
             raise misfit
-        if layer == CLASSES and len(_shapes(whole, expected)) == len(expected):
+        if layer == _CLASSES and len(_shapes(whole, expected)) == len(expected):
             raise InvalidInput(f"{weights} holds no classification top; give one saved with it")
         return _cut(whole, architecture, layer)
     if layer == "avg_pool":
@@ -153,7 +156,7 @@ def _cut(model: Any, architecture: str, layer: str) -> Any:
     calls: list[_Call] = []
     _unfold(model, pixels, calls)
     outputs = {call.layer.name: call.output for call in calls}
-    if layer == CLASSES:
+    if layer == _CLASSES:
         output = _probabilities(calls[-1])
     elif layer == "avg_pool":
         output = _average(calls)

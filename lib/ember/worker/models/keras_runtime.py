@@ -43,7 +43,7 @@ class KerasImageEncoder(PixelEncoder):
         super().__init__(spec, 128 if device == "cuda" else 16, paths=paths)
         self.device = gpus[0].name if device == "cuda" else "cpu"
         self._exhausted = tf.errors.ResourceExhaustedError
-        model = build_features(spec.architecture, spec.path, spec.layer)
+        model = build_features(spec.architecture, spec.path, spec.output)
         self._preprocess, note = preparation(spec.architecture, model)
         self.notes = tuple(filter(None, (note,)))
         signature = [tf.TensorSpec((None, self.size, self.size, 3), tf.float32)]

@@ -200,7 +200,7 @@ class TorchImageEncoder(TorchModel):
             if self._dual:
                 return self._features(output, lambda: output.pooler_output)
             mask = inputs.get("pixel_attention_mask")
-            return self._features(output, lambda: pool_image(output, self.spec.layer, mask))
+            return self._features(output, lambda: pool_image(output, self.spec.output, mask))
 
     def _output(self, items: Sequence[Item]) -> tuple[Any, dict[str, Any]]:
         """The model's output, and what it was given."""

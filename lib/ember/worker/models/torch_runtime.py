@@ -12,7 +12,7 @@ from ember.errors import InvalidInput
 from ember.worker.device import Device, require_cuda
 from ember.worker.models.declared_size import bounded
 from ember.worker.models.model_folder import FILES_ONLY, loading, plain_config
-from ember.worker.spec import CLASSES, GENERATED, ModelSpec
+from ember.worker.spec import ModelSpec
 
 __all__ = [
     "TorchModel",
@@ -53,7 +53,7 @@ class TorchModel:
         self._torch = torch
         self.model = self._load(transformers)
         # CLIP and its kin: a tower for images and one for texts, projected to one space.
-        self._dual = spec.layer not in (CLASSES, GENERATED) and all(
+        self._dual = spec.task == "embed" and all(
             hasattr(self.model, f"get_{kind}_features") for kind in ("image", "text")
         )
         if self._dual and spec.layer != "pooler":
@@ -83,7 +83,7 @@ class TorchModel:
             if id(parameter) not in used or (key.startswith("pooler") and not needs_pooler)
         }
         missing = [key for key in info["missing_keys"] if key not in unused]
-        if missing and spec.layer == CLASSES:
+        if missing and spec.task == "classify":
             raise InvalidInput(
                 f"{spec.name} has no classification head (it lacks {sorted(missing)[0]}); give "
                 "`head`, a folder that train wrote, or a model that finetune wrote"
@@ -91,7 +91,7 @@ class TorchModel:
         if missing:
             raise InvalidInput(
                 f"{spec.name} lacks the weights {', '.join(sorted(missing)[:3])}"
-                f"{' …' if len(missing) > 3 else ''} that layer {spec.layer!r} needs"
+                f"{' …' if len(missing) > 3 else ''} that layer {spec.output!r} needs"
             )
         return part.eval().requires_grad_(False).to(self.torch_device)
 
@@ -101,9 +101,9 @@ class TorchModel:
 
     def _kind(self, transformers: Any) -> Any:
         """The class of transformers that makes this model of its folder."""
-        if self.spec.layer == CLASSES and self.spec.modality == "image":
+        if self.spec.task == "classify" and self.spec.modality == "image":
             return transformers.AutoModelForImageClassification
-        if self.spec.layer == CLASSES:
+        if self.spec.task == "classify":
             return transformers.AutoModelForSequenceClassification
         return transformers.AutoModel
 
@@ -113,7 +113,7 @@ class TorchModel:
             return kind.from_pretrained(self.spec.transformer_path, **FILES_ONLY, **settings)
 
     def _features(self, output: Any, pool: Callable[[], Any]) -> Matrix:
-        if self.spec.layer == CLASSES:
+        if self.spec.task == "classify":
             scores = probabilities(output, self.model.config.problem_type)
             classes: Matrix = scores.cpu().numpy()
             return classes

@@ -22,7 +22,7 @@ from ember.worker.models.text_trial import try_tables
 from ember.worker.models.torch_runtime import TorchModel
 from ember.worker.recipe import of_layer
 from ember.worker.rows import RowError, to_text
-from ember.worker.spec import CLASSES, RELATIVE_TOLERANCE, ModelSpec
+from ember.worker.spec import RELATIVE_TOLERANCE, ModelSpec
 
 __all__ = ["TorchTextEncoder", "max_tokens"]
 
@@ -47,7 +47,7 @@ class TorchTextEncoder(TorchModel):
 
     def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
         super().__init__(spec, device, threads)
-        self.recipe = spec.text or of_layer(spec.layer)
+        self.recipe = spec.text or of_layer(spec.output)
         settings = dict(self.recipe.tokenizer)
         self.tokenizer = load_tokenizer(spec.name, spec.transformer_path, **settings)
         set_up_tokenizer(self.tokenizer, self.recipe)
@@ -78,7 +78,7 @@ class TorchTextEncoder(TorchModel):
 
     def _part(self, model: Any) -> Any:
         """Of an encoder-decoder the encoder, unless its classes are asked for."""
-        if self.spec.layer == CLASSES or "decoder_input_ids" not in parameters(model):
+        if self.spec.task == "classify" or "decoder_input_ids" not in parameters(model):
             return model
         return model.get_encoder()
 
@@ -101,7 +101,7 @@ class TorchTextEncoder(TorchModel):
     def _scores(self, items: Sequence[Tokens], width: int) -> Matrix:
         """The vectors, or the scores of classes before they become probabilities."""
         output, mask = self._forward(items, width)
-        if self.spec.layer == CLASSES:
+        if self.spec.task == "classify":
             scores: Matrix = output.logits.float().cpu().numpy()
             return scores
         return self._of_output(output, mask)
