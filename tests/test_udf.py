@@ -7,7 +7,8 @@ import pytest
 
 import ember
 from corpora import assert_close, picture, write
-from ember.errors import InvalidConfig
+from ember.errors import DeviceMissing, InvalidConfig
+from ember.spark import gpu
 from ember.udf import embed_images, embed_texts
 
 
@@ -65,5 +66,16 @@ def test_an_image_udf_reads_paths_where_told(spark, resnet, tmp_path):
 
 
 def test_an_unknown_option_is_refused_when_the_udf_is_made(spark, resnet):
-    with pytest.raises(InvalidConfig, match="unknown key layers"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'layers'"):
         embed_images(resnet, layers="avg_pool")
+    with pytest.raises(InvalidConfig, match="layer"):
+        embed_images(resnet, layer="avg_pol")
+
+
+def test_a_udf_is_made_only_where_the_gpu_is_that_spark_assigns(spark, resnet, monkeypatch):
+    def missing(_: object) -> None:
+        raise DeviceMissing("Spark assigned GPU 0, but the CUDA driver shows no device there")
+
+    monkeypatch.setattr(gpu, "check", missing)
+    with pytest.raises(DeviceMissing):
+        embed_images(resnet)

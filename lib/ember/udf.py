@@ -1,10 +1,6 @@
-"""The engine as vectorized UDFs, for `withColumn` and SQL.
+"""Embedding models as functions of a column, for `withColumn` and SQL.
 
-    from ember.udf import embed_images
-    df.withColumn("embedding", embed_images("keras:ResNet50")("content"))
-    spark.udf.register("embed_image", embed_images("keras:ResNet50"))
-
-They give the `embedding` of the job, and null for a row that cannot be processed; use
+They give the `embedding` of `ember.embed`, and null for a row that cannot be embedded; use
 `ember.embed` where the reasons matter.
 """
 
@@ -18,16 +14,17 @@ import pyarrow as pa
 from pyspark.sql import SparkSession, functions
 from pyspark.sql.types import BinaryType, StringType, StructField
 
-from ember.embedding.embedding import take_limits
+from ember.embedding.model_work import checked_model
+from ember.embedding.options import BatchSize, Layer, Precision, Role, Runtime, chosen
 from ember.errors import InvalidInput
-from ember.settings.config import parse
-from ember.settings.embedding import ModelConfig
-from ember.spark import gpu, models
+from ember.settings.embedding import LimitsConfig, ModelConfig
+from ember.spark import models
 from ember.spark.access import ContentIs, path_rules
 from ember.spark.models import ModelFiles
 from ember.spark.tasks import task_resources
 from ember.worker import task
 from ember.worker.row_paths import PathRules
+from ember.worker.rows import MAX_BYTES
 from ember.worker.spec import Modality
 
 __all__ = ["embed_images", "embed_texts"]
@@ -44,28 +41,112 @@ def embed_images(
     content_is: ContentIs = "bytes",
     root: str | Sequence[str] | None = None,
     kind: Kind = "auto",
-    **options: Any,
+    weights: str = "imagenet",
+    revision: str | None = None,
+    layer: Layer = "auto",
+    runtime: Runtime = "auto",
+    precision: Precision = "float32",
+    batch_size: BatchSize = "auto",
+    normalize: bool = False,
+    max_pixels: int = 89_478_485,
+    max_bytes: int = MAX_BYTES,
 ) -> Any:
-    """A UDF from encoded image bytes (binary), or paths (string), to array<float>.
+    """Make a function that embeds a column of images.
 
-    content_is, root: as for `ember.embed`.
+    The model's files reach the executors through the active session, so make the function in each
+    session anew. A row that cannot be embedded becomes null.
 
-    model, options: as for `ember.embed`.
-    kind: "arrow" (an iterator Arrow UDF, Spark 4.1 or newer; several times faster on the way
-        back), "pandas" (an iterator pandas UDF), or "auto": arrow where Spark has it.
+    Args:
+        model: `keras:NAME` or `hf:ID`, as for `ember.embed`.
+        content_is: What the column holds: encoded images ("bytes", binary), or paths or URIs of
+            image files ("paths", string).
+        root: With paths, the folder or folders under which files may be read.
+        kind: "arrow" for an iterator Arrow UDF (Spark 4.1 or newer; several times faster on the way
+            back), "pandas" for an iterator pandas UDF, "auto" for arrow where Spark has it.
+        weights: For `keras:` models, "imagenet", "random", or a file that Keras saved.
+        revision: For `hf:` models, the branch, tag or commit of the hub's repository.
+        layer: Layer that vectors are taken from, as for `ember.embed`.
+        runtime: Library that runs the model, "tensorflow", "torch", "openvino" or "auto".
+        precision: Number format of the model's computation, "float32", "bfloat16" or "float16".
+        batch_size: Rows of a batch. "auto" goes by the device.
+        normalize: Whether to scale each vector to length 1.
+        max_pixels: Pixels of the largest image. A larger one becomes null without being decoded.
+        max_bytes: Bytes of the largest image. A larger one becomes null.
 
-    Needs an active session, through which the model's files reach the executors.
-    Raises InvalidInput and InvalidConfig as `ember.embed` does.
+    Returns:
+        A UDF from binary or string to array<float> of the model's dimension. It takes and gives
+        columns; `spark.udf.register` gives it a name in SQL.
+
+    Raises:
+        InvalidInput: There is no active session, or the model cannot be used.
+        InvalidConfig: An option has no such value, or does not go with another one.
+        DeviceMissing: Spark assigns GPUs to tasks, and there is none.
+
+    Example:
+        >>> from io import BytesIO
+        >>> from PIL import Image
+        >>> file = BytesIO()
+        >>> Image.new("RGB", (40, 30), "red").save(file, "PNG")
+        >>> images = spark.createDataFrame([(1, file.getvalue())], "id int, content binary")
+        >>> embed_image = ember.udf.embed_images(resnet, normalize=True)
+        >>> embedded = images.withColumn("embedding", embed_image("content"))
+        >>> embedded.selectExpr("id", "size(embedding) AS dimension").collect()
+        [Row(id=1, dimension=24)]
     """
-    return _make(model, "image", (content_is, root), kind, options)
+    keywords = locals()  # by the names that the settings have
+    return _make(model, "image", (content_is, root), kind, keywords)
 
 
-def embed_texts(model: str, *, kind: Kind = "auto", **options: Any) -> Any:
-    """A UDF from text (string, or binary in UTF-8) to array<float>; see `embed_images`.
+def embed_texts(
+    model: str,
+    *,
+    kind: Kind = "auto",
+    revision: str | None = None,
+    layer: Layer = "auto",
+    role: Role = None,
+    prompt: str | None = None,
+    dimension: int | None = None,
+    runtime: Runtime = "auto",
+    precision: Precision = "float32",
+    batch_size: BatchSize = "auto",
+    normalize: bool = False,
+    max_bytes: int = MAX_BYTES,
+) -> Any:
+    """Make a function that embeds a column of texts.
 
-    With `role="query"` or `role="document"` the texts have the model's prompt for it.
+    It is to texts what `embed_images` is to images: make it in each session anew, and count on
+    null for a row that cannot be embedded.
+
+    Args:
+        model: `hf:ID`, as for `ember.embed`.
+        kind: As for `embed_images`.
+        revision: Branch, tag or commit of the hub's repository.
+        layer: Layer that vectors are taken from, as for `ember.embed`.
+        role: "query" or "document", for models that have a prompt for each.
+        prompt: Name of one of the model's prompts, or a text to put before every text.
+        dimension: How many leading numbers of each vector to keep (Matryoshka). None: all.
+        runtime: Library that runs the model, "torch" or "auto".
+        precision: Number format of the model's computation, "float32", "bfloat16" or "float16".
+        batch_size: Rows of an average batch. "auto" goes by the device.
+        normalize: Whether to scale each vector to length 1.
+        max_bytes: Bytes of the largest text. A larger one becomes null.
+
+    Returns:
+        A UDF from string, or binary in UTF-8, to array<float> of the model's dimension.
+
+    Raises:
+        InvalidInput: There is no active session, or the model cannot be used.
+        InvalidConfig: An option has no such value, or does not go with another one.
+        DeviceMissing: Spark assigns GPUs to tasks, and there is none.
+
+    Example:
+        >>> embed_text = ember.udf.embed_texts(bert, normalize=True)
+        >>> _ = spark.udf.register("embed_text", embed_text)
+        >>> spark.sql("SELECT size(embed_text('a cat')) AS dimension").collect()
+        [Row(dimension=32)]
     """
-    return _make(model, "text", ("bytes", None), kind, options)
+    keywords = locals()  # by the names that the settings have
+    return _make(model, "text", ("bytes", None), kind, keywords)
 
 
 def _make(
@@ -73,18 +154,16 @@ def _make(
     modality: Modality,
     content: tuple[ContentIs, str | Sequence[str] | None],
     kind: Kind,
-    options: dict[str, Any],
+    keywords: dict[str, Any],
 ) -> Any:
     session = SparkSession.getActiveSession()
     if session is None:
         raise InvalidInput("there is no active Spark session; start one before making the UDF")
-    limits = take_limits(options, "udf")
-    config = parse(ModelConfig, {"name": model, **options}, "udf")
+    limits = chosen(LimitsConfig, keywords, "udf")
+    config = chosen(ModelConfig, keywords, "udf", name=model)
     column = StructField("content", StringType() if content[0] == "paths" else BinaryType())
     paths = path_rules(session, column, modality, *content)
-    spec = models.resolve(
-        config, modality, limits.max_pixels, max_bytes=limits.max_bytes, gpu=gpu.scheduled(session)
-    )
+    spec = checked_model(session, config, modality, limits)
     embed = _embed_arrays(models.distribute(session, spec), paths)
     if kind == "pandas" or (kind == "auto" and not hasattr(_functions, "arrow_udf")):
         return _pandas(embed)

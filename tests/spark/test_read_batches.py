@@ -147,12 +147,12 @@ def test_spark_that_ended_in_mid_run_is_told_in_a_sentence(spark, monkeypatch):
 
 BODY = """
 import pyarrow as pa
-from ember.embedding import embedding; from ember import job; from ember.spark import tables
+from ember.embedding import row_work; from ember import job; from ember.spark import tables
 from ember.settings.embedding import EmbedConfig
 
 def rows(run):
     corpus = tables.read_corpus(run.spark, run.config.input)
-    spread, total = embedding.spread(corpus.rows, "image", "auto")
+    spread, total = row_work.spread(corpus.rows, "image", "auto")
     def count(batches):
         yield from (pa.RecordBatch.from_pydict({"n": [len(batch)]}) for batch in batches)
     run.say(f"{sum(row.n for row in spread.mapInArrow(count, 'n long').collect())} of {total}")

@@ -1,31 +1,30 @@
-"""Classifying a DataFrame: by a model's own classes, or by a head on its embeddings."""
+"""Labeling a DataFrame: by the model's own classes, or by a head on its embeddings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from pyspark.sql import DataFrame, SparkSession
 
-from ember.embedding import embedding, labels
-from ember.embedding.table_classifier import PREDICTIONS, TableClassifier, described, digest
+from ember.embedding import labels as names
+from ember.embedding.model_work import ModelWork, checked_model
+from ember.embedding.options import BatchSize, Layer, Precision, Role, Runtime, chosen
+from ember.embedding.row_work import RowWork
+from ember.embedding.table_classifier import TableClassifier, described, digest
 from ember.errors import InvalidConfig, InvalidInput
-from ember.settings.config import parse
 from ember.settings.embedding import EmbeddingsConfig, InputConfig, LimitsConfig, ModelConfig
-from ember.settings.training import ClassifyConfig
-from ember.spark import gpu, models, tables, tasks
+from ember.settings.training import ClassifyConfig, ClassifyOptions
+from ember.spark import models, tables
 from ember.spark.access import ContentIs
-from ember.spark.accounting import Reports
 from ember.spark.heads import load_head
-from ember.spark.tables import Corpus, select_corpus
+from ember.spark.tables import Corpus
 from ember.worker.heads.head import Head
 from ember.worker.results import Predictions
+from ember.worker.rows import MAX_BYTES
 from ember.worker.spec import Modality, ModelSpec
 
-__all__ = ["Classifier", "CorpusClassifier", "classify", "plan", "predictions"]
-
-Threshold = float | Literal["model"] | None
+__all__ = ["classify", "plan"]
 
 
 def classify(
@@ -37,107 +36,101 @@ def classify(
     modality: Modality = "image",
     head: str | None = None,
     top_k: int = 3,
-    threshold: Threshold = None,
+    threshold: float | Literal["model"] | None = None,
     labels: str | None = None,
     content_is: ContentIs | None = None,
     root: str | Sequence[str] | None = None,
-    **options: Any,
+    weights: str = "imagenet",
+    revision: str | None = None,
+    layer: Layer = "auto",
+    role: Role = None,
+    prompt: str | None = None,
+    dimension: int | None = None,
+    runtime: Runtime = "auto",
+    precision: Precision = "float32",
+    batch_size: BatchSize = "auto",
+    normalize: bool = False,
+    max_pixels: int = 89_478_485,
+    max_bytes: int = MAX_BYTES,
 ) -> DataFrame:
-    """The most likely labels of every row of `df`.
+    """Find the most likely labels of every row of a DataFrame of images or texts.
 
-    df, id, content, modality, model, content_is, root, options: as for `ember.embed`; without
-        `head`, `layer`, `normalize`, `role`, `prompt` and `dimension` have no place.
-    head: a folder that `train` wrote, applied to the model's embedding; None: the classes that
-        the model itself was trained for.
-    top_k: so many labels for each row, best first; all of them where there are fewer.
-    threshold: leaves out labels that score less; "model": each label's own threshold, where
-        several labels may hold at once.
-    labels: a file with the names of the classes (see ember.embedding.labels.read_labels) in
-        place of those that come with the model or the head.
+    The result is lazy, and a row that cannot be classified stays, with null predictions and the
+    reason; write the result, and count as `ember.embed` says.
 
-    Returns one row for each row of `df`: the id, `predictions` array<struct<index int, label
-    string, score float>> best first (of equal scores the lower index), `status` ("ok" or
-    "error"), `error`. Scores are probabilities: a softmax over the classes, or a sigmoid for each
-    label where several may hold at once. Lazy, as `ember.embed` is.
+    Args:
+        df: A column of ids and a column of content.
+        model: `keras:NAME` or `hf:ID`, as for `ember.embed`.
+        id: Column that names each row, of any atomic type. Name and type are kept.
+        content: Column of the content, as for `ember.embed`.
+        modality: What the content is, "image" or "text".
+        head: Folder that `train` wrote; its head is applied to the model's embeddings. None takes
+            the classes that the model itself was trained for.
+        top_k: How many labels to give each row, best first. There are fewer where the model has
+            fewer.
+        threshold: Leaves out labels that score less, from 0 to 1. "model" stands for each label's
+            own threshold, of models that give several labels at once.
+        labels: File with the names of the classes in place of those of the model or the head: a
+            `.json` list or mapping, a `.csv` of index and name, or a name in each line.
+        content_is: What an image column holds, "bytes" or "paths", as for `ember.embed`.
+        root: With paths, the folder or folders under which files may be read.
+        weights: For `keras:` models, "imagenet", "random", or a file that Keras saved.
+        revision: For `hf:` models, the branch, tag or commit of the hub's repository.
+        layer: Layer that the head's embeddings are of, as for `ember.embed`. This and the next
+            three, and `normalize`, go with `head` only: as they were when it was trained.
+        role: "query" or "document", for models that have a prompt for each.
+        prompt: Name of one of the model's prompts, or a text to put before every text.
+        dimension: How many leading numbers of a text's vector the head takes. None: all.
+        runtime: Library that runs the model, "tensorflow", "torch", "openvino" or "auto".
+        precision: Number format of the model's computation, "float32", "bfloat16" or "float16".
+        batch_size: Rows of a batch, on average where lengths differ. "auto" goes by the device.
+        normalize: Whether to scale each vector to length 1.
+        max_pixels: Pixels of the largest image. A larger one fails without being decoded.
+        max_bytes: Bytes of the largest image or text. A larger one fails.
 
-    Raises InvalidInput for columns, a model, a head or labels that cannot be used, InvalidConfig
-    for options that do not exist or do not go together.
+    Returns:
+        One row for each row of `df`: the id, `predictions` array<struct<index int, label string,
+        score float>> best first (of equal scores the lower index first), `status` ("ok" or
+        "error"), and `error` (null, or a short reason). Scores are probabilities: a softmax over
+        the classes, or a sigmoid for each label where several may hold at once.
+
+    Raises:
+        InvalidInput: A column, the model, the head or the labels cannot be used.
+        InvalidConfig: An option has no such value, or does not go with another one.
+        DeviceMissing: Spark assigns GPUs to tasks, and there is none.
+
+    Example:
+        >>> from io import BytesIO
+        >>> from PIL import Image
+        >>> file = BytesIO()
+        >>> Image.new("RGB", (40, 30), "red").save(file, "PNG")
+        >>> images = spark.createDataFrame([(1, file.getvalue())], "id int, content binary")
+        >>> labeled = ember.classify(images, resnet, id="id", top_k=2)
+        >>> labeled.selectExpr("id", "size(predictions) AS labels", "status").show()
+        +---+------+------+
+        | id|labels|status|
+        +---+------+------+
+        |  1|     2|    ok|
+        +---+------+------+
+        <BLANKLINE>
     """
-    limits = embedding.take_limits(options, "classify")
-    config = parse(ModelConfig, {"name": model, **options}, "classify")
-    corpus = select_corpus(
+    keywords = locals()  # by the names that the settings have
+    config = chosen(ModelConfig, keywords, "classify", name=model)
+    limits = chosen(LimitsConfig, keywords, "classify")
+    options = chosen(ClassifyOptions, keywords, "classify")
+    corpus = tables.select_corpus(
         df, id, content, modality, "predictions", content_is=content_is, root=root
     )
-    gpu.check(df.sparkSession)
-    spec, chosen = _resolve(
-        df.sparkSession,
-        config,
-        modality,
-        limits,
-        head=head,
-        names=labels,
-        top_k=top_k,
-        threshold=threshold,
-    )
-    return CorpusClassifier(corpus, spec, chosen).predict(corpus.rows)
+    return _work(corpus, config, modality, limits, options).frame()
 
 
-class Classifier(Protocol):
-    """What the job does: rows, and how they become predictions."""
-
-    @property
-    def rows(self) -> DataFrame:
-        """All rows, the id first."""
-        ...
-
-    @property
-    def id(self) -> str:
-        """The name of the id column."""
-        ...
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What the rows of the output depend on beside the settings; see `ember.spark.identity`."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """For the manifest."""
-        ...
-
-    def try_out(self) -> str:
-        """Load what is to be loaded in a task; a sentence on it. Raises what loading raises."""
-        ...
-
-    def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:
-        """`rows` in partitions that keep all cores busy, and how many there are."""
-        ...
-
-    def predict(self, rows: DataFrame, reports: Reports | None = None) -> DataFrame:
-        """Classify some of the rows; see `classify` for the result."""
-        ...
-
-
-def plan(spark: SparkSession, config: ClassifyConfig) -> Classifier:
-    """What the job is to do, checked and with the model at hand.
-
-    Raises InvalidConfig and InvalidInput as `classify` does.
-    """
+def plan(spark: SparkSession, config: ClassifyConfig) -> RowWork:
+    """The work of the job, checked and with the model at hand. Raises as `classify` does."""
     if config.features is not None:
         return _table_classifier(spark, config, config.features)
     given, wanted = _corpus_sections(config)
     corpus = tables.read_corpus(spark, given, "predictions")
-    gpu.check(spark)
-    spec, chosen = _resolve(
-        spark,
-        wanted,
-        given.modality,
-        config.limits,
-        head=config.head,
-        names=config.labels,
-        top_k=config.top_k,
-        threshold=config.threshold,
-    )
-    return CorpusClassifier(corpus, spec, chosen, config.limits.rows_per_task)
+    return _work(corpus, wanted, given.modality, config.limits, config)
 
 
 def _table_classifier(
@@ -148,8 +141,7 @@ def _table_classifier(
     if config.head is None:
         raise InvalidConfig("head is missing; features are classified by a head that train wrote")
     head = load_head(spark, config.head)
-    chosen = predictions(head, config.labels, config.top_k, config.threshold)
-    return TableClassifier.read(spark, features, head, chosen)
+    return TableClassifier.read(spark, features, head, _of_head(head, config))
 
 
 def _corpus_sections(config: ClassifyConfig) -> tuple[InputConfig, ModelConfig]:
@@ -159,92 +151,52 @@ def _corpus_sections(config: ClassifyConfig) -> tuple[InputConfig, ModelConfig]:
     return config.input, config.model
 
 
-@dataclass(frozen=True)
-class CorpusClassifier:
-    """A corpus, the model to run on it, and what is made of the model's output."""
-
-    corpus: Corpus
-    spec: ModelSpec
-    predictions: Predictions
-    rows_per_task: int | Literal["auto"] = "auto"
-
-    @property
-    def rows(self) -> DataFrame:
-        return self.corpus.rows
-
-    @property
-    def id(self) -> str:
-        return self.corpus.id
-
-    @property
-    def identity(self) -> dict[str, str]:
-        key = f"{self.id} {self.corpus.id_type.simpleString()}"
-        made = digest(self.predictions)
-        return {"job": "classify", "id": key, "model": self.spec.fingerprint, "predictions": made}
-
-    def describe(self) -> dict[str, Any]:
-        return {"model": self.spec.describe(), **described(self.predictions)}
-
-    def try_out(self) -> str:
-        device = tasks.try_model(self.rows.sparkSession, self.spec, self.corpus.paths)
-        return f"configuration, input and {self.spec.name} on {device} are fine"
-
-    def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:
-        return embedding.spread(rows, self.spec.modality, self.rows_per_task)
-
-    def predict(self, rows: DataFrame, reports: Reports | None = None) -> DataFrame:
-        return embedding.run_model(
-            rows, self.corpus.paths, self.spec, self.predictions, PREDICTIONS, reports=reports
-        )
-
-
-def _resolve(
-    spark: SparkSession,
+def _work(
+    corpus: Corpus,
     config: ModelConfig,
     modality: Modality,
     limits: LimitsConfig,
-    *,
-    head: str | None,
-    names: str | None,
-    top_k: int,
-    threshold: Threshold,
-) -> tuple[ModelSpec, Predictions]:
-    if head is None and (keys := config.about_embeddings):
+    options: ClassifyOptions,
+) -> ModelWork:
+    spark = corpus.rows.sparkSession
+    if options.head is None and (keys := config.about_embeddings):
         raise InvalidConfig(
             f"model.{keys[0]} is about embeddings, and without `head` the model's own classes are "
             "taken; leave it out or give head"
         )
-    loaded = load_head(spark, head) if head else None
-    if loaded and len(loaded.parts) > 1:
+    head = load_head(spark, options.head) if options.head else None
+    if head and len(head.parts) > 1:
         raise InvalidConfig(
-            f"the head in {head} was trained on {len(loaded.parts)} tables of embeddings; give "
-            "these under `features` in place of input and model"
+            f"the head in {options.head} was trained on {len(head.parts)} tables of embeddings; "
+            "give these under `features` in place of input and model"
         )
-    spec = models.resolve(
-        config,
-        modality,
-        limits.max_pixels,
-        max_bytes=limits.max_bytes,
-        gpu=gpu.scheduled(spark),
-        task="embed" if loaded else "classify",
+    spec = checked_model(spark, config, modality, limits, task="embed" if head else "classify")
+    if head:
+        predictions = _of_head(head, options, normalize=config.normalize)
+    else:
+        predictions = _of_classes(spec, config.weights, options)
+    return ModelWork(
+        job="classify",
+        rows=corpus.rows,
+        paths=corpus.paths,
+        spec=spec,
+        result=predictions,
+        depends={"predictions": digest(predictions)},
+        facts=described(predictions),
+        rows_per_task=limits.rows_per_task,
     )
-    if loaded:
-        return spec, predictions(loaded, names, top_k, threshold, normalize=config.normalize)
-    at = str(models.keras_file(config.weights)) if spec.family == "keras" else spec.path
-    given = labels.own_labels(spec, at, names)
-    own = (0.5,) * len(given) if labels.is_multilabel(spec, at) else None
-    return spec, Predictions(given, top_k, _thresholds(threshold, len(given), own))
 
 
-def predictions(
-    head: Head,
-    names: str | None,
-    top_k: int,
-    threshold: Threshold,
-    *,
-    normalize: bool = False,
-) -> Predictions:
-    """What is made of embeddings by a head. names: a file of labels in place of the head's.
+def _of_classes(spec: ModelSpec, weights: str, options: ClassifyOptions) -> Predictions:
+    """What the scores of the model's own classes become."""
+    at = str(models.keras_file(weights)) if spec.family == "keras" else spec.path
+    given = names.own_labels(spec, at, options.labels)
+    own = (0.5,) * len(given) if names.is_multilabel(spec, at) else None
+    return Predictions(given, options.top_k, _thresholds(options, len(given), own))
+
+
+def _of_head(head: Head, options: ClassifyOptions, *, normalize: bool = False) -> Predictions:
+    """What a head makes of embeddings.
 
     Raises InvalidInput for a head that gives no labels, and for another number of names.
     """
@@ -252,24 +204,26 @@ def predictions(
         raise InvalidInput(
             "the head is a learned metric without labels; give one trained as logistic, svm or mlp"
         )
-    given = labels.read_labels(names) if names else head.labels
+    given = names.read_labels(options.labels) if options.labels else head.labels
     if len(given) != len(head.labels):
         raise InvalidInput(
-            f"labels: {names} names {len(given)} classes and the head has {len(head.labels)}"
+            f"labels: {options.labels} names {len(given)} classes and the head has "
+            f"{len(head.labels)}"
         )
     own = tuple(map(float, head.thresholds)) if head.multilabel else None
-    cuts = _thresholds(threshold, len(given), own)
-    return Predictions(given, top_k, cuts, head, normalize)
+    cuts = _thresholds(options, len(given), own)
+    return Predictions(given, options.top_k, cuts, head, normalize)
 
 
 def _thresholds(
-    threshold: Threshold, count: int, own: tuple[float, ...] | None
+    options: ClassifyOptions, count: int, own: tuple[float, ...] | None
 ) -> tuple[float, ...] | None:
-    if threshold == "model":
+    """The least score of each label; None where all scores will do."""
+    if options.threshold == "model":
         if own is None:
             raise InvalidConfig(
                 "threshold: model is for models that give several labels at once, and this one "
                 "gives one; leave it out, or give a number"
             )
         return own
-    return None if threshold is None else (float(threshold),) * count
+    return None if options.threshold is None else (float(options.threshold),) * count

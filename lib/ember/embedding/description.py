@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-import pyarrow as pa
-from pyspark import TaskContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StringType
 
-from ember.embedding import embedding, prompts
+from ember.embedding import prompts
+from ember.embedding.model_work import ModelWork, checked_model
+from ember.embedding.options import BatchSize, Precision, chosen
 from ember.errors import InvalidConfig
 from ember.settings.config import parse
 from ember.settings.description import DescribeConfig, GenerationConfig, PromptConfig, WriterConfig
 from ember.settings.embedding import LimitsConfig, ModelConfig
-from ember.spark import gpu, models, tables, tasks
+from ember.spark import read_batches, tables
 from ember.spark.access import ContentIs
-from ember.spark.accounting import Reports
-from ember.spark.models import ModelFiles
 from ember.spark.storage import Storage
-from ember.worker import task
-from ember.worker.garbage import spare_modules
-from ember.worker.models.generation import Description, ask_slot
+from ember.worker.models.generation import Description
 from ember.worker.row_paths import PathRules
+from ember.worker.rows import MAX_BYTES
 from ember.worker.spec import Generation, Modality, ModelSpec, Sampling
-from ember.worker.stats import TaskStats
 
-__all__ = ["Work", "describe", "plan"]
-
-# A text takes a model as long as some dozens of embeddings.
-_ROWS_PER_TASK = 200
-_GPU_FACTOR = 16
+__all__ = ["describe", "plan"]
 
 
 def describe(
@@ -47,127 +38,103 @@ def describe(
     modality: Modality = "text",
     prompt: str | None = None,
     columns: Mapping[str, str] | None = None,
+    top: int = 1,
+    separator: str = ", ",
     content_is: ContentIs | None = None,
     root: str | Sequence[str] | None = None,
-    **options: Any,
+    revision: str | None = None,
+    precision: Precision = "float32",
+    batch_size: BatchSize = "auto",
+    max_new_tokens: int = 32,
+    min_new_tokens: int = 0,
+    stop: Sequence[str] = (),
+    sampling: Mapping[str, Any] | None = None,
+    max_pixels: int = 89_478_485,
+    max_bytes: int = MAX_BYTES,
 ) -> DataFrame:
-    """Have a model write a text for every row of `df`.
+    """Have a model write a text for every row of a DataFrame.
 
-    df: an id column of any atomic type, and what the model is to go on from: with modality "text"
-        a column of prompts (string, or binary in UTF-8), or the columns that `prompt` names; with
-        modality "image" a column of encoded image bytes (binary) or paths (string).
-    model: `hf:<hub id or folder>`: a causal language model for texts; for images a
-        VisionEncoderDecoderModel or another that AutoModelForImageTextToText makes.
-    content: that column, by default "content".
-    content_is, root: as for `ember.embed`.
-    prompt: a template such as "A photo of {label}:" whose names are columns of `df`, or those that
-        `columns` gives for them; a column of predictions stands for its best label.
-    options: the other keys of the configuration's `model` and `generation` sections (precision,
-        max_new_tokens, sampling={"seed": 1}, …), `max_pixels` and `max_bytes`.
+    The result is lazy, and a row that cannot be described stays, with a null text and the reason;
+    write the result, and count as `ember.embed` says.
 
-    Returns one row for each row of `df`: the id, `description` string (what the model wrote, the
-    prompt left out), `status` ("ok" or "error"), `error`. Lazy, as `ember.embed` is.
+    Args:
+        df: A column of ids, and what the model is to go on from.
+        model: `hf:ID` for a model of the Hugging Face hub or a folder: a causal language model
+            for texts, a VisionEncoderDecoderModel or an image-text-to-text model for images.
+        id: Column that names each row, of any atomic type. Name and type are kept.
+        content: Column of the content: images as for `ember.embed`, or prompts (string, or binary
+            in UTF-8). None stands for "content". With `prompt`, texts have no content.
+        modality: What the content is, "image" or "text".
+        prompt: Template such as "A photo of {label}:", whose names are columns of `df`. A column
+            of lists, such as predictions, stands for its first values or labels.
+        columns: Columns of `df` by the names that the template has for them, where these differ.
+        top: How many values of a list a prompt takes.
+        separator: What stands between them.
+        content_is: What an image column holds, "bytes" or "paths", as for `ember.embed`.
+        root: With paths, the folder or folders under which files may be read.
+        revision: Branch, tag or commit of the hub's repository.
+        precision: Number format of the model's computation, "float32", "bfloat16" or "float16".
+            With 16 bits a text may depend on its batch.
+        batch_size: Rows of an average batch. "auto" goes by the device.
+        max_new_tokens: Tokens of the longest text. A prompt that leaves no room for them loses its
+            beginning.
+        min_new_tokens: Tokens of the shortest text.
+        stop: Strings that end a text, and are not part of it.
+        sampling: Draws tokens at random: `temperature` (1.0), `top_k` (50), `top_p` (1.0), `seed`
+            (0). A row's text depends on the seed and its id. None takes the best token each time.
+        max_pixels: Pixels of the largest image. A larger one fails without being decoded.
+        max_bytes: Bytes of the largest image or prompt. A larger one fails.
 
-    Raises InvalidInput for columns or a model that cannot be used, InvalidConfig for options that
-    do not exist or do not go together.
+    Returns:
+        One row for each row of `df`: the id, `description` string (what the model wrote, without
+        the prompt), `status` ("ok" or "error"), and `error` (null, or a short reason).
+
+    Raises:
+        InvalidInput: A column or the model cannot be used.
+        InvalidConfig: An option has no such value, or does not go with another one.
+        DeviceMissing: Spark assigns GPUs to tasks, and there is none.
+
+    Example:
+        >>> animals = spark.createDataFrame([(1, "cat"), (2, None)], "id int, animal string")
+        >>> told = ember.describe(animals, gpt2, id="id", prompt="The {animal}", max_new_tokens=4)
+        >>> told.select("id", "status", "error").orderBy("id").show(truncate=False)
+        +---+------+-----------------------+
+        |id |status|error                  |
+        +---+------+-----------------------+
+        |1  |ok    |NULL                   |
+        |2  |error |missing value: {animal}|
+        +---+------+-----------------------+
+        <BLANKLINE>
     """
-    limits = embedding.take_limits(options, "describe")
-    generation = {key: options.pop(key) for key in GenerationConfig.model_fields if key in options}
-    writer = parse(WriterConfig, {"name": model, **options}, "describe")
-    how = parse(GenerationConfig, generation, "describe")
+    keywords = locals()  # by the names that the settings have
+    writer = chosen(WriterConfig, keywords, "describe", name=model)
+    how = chosen(GenerationConfig, keywords, "describe")
+    limits = chosen(LimitsConfig, keywords, "describe")
     template = None
     if prompt is not None or columns:
-        given = {"template": prompt or "", "columns": dict(columns or {})}
+        given: dict[str, Any] = {"template": prompt or "", "columns": dict(columns or {})}
+        given |= {"top": top, "separator": separator}
         template = parse(PromptConfig, given, "describe")
     select = partial(tables.select_corpus, content_is=content_is, root=root)
     rows, paths = _rows(df, id, content, modality, template, select=select)
-    spark = df.sparkSession
-    gpu.check(spark)
-    spec = _resolve(spark, writer, modality, how, limits)
-    return Work(rows, paths, spec, template).describe(rows)
+    spec = _model(df.sparkSession, writer, modality, how, limits)
+    return _work(rows, paths, spec, template).frame()
 
 
-def plan(spark: SparkSession, config: DescribeConfig) -> Work:
-    """What the job is to do, checked and with the model at hand.
-
-    Raises InvalidConfig and InvalidInput as `describe` does.
-    """
+def plan(spark: SparkSession, config: DescribeConfig) -> ModelWork:
+    """The work of the job, checked and with the model at hand. Raises as `describe` does."""
     given = config.input
     content = given.content if "content" in given.model_fields_set else None
     table = tables.read_table(spark, given)
-    rows, paths = _rows(
-        table,
-        given.id,
-        content,
-        given.modality,
-        config.prompt,
-        select=tables.corpus_selector(spark, given),
-    )
+    select = tables.corpus_selector(spark, given)
+    rows, paths = _rows(table, given.id, content, given.modality, config.prompt, select=select)
+    read_batches.fit(rows)
     if given.unique_ids:
         tables.check_unique(rows, rows.columns[0])
-    gpu.check(spark)
-    limits = config.limits
-    spec = _resolve(spark, config.model, given.modality, config.generation, limits)
-    # Of the prompt's own tables.
     joined = sorted(set(tables.files(rows)) - set(tables.files(table)))
-    return Work(rows, paths, spec, config.prompt, limits.rows_per_task, joined)
-
-
-@dataclass(frozen=True)
-class Work:
-    """Rows (id, content, prompt, problem), see ember.worker.models.generation.Ask, and the model.
-
-    joined: files of the tables that the prompts are filled from, beside the input's own.
-    """
-
-    rows: DataFrame
-    paths: PathRules | None
-    spec: ModelSpec
-    prompt: PromptConfig | None
-    rows_per_task: int | Literal["auto"] = "auto"
-    joined: Sequence[str] = ()
-
-    @property
-    def id(self) -> str:
-        """The name of the id column."""
-        return str(self.rows.columns[0])
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What the rows of the output depend on beside the settings; see `ember.spark.identity`."""
-        kind = self.rows.schema[0].dataType.simpleString()
-        said = self.prompt.model_dump_json() if self.prompt else "content"
-        if self.joined:
-            said += Storage(self.rows.sparkSession).fingerprint(self.joined)
-        return {
-            "job": "describe",
-            "id": f"{self.id} {kind}",
-            "model": self.spec.fingerprint,
-            "prompt": hashlib.sha256(said.encode()).hexdigest(),
-        }
-
-    def try_out(self) -> str:
-        """Load the model in a task; a sentence on it. Raises what loading raises."""
-        device = tasks.try_model(self.rows.sparkSession, self.spec, self.paths)
-        return f"configuration, input and {self.spec.name} on {device} are fine"
-
-    def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:
-        """`rows` in partitions that keep all cores busy, and how many there are."""
-        bound = self.rows_per_task
-        if bound == "auto":
-            on_gpu = gpu.scheduled(rows.sparkSession)
-            bound = _ROWS_PER_TASK * (_GPU_FACTOR if on_gpu else 1)
-        return embedding.spread(rows, self.spec.modality, bound)
-
-    def describe(self, rows: DataFrame, reports: Reports | None = None) -> DataFrame:
-        """Describe some of the rows; see `describe` for the result."""
-        files = models.distribute(rows.sparkSession, self.spec)
-        # Under plain names meanwhile: mapInArrow takes no column with a dot or a backtick.
-        plain = rows.toDF("id", "content", "prompt", "problem")
-        keyed = plain.withColumn("key", F.xxhash64("id"))
-        schema = embedding.result_schema(rows, "description", StringType())
-        done = keyed.mapInArrow(_runner(files, self.paths, reports), schema)
-        return done.toDF(self.id, "description", "status", "error")
+    spec = _model(spark, config.model, given.modality, config.generation, config.limits)
+    work = _work(rows, paths, spec, config.prompt, joined)
+    return replace(work, rows_per_task=config.limits.rows_per_task)
 
 
 def _rows(
@@ -204,7 +171,7 @@ def _rows(
     return rows.toDF(*names), corpus.paths
 
 
-def _resolve(
+def _model(
     spark: SparkSession,
     writer: WriterConfig,
     modality: Modality,
@@ -213,15 +180,22 @@ def _resolve(
 ) -> ModelSpec:
     config = ModelConfig(**writer.model_dump())
     generation = _generation(how)
-    return models.resolve(
-        config,
-        modality,
-        limits.max_pixels,
-        max_bytes=limits.max_bytes,
-        gpu=gpu.scheduled(spark),
-        task="generate",
-        generation=generation,
-    )
+    return checked_model(spark, config, modality, limits, task="generate", generation=generation)
+
+
+def _work(
+    rows: DataFrame,
+    paths: PathRules | None,
+    spec: ModelSpec,
+    prompt: PromptConfig | None,
+    joined: Sequence[str] = (),
+) -> ModelWork:
+    """joined: files of the tables that the prompts are filled from, besides the input's own."""
+    said = prompt.model_dump_json() if prompt else "content"
+    if joined:
+        said += Storage(rows.sparkSession).fingerprint(joined)
+    depends = {"prompt": hashlib.sha256(said.encode()).hexdigest()}
+    return ModelWork("describe", rows, paths, spec, Description(), depends)
 
 
 def _generation(how: GenerationConfig) -> Generation:
@@ -236,30 +210,3 @@ def _generation(how: GenerationConfig) -> Generation:
         top_p = None if drawn.top_p == 1 else drawn.top_p
         sampling = Sampling(drawn.temperature, drawn.top_k, top_p, drawn.seed)
     return Generation(how.max_new_tokens, how.min_new_tokens, tuple(how.stop), sampling)
-
-
-def _runner(
-    files: ModelFiles, paths: PathRules | None, reports: Reports | None
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """The function that Spark runs in a worker for each partition."""
-
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        address, threads = tasks.task_resources()
-        stats = TaskStats()
-        spec = files.on_worker()
-        yield from task.run_batches(
-            batches,
-            spec,
-            Description(),
-            address=address,
-            threads=threads,
-            paths=paths,
-            stats=stats,
-            slot_of=partial(ask_slot, stats=stats),
-        )
-        context = TaskContext.get()
-        if reports is not None and context is not None and stats.rows:
-            reports.add(stats.report(context.partitionId(), task.record(spec, paths=paths)))
-        spare_modules()
-
-    return run

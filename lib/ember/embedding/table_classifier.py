@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 import pyarrow as pa
-from pyspark import TaskContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import (
-    ArrayType,
-    FloatType,
-    IntegerType,
-    StringType,
-    StructField,
-    StructType,
-)
 
-from ember.embedding.embedding import result_schema
+from ember.embedding.row_work import Body, map_rows
 from ember.errors import InvalidInput
 from ember.settings.embedding import EmbeddingsConfig
 from ember.spark import tables
@@ -33,25 +24,16 @@ from ember.worker.heads.scoring import predict_features
 from ember.worker.results import Predictions
 from ember.worker.stats import TaskStats
 
-__all__ = ["PREDICTIONS", "TableClassifier", "described", "digest"]
-
-PREDICTIONS = ArrayType(
-    StructType(
-        [
-            StructField("index", IntegerType()),
-            StructField("label", StringType()),
-            StructField("score", FloatType()),
-        ]
-    )
-)
+__all__ = ["TableClassifier", "described", "digest"]
 
 
 @dataclass(frozen=True)
 class TableClassifier:
-    """Rows (id, an embedding or null for each table), and the head. See classification.Classifier.
+    """Rows of embeddings, and the head that labels them. See `row_work.RowWork`.
 
-    A row is there for every id of any table. With one table its rows are taken as they are; with
-    several an id occurs once in each at most.
+    rows: (id, an embedding or null for each table), a row for every id of any table. With one table
+        its rows are taken as they are; with several an id occurs at most once in each.
+    parts: dimension of each table's embeddings.
     """
 
     rows: DataFrame
@@ -91,15 +73,30 @@ class TableClassifier:
         return cls(named, name, head.parts, predictions)
 
     @property
-    def identity(self) -> dict[str, str]:
+    def part(self) -> None:
+        return None
+
+    @property
+    def identity(self) -> dict[str, str | None]:
         key = f"{self.id} {self.rows.schema[0].dataType.simpleString()}"
-        facts = {"job": "classify", "id": key, "predictions": digest(self.predictions)}
+        facts: dict[str, str | None] = {"job": "classify", "id": key}
+        facts["predictions"] = digest(self.predictions)
         if len(self.parts) > 1:  # a row is made of rows of all tables
             storage = Storage(self.rows.sparkSession)
             facts["input"] = storage.fingerprint(tables.files(self.rows))
         return facts
 
-    def describe(self) -> dict[str, Any]:
+    def try_out(self) -> str:
+        return f"configuration, {len(self.parts)} feature tables and the head are fine"
+
+    def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:
+        return rows, rows.count()
+
+    def run(self, rows: DataFrame, reports: Reports | None = None) -> DataFrame:
+        columns = (self.predictions.name, "status", "error")
+        return map_rows(rows, _body(self.parts, self.predictions), columns, reports)
+
+    def describe(self, done: DataFrame) -> dict[str, Any]:
         facts = {"dimension": sum(self.parts), **described(self.predictions)}
         return facts if len(self.parts) == 1 else {**facts, "lacking_table": self._lacking()}
 
@@ -108,20 +105,6 @@ class TableClassifier:
         vectors = self.rows.columns[1:]
         counts = (F.count_if(F.col(name).isNull()).alias(name) for name in vectors)
         return [int(count) for count in self.rows.agg(*counts).collect()[0]]
-
-    def try_out(self) -> str:
-        return f"configuration, {len(self.parts)} feature tables and the head are fine"
-
-    def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:
-        return rows, rows.count()
-
-    def predict(self, rows: DataFrame, reports: Reports | None = None) -> DataFrame:
-        """Score rows (id, embeddings); see `classification.classify` for the result."""
-        name = self.predictions.name
-        plain = rows.toDF("id", *(f"e{number}" for number in range(len(self.parts))))
-        schema = result_schema(rows, name, PREDICTIONS)
-        done = plain.mapInArrow(_runner(self.parts, self.predictions, reports), schema)
-        return done.toDF(self.id, name, "status", "error")
 
 
 def _joined(read: Sequence[DataFrame]) -> DataFrame:
@@ -142,15 +125,11 @@ def _joined(read: Sequence[DataFrame]) -> DataFrame:
     return union.groupBy("id").agg(*(each.alias(f"e{n}") for n, each in enumerate(chosen)))
 
 
-def _runner(
-    parts: tuple[int, ...], predictions: Predictions, reports: Reports | None
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        stats = TaskStats()
+def _body(parts: tuple[int, ...], predictions: Predictions) -> Body:
+    def run(
+        batches: Iterable[pa.RecordBatch], stats: TaskStats
+    ) -> Generator[pa.RecordBatch, None, None]:
         yield from predict_features(batches, parts, predictions, stats)
-        context = TaskContext.get()
-        if reports is not None and context is not None and stats.rows:
-            reports.add(stats.report(context.partitionId(), None))
 
     return run
 

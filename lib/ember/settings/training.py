@@ -23,6 +23,7 @@ from ember.settings.embedding import (
 __all__ = [
     "AugmentConfig",
     "ClassifyConfig",
+    "ClassifyOptions",
     "EpochsConfig",
     "FinetuneConfig",
     "LabelsConfig",
@@ -35,21 +36,9 @@ __all__ = [
 ]
 
 
-class ClassifyConfig(Config):
-    """Configuration of the `classify` job: input and model, or features and head."""
+class ClassifyOptions(Config):
+    """What scores become labels, and which of them are written."""
 
-    input: InputConfig | None = Field(
-        default=None, description="The corpus to label, with model; null: give features and head."
-    )
-    model: ModelConfig | None = Field(
-        default=None,
-        description="The model whose classes are taken, or whose embedding the head is applied to.",
-    )
-    features: list[EmbeddingsConfig] | None = Field(
-        default=None,
-        description="In place of input and model, tables of embeddings, those that the head was "
-        "trained on.",
-    )
     head: Source | None = Field(
         default=None,
         description="Folder of a head that train wrote; null: the model's own classes.",
@@ -66,6 +55,23 @@ class ClassifyConfig(Config):
         default=None,
         description="File with the names of the classes: .json, .csv, or one in a line; null: "
         "those of the model or the head.",
+    )
+
+
+class ClassifyConfig(ClassifyOptions):
+    """Configuration of the `classify` job: input and model, or features and head."""
+
+    input: InputConfig | None = Field(
+        default=None, description="The corpus to label, with model; null: give features and head."
+    )
+    model: ModelConfig | None = Field(
+        default=None,
+        description="The model whose classes are taken, or whose embedding the head is applied to.",
+    )
+    features: list[EmbeddingsConfig] | None = Field(
+        default=None,
+        description="In place of input and model, tables of embeddings, those that the head was "
+        "trained on.",
     )
     output: OutputConfig = Field(description="Where the table of predictions goes.")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="Bounds of the run.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from time import perf_counter
 from typing import Protocol, runtime_checkable
@@ -15,6 +15,7 @@ from ember.errors import InvalidInput
 from ember.worker.batching import Encoder, Slot, encode
 from ember.worker.device import claim, hide_triton
 from ember.worker.models.chunks import Chunking, Splitter, chunk_slots, joined, texts_in
+from ember.worker.models.generation import ask_slot
 from ember.worker.models.model_folder import loading
 from ember.worker.results import Embedding, Result, to_batch
 from ember.worker.row_paths import PathRules
@@ -166,15 +167,14 @@ def run_batches(
     threads: int = 1,
     paths: PathRules | None = None,
     stats: TaskStats | None = None,
-    slot_of: Callable[[pa.RecordBatch], Slot] = _content_slot,
     chunking: Chunking | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Run the model on every row of a stream of batches.
 
-    batches: columns (id of any type, content string or binary), any names, any sizes.
+    batches: columns (id of any type, content string or binary), any names, any sizes; for a model
+        that writes texts those of `ember.worker.models.generation`.
     result: what a row's line of the model's matrix becomes.
-    slot_of: makes the slot of a small batch, where its columns or the model's results are others.
-    chunking: of texts, in place of `slot_of`.
+    chunking: how texts are cut into chunks; None: they are not.
     Yields batches (id, the result's column, status string, error string), rows in the order of
     the input: `status` is "ok" with a result, or "error" with a null result and a reason. With
     chunks that are not pooled (id, chunk int, start int, end int, …): as many rows for each text
@@ -191,11 +191,12 @@ def run_batches(
     stats.timed("load", perf_counter() - start)
     truncated_before = encoder.truncated
     parts = _parts(chain([first], filled))
-    slots = (
-        (slot_of(part) for part in parts)
-        if chunking is None
-        else chunk_slots(parts, splitter(encoder, chunking), whole=chunking.pool is not None)
-    )
+    if chunking is not None:
+        slots = chunk_slots(parts, splitter(encoder, chunking), whole=chunking.pool is not None)
+    elif spec.task == "generate":
+        slots = (ask_slot(part, stats) for part in parts)
+    else:
+        slots = (_content_slot(part) for part in parts)
     for slot in encode(slots, encoder, threads=max(1, threads), timed=stats.timed):
         if chunking is None:
             stats.rows += len(slot.raws)

@@ -21,7 +21,7 @@ from ember.errors import InvalidInput
 from ember.worker import task
 from ember.worker.batching import encode
 from ember.worker.models import generation_steps
-from ember.worker.models.generation import Ask, Description, TextSlot, ask_slot
+from ember.worker.models.generation import Ask, Description, TextSlot
 from ember.worker.models.generation_steps import Chooser, gumbel, stream_key
 from ember.worker.spec import Generation, ModelSpec, Sampling
 from ember.worker.stats import TaskStats
@@ -424,7 +424,6 @@ def test_a_stream_of_batches_keeps_ids_and_order(gpt2: Path, greedy: list[str]) 
             writer(gpt2),
             Description(),
             stats=stats,
-            slot_of=partial(ask_slot, stats=stats),
         )
     )
     assert out.schema.names == ["id", "description", "status", "error"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pyspark.sql import functions as F
 
-from ember.embedding.embedding import spread
+from ember.embedding.row_work import spread
 
 
 def sizes(rows) -> list[int]:

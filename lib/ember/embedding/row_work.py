@@ -1,0 +1,159 @@
+"""Rows that become one row each: what such work is to a job, and how workers are given the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+from pyspark import TaskContext
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    DataType,
+    FloatType,
+    IntegerType,
+    StringType,
+    StructField,
+    StructType,
+)
+
+from ember.spark import classic, gpu
+from ember.spark.accounting import Reports
+from ember.spark.tables import column
+from ember.worker.garbage import spare_modules
+from ember.worker.models.chunks import CHUNK_COLUMNS
+from ember.worker.spec import Modality, Task
+from ember.worker.stats import TaskStats, WorkerRecord
+
+__all__ = ["TYPES", "Body", "RowWork", "map_rows", "spread"]
+
+# Types of the columns that come after the id, by name.
+TYPES: Mapping[str, DataType] = {
+    "embedding": ArrayType(FloatType()),
+    "predictions": ArrayType(
+        StructType(
+            [
+                StructField("index", IntegerType()),
+                StructField("label", StringType()),
+                StructField("score", FloatType()),
+            ]
+        )
+    ),
+    "description": StringType(),
+    "status": StringType(),
+    "error": StringType(),
+    **dict.fromkeys(CHUNK_COLUMNS, IntegerType()),
+}
+
+# Rows that a killed task loses at most, unless the user says how many.
+_ROWS_PER_TASK = {"image": 1000, "text": 2000}
+# Writing a text takes a model as long as some dozens of embeddings.
+_TEXTS_PER_TASK = 200
+# A GPU does in a second what a core does in a minute.
+_GPU_FACTOR = 16
+_TASKS_PER_CORE = 4
+
+# What a worker makes of the batches of a partition, counting in the stats. It returns the record of
+# the model that it ran; None without one.
+Body = Callable[
+    [Iterable[pa.RecordBatch], TaskStats],
+    Generator[pa.RecordBatch, None, WorkerRecord | None],
+]
+
+
+class RowWork(Protocol):
+    """What is to be done with the rows of an input, one by one."""
+
+    @property
+    def rows(self) -> DataFrame:
+        """All rows, the id first."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """Name of the id column."""
+        ...
+
+    @property
+    def part(self) -> str | None:
+        """Column that numbers, from 0, the output's rows of one input row; None: one for each."""
+        ...
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """What the output depends on besides the settings; see `ember.spark.identity`."""
+        ...
+
+    def try_out(self) -> str:
+        """Load the model, if any, in a task. Returns a sentence; raises what loading raises."""
+        ...
+
+    def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:
+        """Some of the rows in partitions that keep all cores busy, and how many rows there are."""
+        ...
+
+    def run(self, rows: DataFrame, reports: Reports | None = None) -> DataFrame:
+        """The output's rows for some of the rows, lazily. `reports` gets the stats of each task."""
+        ...
+
+    def describe(self, done: DataFrame) -> dict[str, Any]:
+        """Facts for the manifest. done: all rows of the output."""
+        ...
+
+
+def map_rows(
+    rows: DataFrame, body: Body, columns: Iterable[str], reports: Reports | None = None
+) -> DataFrame:
+    """Run `body` in a worker on each partition of `rows`, whose first column is the id.
+
+    Returns the id and `columns`, each with its type in `TYPES`. reports: gets the stats and the
+    worker's record of each task.
+    """
+    key = rows.schema[0]
+    fields = [StructField(name, TYPES[name]) for name in columns]
+    schema = StructType([StructField("id", key.dataType, key.nullable), *fields])
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        stats = TaskStats()
+        record = yield from body(batches, stats)
+        context = TaskContext.get()
+        if reports is not None and context is not None and stats.rows:
+            reports.add(stats.report(context.partitionId(), record))
+        spare_modules()
+
+    # Under plain names meanwhile: mapInArrow takes no column with a dot or a backtick in its name.
+    plain = rows.toDF("id", *(f"c{number}" for number in range(1, len(rows.columns))))
+    return plain.mapInArrow(run, schema).toDF(key.name, *schema.names[1:])
+
+
+def spread(
+    rows: DataFrame,
+    modality: Modality,
+    rows_per_task: int | Literal["auto"],
+    task: Task = "embed",
+) -> tuple[DataFrame, int]:
+    """Rows (id, content, …) in partitions that keep all cores busy and lose little when killed.
+
+    rows_per_task: the most rows of a partition, on average; "auto" goes by modality and task.
+    Returns also how many rows there are.
+
+    Left as it is when its partitions are small and even enough; else shuffled by id and size of
+    the content, which does not depend on how the input was partitioned and spreads repeated ids.
+    """
+    session = rows.sparkSession
+    bound = rows_per_task
+    if bound == "auto":
+        bound = _TEXTS_PER_TASK if task == "generate" else _ROWS_PER_TASK[modality]
+        bound *= _GPU_FACTOR if gpu.scheduled(session) else 1
+    cores = classic.cores(session)
+    parts = rows.groupBy(F.spark_partition_id()).count().agg(F.sum("count"), F.max("count"))
+    total, largest = parts.collect()[0]
+    if not total:
+        return rows, 0
+    tasks = max(-(-total // bound), min(total, _TASKS_PER_CORE * cores))
+    if largest <= min(bound, -(-2 * total // tasks)):
+        return rows, total
+    key, content = (column(rows, name) for name in rows.columns[:2])
+    return rows.repartition(tasks, key, F.length(content)), total
