@@ -29,7 +29,7 @@ _NEIGHBORS = ("query_id", "rank", "neighbor_id")
 
 @dataclass(frozen=True)
 class Template:
-    """Literal text in turn with the names of values; a name is None at the end of the text."""
+    """A prompt in parts: literal text, and the name of the value after it (None at the end)."""
 
     parts: tuple[tuple[str, str | None], ...]
 
@@ -71,11 +71,13 @@ class Template:
 def fill(table: DataFrame, id: str, config: PromptConfig, content: str | None = None) -> DataFrame:
     """(id, content, prompt, problem) for each row of `table`.
 
-    content: a column to take along; null without. `prompt` is null where `problem` says which
-    value is missing: null, blank, or not there.
+    content: column to keep under that name; None for a column of nulls.
 
-    Raises InvalidConfig for a template that is none or does not use what is given, InvalidInput
-    for columns that are no text and tables that cannot be joined.
+    All four but the id are strings (content may be binary). `prompt` is null where `problem` says
+    which value is missing: null, blank, or without a row in its table.
+
+    Raises InvalidConfig for a malformed template and for columns or tables that it does not use,
+    InvalidInput for columns that are not text and tables that cannot be joined.
     """
     template = Template.parse(config.template)
     _check_names(template, config)
@@ -121,7 +123,7 @@ def _check_names(template: Template, config: PromptConfig) -> None:
 
 
 def _as_text(table: DataFrame, name: str, top: int, separator: str, shown: str) -> Column:
-    """A column as a string: a value as `ids.text_of` has it, of a list its first `top` ones.
+    """A column as strings: a value as `ids.text_of` writes it, a list as its first `top` values.
 
     A list of structs with a `label`, as classify writes it, stands for the labels.
     """

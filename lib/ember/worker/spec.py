@@ -76,10 +76,11 @@ KERAS_INPUT_SIZE: dict[str, int] = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn. None stands for: of all tokens.
+    """How the next token is drawn at random.
 
-    The scores are divided by `temperature`; of the `top_k` best tokens those stay that hold
-    `top_p` of the probability, best first. `seed` and a row's key decide what is drawn.
+    Scores are divided by `temperature`. Then only the `top_k` best tokens count (None: all), and
+    of these the best ones that together have `top_p` of the probability (None: all). Random numbers
+    come from `seed` and the row's key.
     """
 
     temperature: float
@@ -90,10 +91,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Generation:
-    """How a text is written: how long, until what, and by which choice of the next token.
+    """How a text is written: its length in tokens, what ends it, and how each token is chosen.
 
-    `min_new_tokens` keeps the model from ending earlier by its own end token; a `stop` string ends
-    a text wherever it turns up. `sampling: None` takes the best token each time.
+    Before `min_new_tokens` the model's own end token is not allowed; a `stop` string ends a text
+    wherever it occurs. `sampling: None` takes the best token each time.
     """
 
     max_new_tokens: int

@@ -175,11 +175,12 @@ def run_batches(
         that writes texts those of `ember.worker.models.generation`.
     result: what a row's line of the model's matrix becomes.
     chunking: how texts are cut into chunks; None: they are not.
+    stats: updated while the batches are taken.
+
     Yields batches (id, the result's column, status string, error string), rows in the order of
     the input: `status` is "ok" with a result, or "error" with a null result and a reason. With
-    chunks that are not pooled (id, chunk int, start int, end int, …): as many rows for each text
-    as it has chunks, one where it fails.
-    Filled in on the way: `stats`.
+    chunks that are not pooled, batches (id, chunk int, start int, end int, …) with a row for each
+    chunk of a text, or one row where the text fails.
     """
     stats = stats or TaskStats()
     filled = (batch for batch in batches if batch.num_rows)
