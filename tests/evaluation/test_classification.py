@@ -196,7 +196,7 @@ def test_integer_truths_meet_the_index_and_a_class_list_leaves_others_out(spark,
 @pytest.mark.parametrize(
     ("truth", "words"),
     [
-        ("id int, label string", "ids of predictions and truth are string on one side and int"),
+        ("id int, label string", "ids of predictions and truth are string and int; write both"),
         ("id string, label double", "column label is double; give labels"),
         ("id string, label array<string>", "use kind: multilabel"),
         ("id array<string>, label string", "the id column id is array<string>, not one value"),

@@ -199,9 +199,10 @@ def test_tables_of_embeddings_are_joined_by_id_and_may_lack_rows(run_job, out, t
     one, two = rng.normal(size=(2, 30, 3)).astype(np.float32)
     first = [*one[:20], None, one[21][:2], *one[22:26]]  # ids 0 to 25, 20 and 21 of no use
     second = two[8:, :2]  # ids 8 to 29
+    narrow = pa.array(range(8, 30), pa.int32())  # equal to the integers of any width
     paths = [
         write(tmp_path / "a.parquet", **{"my.id": [*range(26)]}, embedding=pa.array(first, floats)),
-        write(tmp_path / "b.parquet", key=list(range(8, 30)), v=pa.array(list(second), floats)),
+        write(tmp_path / "b.parquet", key=narrow, v=pa.array(list(second), floats)),
     ]  # fmt: skip
     layers = ((rng.normal(size=(6, 3)).astype(np.float32), np.zeros(3, np.float32)),)
     made = head(tmp_path / "head", d=5, parts=(3, 2), indicators=(1,), layers=layers)
@@ -228,7 +229,7 @@ def test_tables_of_embeddings_are_joined_by_id_and_may_lack_rows(run_job, out, t
 
     repeated = write(tmp_path / "c.parquet", key=[1, 1], v=pa.array([[0, 0]] * 2, floats))
     texts = write(tmp_path / "d.parquet", key=["1"], v=pa.array([[0, 0]], floats))
-    for path, words in [(repeated, "(1 in table 1)"), (texts, "are bigint, string")]:
+    for path, words in [(repeated, "(1 in table 1)"), (texts, "are bigint and string")]:
         told = run_job(
             "classify", **{**given, "features": features.replace(paths[1], path)},
             output__mode="overwrite",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
@@ -19,7 +19,7 @@ from pyspark.sql.types import (
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.description import PromptConfig, PromptTable
 from ember.spark import tables
-from ember.spark.ids import text_of
+from ember.spark.ids import check_can_be_equal, text_of
 from ember.spark.tables import column
 
 __all__ = ["Template", "fill"]
@@ -201,9 +201,5 @@ def _joined(rows: DataFrame, found: DataFrame, name: str) -> DataFrame:
 
 
 def _check_types(rows: DataFrame, id: str, found: DataFrame, name: str) -> None:
-    kinds: Sequence[DataType] = (rows.schema[id].dataType, found.schema["key"].dataType)
-    if kinds[0] != kinds[1]:
-        shown = " and ".join(kind.simpleString() for kind in kinds)
-        raise InvalidInput(
-            f"prompt.tables.{name}: the ids to be joined are {shown}; make them the same type"
-        )
+    kinds = (rows.schema[id].dataType, found.schema["key"].dataType)
+    check_can_be_equal(*kinds, f"prompt.tables.{name}: the ids to be joined")

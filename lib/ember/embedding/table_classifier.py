@@ -18,6 +18,7 @@ from ember.errors import InvalidInput
 from ember.settings.embedding import EmbeddingsConfig
 from ember.spark import tables
 from ember.spark.accounting import Reports
+from ember.spark.ids import check_can_be_equal
 from ember.spark.storage import Storage
 from ember.worker.heads.head import Head
 from ember.worker.heads.scoring import predict_features
@@ -60,11 +61,9 @@ class TableClassifier:
                 f"{len(head.parts)}; give the same ones in the same order"
             )
         read = [tables.read_embeddings(spark, each) for each in features]
-        types = [table.schema["id"].dataType.simpleString() for table in read]
-        if len(set(types)) > 1:
-            raise InvalidInput(
-                f"the ids of the feature tables are {', '.join(types)}; make them the same type"
-            )
+        for each in read[1:]:
+            kinds = (read[0].schema["id"].dataType, each.schema["id"].dataType)
+            check_can_be_equal(*kinds, "the ids of two feature tables")
         first = tables.read_table(spark, features[0])
         name = first.select(tables.column(first, features[0].id)).columns[0]
         tables.check_result_name(first, name, "predictions", "status", "error")

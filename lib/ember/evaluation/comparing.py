@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from ember.errors import InvalidInput
 from ember.evaluation.joining import issues_of
 from ember.evaluation.result import Evaluation, Figure
-from ember.spark.ids import check_same_type
+from ember.spark.ids import check_can_be_equal
 
 __all__ = ["compare", "compared_figures"]
 
@@ -86,7 +86,7 @@ def compare(run: Evaluation, baseline: Evaluation, worst: int = 100) -> Evaluati
 def _check_same_rows(run: Evaluation, baseline: Evaluation) -> None:
     """Raise InvalidInput unless both judge the same ids, of one truth and in the same slices."""
     ours, theirs = (each.rows.schema["id"].dataType for each in (run, baseline))
-    check_same_type(ours, theirs, "the ids of the run and the baseline")
+    check_can_be_equal(ours, theirs, "the ids of the run and the baseline")
     other = baseline.rows.select(
         F.col("id").alias("_id"),
         F.col("truth").alias("_truth"),

@@ -24,7 +24,7 @@ from ember.errors import InvalidInput
 from ember.evaluation.matching import MOST_CLASSES, Match, Matching, as_labels, match_integers
 from ember.evaluation.result import Issue
 from ember.evaluation.slices import check_slices, filled_slices, join_slices, slice_columns
-from ember.spark.ids import check_same_type, text_of
+from ember.spark.ids import check_can_be_equal, text_of
 from ember.spark.tables import check_unique, column
 
 __all__ = [
@@ -171,7 +171,7 @@ def join_predictions(
         if many
         else matching.of_truth(F.col("truth"), element),
     )
-    check_same_type(
+    check_can_be_equal(
         predictions.select(column(predictions, id)).schema[0].dataType,
         known.schema["id"].dataType,
         "the ids of predictions and truth",

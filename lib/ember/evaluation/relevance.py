@@ -13,7 +13,7 @@ from ember.errors import InvalidInput
 from ember.evaluation.joining import unique_rows
 from ember.evaluation.result import Issue
 from ember.evaluation.slices import check_slices, slice_columns, slice_names
-from ember.spark.ids import check_same_type
+from ember.spark.ids import check_can_be_equal
 from ember.spark.tables import column
 
 __all__ = ["Relevance", "by_grade", "by_label"]
@@ -45,7 +45,7 @@ def by_grade(
     for name in ("query_id", "neighbor_id"):
         kind = relevance.select(column(relevance, name)).schema[0].dataType
         given = neighbors.schema[name].dataType
-        check_same_type(given, kind, f"{name}s of neighbors and relevance")
+        check_can_be_equal(given, kind, f"{name}s of neighbors and relevance")
     grades = _grades(relevance, slices)
     gains = F.filter(F.collect_list("gain"), lambda gain: gain > 0)
     queries = grades.groupBy(F.col("query_id").alias("id")).agg(
@@ -128,12 +128,12 @@ def by_label(
         else _labeled(queries, "the queries", id, label, slices)
     )
     for name, there in (("neighbor_id", documents), ("query_id", asked)):
-        check_same_type(
+        check_can_be_equal(
             neighbors.schema[name].dataType,
             there.schema["id"].dataType,
             f"{name}s of neighbors and the ids of the truth",
         )
-    check_same_type(
+    check_can_be_equal(
         documents.schema["label"].dataType, asked.schema["label"].dataType, "the labels"
     )
     check_slices(asked, slices)

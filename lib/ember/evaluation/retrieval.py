@@ -17,7 +17,7 @@ from ember.evaluation.relevance import by_grade, by_label
 from ember.evaluation.result import Evaluation, Figure
 from ember.evaluation.slices import few_slices, filled_slices, slice_names
 from ember.evaluation.spark_sums import Chunk, Totals, sum_rows
-from ember.spark.ids import check_same_type
+from ember.spark.ids import check_can_be_equal
 from ember.spark.persisted import kept
 from ember.spark.tables import column
 from ember.worker.metrics.classes import ratio
@@ -127,7 +127,7 @@ def judge_retrieval(
 
 def _without_self(rows: DataFrame) -> DataFrame:
     query, document = (field.dataType for field in rows.select(*_PAIR).schema)
-    check_same_type(query, document, "the ids that exclude_self compares")
+    check_can_be_equal(query, document, "the ids that exclude_self compares")
     return rows.filter(~column(rows, "query_id").eqNullSafe(column(rows, "neighbor_id")))
 
 

@@ -24,7 +24,7 @@ from ember.evaluation.slices import (
     slice_names,
 )
 from ember.evaluation.spark_sums import Totals, by_group, record
-from ember.spark.ids import check_same_type
+from ember.spark.ids import check_can_be_equal
 from ember.spark.persisted import kept
 from ember.spark.tables import check_unique, column
 from ember.worker.metrics.curves import correlations, curve_rows, precision_recall, rank_against
@@ -165,7 +165,7 @@ def _join(
     if len(kinds) != len(true_kinds):
         raise InvalidInput(f"an id is {len(kinds)} columns of the pairs and {len(true_kinds)} here")
     for one, other in zip(kinds, true_kinds, strict=True):
-        check_same_type(one, other, "the ids of pairs and truth")
+        check_can_be_equal(one, other, "the ids of pairs and truth")
     for table, name, shown in ((pairs, score, "score"), (truth, label, "truth")):
         kind = table.select(column(table, name)).schema[0].dataType
         if not isinstance(kind, NumericType | BooleanType):

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from ember.errors import InvalidInput
 from ember.similarity.projection import moments_of
 from ember.spark.dimensions import dimension_of
-from ember.spark.ids import can_be_equal
+from ember.spark.ids import check_can_be_equal
 from ember.spark.tables import select_embeddings
 from ember.worker.vectors import align
 from ember.worker.vectors.align import Penalty
@@ -91,11 +91,7 @@ def pair(left: DataFrame, right: DataFrame, max_failed_fraction: float = 0.01) -
     Raises InvalidInput for ids that cannot be equal, a table without vectors, or with two lengths.
     """
     kinds = [table.schema["id"].dataType for table in (left, right)]
-    if not can_be_equal(*kinds):
-        raise InvalidInput(
-            f"the ids are {kinds[0].simpleString()} in one table and {kinds[1].simpleString()} in "
-            "the other; write both as one type, so that they can be equal"
-        )
+    check_can_be_equal(kinds[0], kinds[1], "the ids of the left and the right table")
     sizes = [
         dimension_of(table, f"the {name} table", max_failed_fraction)
         for name, table in (("left", left), ("right", right))

@@ -17,11 +17,12 @@ from typing import Any
 from uuid import uuid4
 
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import IntegralType, StringType, StructField, StructType
+from pyspark.sql.types import StringType, StructField, StructType
 
 from ember.errors import InvalidInput
 from ember.similarity.blocks import Packed, TableVectors
 from ember.spark import classic, tables
+from ember.spark.ids import check_can_be_equal
 from ember.spark.publish import Output
 from ember.spark.staging import read_json
 from ember.spark.storage import Storage
@@ -179,11 +180,7 @@ def check_own(left: DataFrame, right: DataFrame | None) -> None:
                 f"the ids are {kind.simpleString()}; exclude_self takes ids that are equal letter "
                 "by letter: cast them to string"
             )
-    if kinds[0] != kinds[1] and not all(isinstance(kind, IntegralType) for kind in kinds):
-        raise InvalidInput(
-            f"the ids are {kinds[0].simpleString()} in the left table and "
-            f"{kinds[1].simpleString()} in the right one; exclude_self needs ids of one type"
-        )
+    check_can_be_equal(kinds[0], kinds[1], "exclude_self needs ids of one type; they")
 
 
 def identity(job: str, left: DataFrame, right: DataFrame | None) -> dict[str, Any]:

@@ -8,24 +8,21 @@ from pyspark.sql.types import DataType, IntegralType, TimestampType
 
 from ember.errors import InvalidInput
 
-__all__ = ["can_be_equal", "check_same_type", "text_of"]
+__all__ = ["check_can_be_equal", "text_of"]
 
 
-def can_be_equal(one: DataType, other: DataType) -> bool:
-    """Are ids of the two types joined by value: of one type, or integers of any width?
+def check_can_be_equal(one: DataType, other: DataType, what: str) -> None:
+    """Raise InvalidInput unless values of the two types can be equal.
 
-    Spark would join others as well, and find 2^53 and 2^53 + 1 equal as an integer and a double.
+    They can where they are of one type, or integers of any width. Spark would join others as well,
+    and find 2^53 and 2^53 + 1 equal as an integer and a double.
+
+    what: the two, as the message names them, such as "the ids of predictions and truth".
     """
     integers = isinstance(one, IntegralType) and isinstance(other, IntegralType)
-    return one == other or integers
-
-
-def check_same_type(one: DataType, other: DataType, what: str) -> None:
-    """Raise InvalidInput unless values of the two types can be equal."""
-    if not can_be_equal(one, other):
+    if one != other and not integers:
         raise InvalidInput(
-            f"{what} are {one.simpleString()} on one side and {other.simpleString()} on the other; "
-            "cast one of them, so that they can be equal"
+            f"{what} are {one.simpleString()} and {other.simpleString()}; write both as one type"
         )
 
 

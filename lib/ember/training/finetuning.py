@@ -17,7 +17,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from ember.errors import EmberError, InvalidConfig, InvalidInput
 from ember.settings.training import FinetuneConfig
 from ember.spark import classic, gpu, models, tables
-from ember.spark.ids import can_be_equal
+from ember.spark.ids import check_can_be_equal
 from ember.spark.models import ModelFiles
 from ember.spark.paths import literal
 from ember.spark.session import is_local
@@ -143,11 +143,7 @@ def plan(spark: SparkSession, config: FinetuneConfig) -> Finetuning:
             "label a row. For several, embed the corpus and train a head"
         )
     of_labels = labels.schema["id"].dataType
-    if not can_be_equal(corpus.id_type, of_labels):
-        raise InvalidInput(
-            f"the ids of the corpus are {corpus.id_type.simpleString()} and those of the labels "
-            f"{of_labels.simpleString()}; write both as one type"
-        )
+    check_can_be_equal(corpus.id_type, of_labels, "the ids of the corpus and of the labels")
     tables.check_unique(labels, "id")
     tables.check_unique(corpus.rows, corpus.id)
     gpu.check(spark)

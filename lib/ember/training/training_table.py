@@ -31,7 +31,7 @@ from pyspark.sql.types import (
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.training import SplitConfig
 from ember.spark.dimensions import dimension_of
-from ember.spark.ids import can_be_equal, text_of
+from ember.spark.ids import check_can_be_equal, text_of
 from ember.spark.persisted import kept
 from ember.spark.tables import check_unique, column
 
@@ -223,11 +223,7 @@ def _check_ids(tables: Sequence[DataFrame]) -> None:
     shown = [*(f"features table {number + 1}" for number in range(len(tables) - 1)), "labels"]
     kinds = [table.schema["id"].dataType for table in tables]
     for name, kind in zip(shown, kinds, strict=True):
-        if not can_be_equal(kind, kinds[-1]):
-            raise InvalidInput(
-                f"the ids of {name} are {kind.simpleString()} and those of the labels "
-                f"{kinds[-1].simpleString()}; write both as one type"
-            )
+        check_can_be_equal(kind, kinds[-1], f"the ids of {name} and of the labels")
     for name, table in zip(shown, tables, strict=True):
         try:
             check_unique(table.filter("id is not null"), "id")
