@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
-from ember.errors import InvalidConfig, RequirementNotMet, TooManyFailures
+from ember.errors import InvalidConfig, RequirementNotMet
+from ember.spark.failed_rows import refuse_failures
 from ember.worker.metrics.sums import ALL
 from ember.worker.metrics.weights import interval
 
@@ -143,18 +144,18 @@ class Evaluation:
 
         keep: keeps what is wrong with which row, (id, reason), and says where.
         """
-        if self.failed <= max_failed_fraction * self.total:
-            return
-        failures = keep(self.unusable.coalesce(1))
         reasons = "; ".join(
             f"{issue.rows} {issue.reason}"
             + (f" (such as {', '.join(issue.ids)})" * bool(issue.ids))
             for issue in self.issues
         )
-        raise TooManyFailures(
-            f"{self.failed} of {self.total} rows cannot be judged ({reasons}), more than "
-            f"limits.max_failed_fraction = {max_failed_fraction:g}; nothing was published. Look at "
-            f"{failures}; then mend the input, or raise the limit to have them counted as wrong"
+        refuse_failures(
+            self.failed,
+            self.total,
+            max_failed_fraction,
+            f"rows cannot be judged ({reasons})",
+            lambda: keep(self.unusable.coalesce(1)),
+            otherwise=" to have them counted as wrong",
         )
 
     def unmet(self, require: Mapping[str, float]) -> list[str]:

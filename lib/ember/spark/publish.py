@@ -13,9 +13,10 @@ from uuid import uuid4
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from ember.errors import EmberError, InvalidInput, TooManyFailures
+from ember.errors import EmberError, InvalidInput
 from ember.redaction import redact, redact_all
 from ember.spark import classic, contents, places
+from ember.spark.failed_rows import refuse_failures
 from ember.spark.paths import literal
 from ember.spark.staging import MANIFEST, Staging, read_manifest
 from ember.spark.storage import Storage
@@ -236,18 +237,20 @@ class Output:
 
         The rows that were done stay staged, so that a resumed run need not repeat them.
         """
-        failed = counts["status"].get("error", 0)
-        rows = counts["input_rows"] if self._part else counts["rows"]
-        if failed <= max_failed_fraction * rows:
-            return
-        table = self.staged().filter(F.col("status") == "error")
-        table = table.drop(table.columns[-3])  # the result, which is null
-        self.keep_failures(table.coalesce(1))
+
+        def keep() -> str:
+            table = self.staged().filter(F.col("status") == "error")
+            table = table.drop(table.columns[-3])  # the result, which is null
+            return self.keep_failures(table.coalesce(1))
+
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts["reasons"].items())
-        raise TooManyFailures(
-            f"{failed} of {rows} rows failed ({reasons}), more than limits.max_failed_fraction = "
-            f"{max_failed_fraction:g}; nothing was published. Look at {self.failures}; then mend "
-            "the input or raise the limit, and run again with output.mode=resume to keep the rest"
+        refuse_failures(
+            counts["status"].get("error", 0),
+            counts["input_rows"] if self._part else counts["rows"],
+            max_failed_fraction,
+            f"rows failed ({reasons})",
+            keep,
+            otherwise=", and run again with output.mode=resume to keep the rest",
         )
 
     def refuse_rejected(
@@ -273,14 +276,14 @@ class Output:
         self._sides.add(side)
         folder = f"{self.rejected}/{side}" if side else self.rejected
         self.keep(bad(), folder)
-        if rejected > max_failed_fraction * total:
+
+        def give_up() -> str:
             self.staging.discard()
-            of_side = f" of the {side} table" if side else ""
-            raise TooManyFailures(
-                f"{rejected} of {total} rows{of_side} have no usable vector, more than "
-                f"limits.max_failed_fraction = {max_failed_fraction:g}; nothing was published. The "
-                f"rows and their reasons are in {folder}"
-            )
+            return folder
+
+        of_side = f" of the {side} table" if side else ""
+        told = f"rows{of_side} have no usable vector"
+        refuse_failures(rejected, total, max_failed_fraction, told, give_up)
 
     def add(self, local: str, name: str) -> None:
         """Stage a file of the driver's machine under a name of its own."""

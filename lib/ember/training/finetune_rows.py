@@ -10,8 +10,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import NumericType
 
-from ember.errors import InvalidInput, TooManyFailures
+from ember.errors import InvalidInput
 from ember.settings.training import SplitConfig
+from ember.spark import failed_rows
 from ember.spark.ids import text_of
 from ember.spark.tables import Corpus
 from ember.training import training_table
@@ -96,15 +97,10 @@ def refuse_failures(
     found = staged.groupBy(reason).count().orderBy(F.desc("count"), "reason").collect()
     reasons = {row["reason"]: row["count"] for row in found if row["reason"]}
     failed, rows = sum(reasons.values()), sum(row["count"] for row in found)
-    if failed > limit * rows:
-        bad = staged.filter("error is not null").select(F.col("key").alias("id"), "error")
-        folder = keep(bad.coalesce(1))
-        shown = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        raise TooManyFailures(
-            f"{failed} of {rows} labeled rows failed ({shown}), more than "
-            f"limits.max_failed_fraction = {limit:g}; nothing was trained. Look at "
-            f"{folder}; then mend the input or raise the limit"
-        )
+    bad = staged.filter("error is not null").select(F.col("key").alias("id"), "error")
+    shown = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    told = f"labeled rows failed ({shown})"
+    failed_rows.refuse_failures(failed, rows, limit, told, lambda: keep(bad.coalesce(1)))
     return {"failed": failed, "reasons": reasons}
 
 

@@ -21,10 +21,11 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from ember.errors import InvalidConfig, TooManyFailures
+from ember.errors import InvalidConfig
 from ember.settings.config import parse
 from ember.settings.embedding import EmbeddingsConfig
 from ember.settings.training import TrainOptions
+from ember.spark.failed_rows import refuse_failures
 from ember.spark.publish import Output
 from ember.spark.tables import same_column, select_embeddings
 from ember.training.spark_fit import fit_on_cluster
@@ -41,7 +42,6 @@ __all__ = [
     "fit_examples",
     "held_out_predictions",
     "keep_failures",
-    "refuse_failures",
     "summary",
     "train",
 ]
@@ -96,7 +96,7 @@ def train(
         max_failed_fraction=settings.limits.max_failed_fraction,
     )
     try:
-        refuse_failures(examples, settings.limits.max_failed_fraction)
+        _refuse(examples, settings.limits.max_failed_fraction)
         return fit_examples(examples, settings)
     finally:
         examples.forget()
@@ -106,18 +106,16 @@ def keep_failures(examples: Examples, output: Output, max_failed_fraction: float
     """Write the rows that cannot be used beside the output; raise when they are too many."""
     if examples.failed:
         output.keep(examples.failures.coalesce(1), output.rejected)
-    refuse_failures(examples, max_failed_fraction, f". Look at {output.rejected}")
+    _refuse(examples, max_failed_fraction, lambda: output.rejected)
 
 
-def refuse_failures(examples: Examples, max_failed_fraction: float, where: str = "") -> None:
-    """Raise TooManyFailures when more rows than the limit allows cannot be used."""
+def _refuse(
+    examples: Examples, max_failed_fraction: float, keep: Callable[[], str] | None = None
+) -> None:
     total = examples.failed + sum(examples.rows_by_part.values())
-    if examples.failed > max_failed_fraction * total:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in examples.counts["failed"].items())
-        raise TooManyFailures(
-            f"{examples.failed} of {total} labeled rows cannot be used ({reasons}), more than "
-            f"limits.max_failed_fraction = {max_failed_fraction:g}; nothing was published{where}"
-        )
+    reasons = ", ".join(f"{n} {reason}" for reason, n in examples.counts["failed"].items())
+    told = f"labeled rows cannot be used ({reasons})"
+    refuse_failures(examples.failed, total, max_failed_fraction, told, keep)
 
 
 def fit_examples(

@@ -1,0 +1,35 @@
+"""The ceiling on rows that fail, which every job has as `limits.max_failed_fraction`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ember.errors import TooManyFailures
+
+__all__ = ["refuse_failures"]
+
+
+def refuse_failures(
+    failed: int,
+    rows: int,
+    max_failed_fraction: float,
+    told: str,
+    keep: Callable[[], str] | None = None,
+    *,
+    otherwise: str = "",
+) -> None:
+    """Raise TooManyFailures when more rows failed than the ceiling allows.
+
+    failed, rows: how many failed, of how many. told: what the message says of them after their
+    number, such as "rows failed (2 not an image)". keep: called above the ceiling; keeps the
+    failed rows beside the output and says where. otherwise: what a user can do in place of mending
+    the input, beside raising the limit.
+    """
+    if failed <= max_failed_fraction * rows:
+        return
+    look = f"Look at {keep()}; then mend" if keep else "Mend"
+    raise TooManyFailures(
+        f"{failed} of {rows} {told}, more than limits.max_failed_fraction = "
+        f"{max_failed_fraction:g}; nothing was published. {look} the input or raise the limit"
+        f"{otherwise}"
+    )
