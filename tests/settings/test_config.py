@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import get_args
 
 import pytest
 import yaml
@@ -13,9 +14,10 @@ from ember.settings.config import load, parse
 from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig, ModelConfig
 from ember.settings.evaluation import EvaluateConfig
-from ember.settings.similarity import JoinConfig
+from ember.settings.similarity import JoinConfig, Metric
 from ember.settings.training import ClassifyConfig
 from ember.settings.yaml_text import NULLS
+from ember.worker.vectors.basis import METRICS
 
 MINIMAL = ["input.path=a", "input.id=i", "input.modality=image", "model.name=keras:ResNet50"]
 MINIMAL += ["output.path=out"]
@@ -44,6 +46,10 @@ def test_overrides_alone_make_a_configuration_with_the_contract_s_defaults():
         "batch_size": "auto",
         "normalize": False,
     }
+
+
+def test_the_metrics_of_the_jobs_are_those_of_the_kernels():
+    assert get_args(Metric) == METRICS
 
 
 def test_overrides_win_over_the_file(tmp_path):

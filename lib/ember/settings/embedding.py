@@ -11,6 +11,7 @@ from ember.settings.config import Config
 from ember.worker.rows import MAX_BYTES
 
 __all__ = [
+    "MAX_FAILED_FRACTION",
     "ChunkConfig",
     "CorpusConfig",
     "EmbedConfig",
@@ -26,6 +27,7 @@ __all__ = [
     "Paths",
     "RejectsConfig",
     "Roots",
+    "Share",
     "Source",
     "TableConfig",
     "Target",
@@ -43,7 +45,11 @@ class Use(Enum):
     WRITE = "write"
 
 
+# What of a table may fail, by default, before a run ends with exit code 3.
+MAX_FAILED_FRACTION = 0.01
+
 Name = Annotated[str, Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Paths = Annotated[Name | Annotated[list[str], Field(min_length=1)], Use.READ]
 Source = Annotated[Name, Use.READ]
 Roots = Annotated[Name | Annotated[list[Name], Field(min_length=1)], Use.MAY_READ]
@@ -210,8 +216,8 @@ class NewOutputConfig(Config):
 class LimitsConfig(Config):
     """The failures to bear, and the bounds of a row and of a task."""
 
-    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.01,
+    max_failed_fraction: Share = Field(
+        default=MAX_FAILED_FRACTION,
         description="Share of rows that may fail; above it the run ends with exit code 3 and "
         "publishes nothing.",
     )
@@ -234,8 +240,8 @@ class LimitsConfig(Config):
 class RejectsConfig(Config):
     """How many rows may have vectors that cannot be used."""
 
-    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.01,
+    max_failed_fraction: Share = Field(
+        default=MAX_FAILED_FRACTION,
         description="Share of rows that may be unusable; above it the run ends with exit code 3.",
     )
 

@@ -26,12 +26,13 @@ __all__ = [
     "GroupsConfig",
     "JoinConfig",
     "JoinLimits",
+    "Metric",
     "ProjectConfig",
     "SearchConfig",
     "VectorsConfig",
 ]
 
-
+# As ember.worker.vectors has them, whose import takes longer than reading a configuration may.
 Metric = Literal["cosine", "inner_product", "euclidean"]
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ember.settings.config import Config
 from ember.settings.embedding import (
+    MAX_FAILED_FRACTION,
     EmbeddingsConfig,
     InputConfig,
     LimitsConfig,
@@ -16,6 +17,7 @@ from ember.settings.embedding import (
     Name,
     NewOutputConfig,
     OutputConfig,
+    Share,
     Source,
     TableConfig,
 )
@@ -46,7 +48,7 @@ class ClassifyOptions(Config):
     top_k: Annotated[int, Field(ge=1)] = Field(
         default=3, description="How many labels to write for each row, best first."
     )
-    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["model"] | None = Field(
+    threshold: Share | Literal["model"] | None = Field(
         default=None,
         description="Leave out labels that score less; model: each label's own threshold, where "
         "several may hold at once; null: none.",
@@ -131,8 +133,8 @@ class NetworkConfig(Config):
 class TrainLimitsConfig(Config):
     """What training may leave out, and what one worker trains on."""
 
-    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.01,
+    max_failed_fraction: Share = Field(
+        default=MAX_FAILED_FRACTION,
         description="Share of labeled rows that may be unusable; above it the run ends with exit "
         "code 3.",
     )
@@ -173,7 +175,7 @@ class TrainOptions(Config):
     class_weights: Literal["none", "balanced"] = Field(
         default="none", description="Whether rare labels count for more (balanced)."
     )
-    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+    threshold: Share | Literal["auto"] = Field(
         default=0.5,
         description="For several labels a row, the score from which one holds; auto: by micro-F1 "
         "on the validation part.",

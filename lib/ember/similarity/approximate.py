@@ -131,8 +131,7 @@ def approximate_top_k(
     tables are small, or so much would have to be scanned that nothing is won, the search is exact.
     Raises InvalidInput as `ember.top_k` does, and for a recall that is not between 0 and 1.
     """
-    if k < 1:
-        raise InvalidInput(f"k is {k}; ask for at least one neighbor")
+    comparison.check_k(k)
     if not 0 < recall < 1:
         raise InvalidInput(f"recall is {recall}; give a share between 0 and 1, or search exactly")
     spark = queries.sparkSession

@@ -32,6 +32,8 @@ from ember.worker.vectors.block_cache import Shelf, own_numbers
 
 __all__ = [
     "Comparison",
+    "check_k",
+    "check_metric",
     "check_own",
     "check_within",
     "identity",
@@ -148,14 +150,25 @@ def sides(
     within: Sequence[str],
 ) -> tuple[DataFrame, DataFrame | None]:
     """Two tables as `prepare` takes them. Raises InvalidInput for what holds no embeddings."""
-    if metric not in METRICS:
-        raise InvalidInput(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
+    check_metric(metric)
     rows = tables.select_embeddings(left, id, embedding, "the left table", within)
     if right is None:
         return rows, None
     others = tables.select_embeddings(right, id, embedding, "the right table", within)
     check_within(rows, others)
     return rows, others
+
+
+def check_metric(metric: str) -> None:
+    """Raise InvalidInput for a metric that is not known."""
+    if metric not in METRICS:
+        raise InvalidInput(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
+
+
+def check_k(k: int) -> None:
+    """Raise InvalidInput unless at least one neighbor is asked for."""
+    if k < 1:
+        raise InvalidInput(f"k is {k}; ask for at least one neighbor")
 
 
 def check_within(left: DataFrame, right: DataFrame | None) -> None:

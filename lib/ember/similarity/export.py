@@ -15,14 +15,13 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import ArrayType, DoubleType, StructField, StructType
 
 from ember.errors import InvalidInput
-from ember.similarity import blocks, vector_files
+from ember.similarity import blocks, comparison, vector_files
 from ember.similarity.blocks import Packed, TableVectors
 from ember.spark import places
 from ember.spark.paths import literal
 from ember.spark.publish import Output
 from ember.spark.storage import Storage
 from ember.spark.tables import files, select_embeddings
-from ember.worker.vectors.basis import METRICS
 from ember.worker.vectors.block_cache import from_ipc
 from ember.worker.vectors.faiss_file import FlatIndexFile, check_format
 
@@ -56,8 +55,7 @@ def export_faiss(
     Returns the facts of the manifest. Raises InvalidInput for a table that is not embeddings, an
     output that exists, and when faiss is not installed; TooManyFailures.
     """
-    if metric not in METRICS:
-        raise InvalidInput(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
+    comparison.check_metric(metric)
     check_faiss()
     rows = select_embeddings(table, id, embedding, "the table")
     spark = table.sparkSession

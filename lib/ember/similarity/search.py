@@ -12,7 +12,6 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, IntegerType, LongType, StructField, StructType
 
-from ember.errors import InvalidInput
 from ember.similarity import blockwise, comparison, packing
 from ember.similarity.blockwise import Written
 from ember.similarity.comparison import Comparison
@@ -63,8 +62,7 @@ def top_k(
     Raises InvalidInput for tables that are not embeddings, lengths and types of keys that differ,
     a k below 1, and one of which the neighbors of a single query fill a worker's memory.
     """
-    if k < 1:
-        raise InvalidInput(f"k is {k}; ask for at least one neighbor")
+    comparison.check_k(k)
     left, right = comparison.sides(
         queries, corpus, metric, id=id, embedding=embedding, within=within
     )
