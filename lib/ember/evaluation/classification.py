@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,18 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from ember.evaluation.joining import class_list, failed_rows, issues_of, join_predictions
+from ember.evaluation.figure_tables import class_table
+from ember.evaluation.joining import WRONG, class_list, join_predictions
+from ember.evaluation.judgment import Findings, answers_of, judge_rows, worst_rows
 from ember.evaluation.matching import Match, classes_listed, doubts
 from ember.evaluation.result import Evaluation, Figure, Issue, none_for_nan, table
-from ember.evaluation.slices import few_slices, slice_names
-from ember.evaluation.spark_sums import Chunk, Totals, sum_rows
-from ember.spark.persisted import kept
+from ember.evaluation.slices import slices_of
+from ember.evaluation.spark_sums import Totals, sum_rows
 from ember.worker.metrics import classes as averaging
-from ember.worker.metrics.calibration import bin_of, calibration_error
+from ember.worker.metrics.calibration import calibration_error
+from ember.worker.metrics.class_sums import ClassSums
 from ember.worker.metrics.classes import ratio
-from ember.worker.metrics.sums import ALL, Sums, codes_in, from_limbs, to_limbs
+from ember.worker.metrics.sums import ALL, from_limbs
 from ember.worker.metrics.weights import interval
 
 __all__ = ["classification_figures", "judge_classification"]
@@ -112,61 +113,26 @@ def judge_classification(
         many=False,
         compared=compared,
     )
-    with kept(_rows(joined.rows, slices)) as rows:
-        judged = rows.filter("judged")
-        few_slices(judged, slices)
+
+    def find(judged: DataFrame) -> Findings:
         names = class_list(judged.select("truth").union(judged.select("answer")))
-        rule = _Rule(pa.array(names), tuple(top_k), bins)
+        rule = ClassSums(pa.array(names), tuple(top_k), bins)
         totals = sum_rows(judged.drop("id", "reason", "length"), rule.add, bootstrap)
-        longest = int(judged.agg(F.max("length")).collect()[0][0] or 0)
-        # Lists that were cut do not tell what would follow; whole ones have the same labels each.
-        cut = [k for k in top_k if longest < k]
-        if cut and len(classes_listed(predictions, predicted)) <= longest:
-            cut = []
-        figures, outside = _figures(totals, rule, bootstrap, cut)
-        unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
-        issues = issues_of(unusable)
-        failed = failed_rows(issues)
-        spark = predictions.sparkSession
-        total = int(totals.of("total", ALL, rule.counts, bootstrap)[0, 0])
-        if outside:
-            reason = "with a score outside 0 to 1, so that there is no calibration"
-            issues.append(Issue(reason, outside))
-        issues += doubts(names, totals.classes)
-        if cut and longest:
-            named = ", ".join(f"top_{k}_accuracy" for k in cut)
-            _log.info("the predictions list %d labels a row: there is no %s", longest, named)
-        confusion = (
-            judged.groupBy(F.col("truth").cast("string"), F.col("answer").cast("string"))
-            .count()
-            .toDF("truth", "predicted", "count")
-        )
-        order = (F.desc("count"), "truth", "predicted")
-        off = confusion.filter("truth != predicted").orderBy(*order).limit(_MOST_CONFUSED)
-        wrong = judged.filter("NOT (answer <=> truth)").select(
-            "id", "truth", F.col("answer").alias("predicted"), "score", "reason"
-        )
-        tables = {
-            "per_class": _per_class(spark, totals, names),
-            "confusion": confusion,
-            "most_confused": off.coalesce(1),
-            "reliability": _reliability(spark, totals, rule, bootstrap),
-            "worst": wrong.orderBy(F.desc_nulls_last("score"), "id").limit(worst).coalesce(1),
-        }
-        answers = judged.select(
-            "id",
-            F.col("truth").cast("string").alias("truth"),
-            F.col("answer").cast("string").alias("answer"),
-            F.col("answer").eqNullSafe(F.col("truth")).cast("double").alias("outcome"),
-            F.array(*slice_names(slices)).alias("slices"),
-        )
-        return Evaluation(
-            *("classification", figures, tables, issues, answers, unusable, total, failed, (rows,)),
-            match=joined.matching.field,
+        outside = int(totals.of("total", ALL, rule.counts)[2, 0])
+        reason = "with a score outside 0 to 1, so that there is no calibration"
+        right = F.col("answer").eqNullSafe(F.col("truth"))
+        return Findings(
+            _figures(totals, rule, _cut(judged, predictions, predicted, top_k)),
+            _tables(judged, totals, rule, names, worst),
+            answers_of(judged, F.col("truth"), F.col("answer"), right),
+            [*([Issue(reason, outside)] if outside else []), *doubts(names, totals.classes)],
         )
 
+    rows, matching = _rows(joined.rows), joined.matching
+    return judge_rows("classification", rows, slices, find, wrong=WRONG, match=matching.field)
 
-def _rows(joined: DataFrame, slices: Sequence[str]) -> DataFrame:
+
+def _rows(joined: DataFrame) -> DataFrame:
     """What the report needs of each row; `place` is where the truth is listed, from 1, or 0."""
     place = F.coalesce(F.expr("array_position(labels, truth)"), F.lit(0)).cast("int")
     return joined.select(
@@ -178,102 +144,78 @@ def _rows(joined: DataFrame, slices: Sequence[str]) -> DataFrame:
         F.size("labels").alias("length"),
         place.alias("place"),
         "reason",
-        "judged",
-        *slice_names(slices),
+        *slices_of(joined),
     )
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """What each row adds to the sums."""
+def _cut(
+    judged: DataFrame, predictions: DataFrame, predicted: str, top_k: Sequence[int]
+) -> list[int]:
+    """Those k of which nothing is known, since lists of labels were cut before.
 
-    names: pa.Array
-    top_k: tuple[int, ...]
-    bins: int
-
-    @property
-    def counts(self) -> int:
-        """Rows, answered rows, scores that are no probability, hits, hits in the first k."""
-        return 4 + len(self.top_k)
-
-    def add(self, chunk: Chunk, sums: Sums) -> None:
-        columns = (chunk.rows.column(name) for name in ("truth", "answer"))
-        truth, answer = (codes_in(column, self.names) for column in columns)
-        place, scores = chunk.numbers("place"), chunk.numbers("score")
-        answered, hit = answer >= 0, (answer >= 0) & (answer == truth)
-        bins = bin_of(scores, self.bins)
-        improper = answered & (bins < 0)
-        every = [np.ones(len(truth), bool), answered, improper, hit]
-        every += [(place > 0) & (place <= k) for k in self.top_k]
-        none = np.zeros(len(truth), bool)
-        proper = np.flatnonzero(answered & (bins >= 0))
-        binned = np.column_stack(
-            [np.ones(len(proper), np.int64), hit[proper], to_limbs(scores[proper, None])]
-        )
-        zeros = np.zeros(len(truth), np.int64)
-        rows = np.flatnonzero(answered)
-        for slicing in chunk.slicings:
-            weights = chunk.weights
-            sums.add("total", slicing, zeros, np.stack(every, axis=1), weights)
-            of_truth = np.stack([hit, every[0], none], axis=1)
-            sums.add("class", slicing, truth, of_truth, weights)
-            of_answer = np.stack([none, none, answered], axis=1)[rows]
-            sums.add("class", slicing, answer[rows], of_answer, weights, rows=rows)
-            sums.add("bin", slicing, bins[proper], binned, weights, rows=proper)
-
-    def binned(self, totals: Totals, name: str, replicates: int) -> np.ndarray:
-        """Rows, hits and sum of the scores of each bin: (3, bins, 1 + B) float64."""
-        parts = [totals.of("bin", name, 4, replicates, item) for item in range(self.bins)]
-        every = [np.concatenate([part[:2], from_limbs(part[2:])]) for part in parts]
-        return np.stack(every, axis=1)
+    Whole lists are as long as there are labels, and have the same ones each.
+    """
+    longest = int(judged.agg(F.max("length")).collect()[0][0] or 0)
+    cut = [k for k in top_k if longest < k]
+    if cut and len(classes_listed(predictions, predicted)) <= longest:
+        return []
+    if cut and longest:
+        named = ", ".join(f"top_{k}_accuracy" for k in cut)
+        _log.info("the predictions list %d labels a row: there is no %s", longest, named)
+    return cut
 
 
-def _figures(
-    totals: Totals, rule: _Rule, replicates: int, cut: Sequence[int]
-) -> tuple[list[Figure], int]:
-    """The figures, and how many scores are no probabilities. cut: k of what is not known."""
-    figures, outside = [], 0
+def _figures(totals: Totals, rule: ClassSums, cut: Sequence[int]) -> list[Figure]:
+    """cut: k of what is not known."""
+    figures = []
+    unknown = np.full(totals.replicates + 1, np.nan)
     for name in totals.slices():
-        sums = totals.of("total", name, rule.counts, replicates)
-        n, answered, improper, hits, *firsts = sums
-        macro = totals.of("macro", name, 14, replicates)
+        n, answered, improper, hits, *firsts = totals.of("total", name, rule.counts)
         every = {"accuracy": ratio(hits, n)}
         every |= {f"top_{k}_accuracy": ratio(f, n) for k, f in zip(rule.top_k, firsts, strict=True)}
-        every |= {f"top_{k}_accuracy": np.full(replicates + 1, np.nan) for k in cut}
-        every |= averaging.averages(macro)
+        every |= {f"top_{k}_accuracy": unknown for k in cut}
+        every |= averaging.averages(totals.of("macro", name, 14))
         small = averaging.micro({"tp": hits, "support": n, "predicted": answered})
         every |= {key: np.where(n > 0, value, np.nan) for key, value in small.items()}
-        every["ece"] = calibration_error(*rule.binned(totals, name, replicates))
-        if name == ALL:
-            outside = int(improper[0])
-        if improper[0]:
-            every["ece"] = np.full(replicates + 1, np.nan)
+        every["ece"] = unknown if improper[0] else calibration_error(*_bins(totals, rule, name))
         rows = {"ece": int(answered[0])}
         figures += [Figure(key, name, v, rows.get(key, int(n[0]))) for key, v in every.items()]
-    return figures, outside
+    return figures
 
 
-def _per_class(spark: SparkSession, totals: Totals, names: Sequence[Any]) -> DataFrame:
-    rows = []
-    for code, numbers in sorted(totals.classes.items()):
-        tp, support, predicted, *rest = numbers.tolist()
-        row = {"class": str(names[code]), "tp": int(tp), "support": int(support)}
-        row["predicted"] = int(predicted)
-        for position, name in enumerate(averaging.FIGURES):
-            value, low, high = (none_for_nan(x) for x in rest[3 * position : 3 * position + 3])
-            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
-        rows.append(row)
-    figures = {f"{name}{end}": float for name in averaging.FIGURES for end in ("", "_low", "_high")}
-    counts = {"class": str, "tp": int, "support": int, "predicted": int}
-    return table(spark, rows, **counts, **figures)
+def _bins(totals: Totals, rule: ClassSums, name: str) -> np.ndarray:
+    """Rows, hits and sum of the scores of each bin: (3, bins, 1 + B) float64."""
+    parts = [totals.of("bin", name, 4, item) for item in range(rule.bins)]
+    every = [np.concatenate([part[:2], from_limbs(part[2:])]) for part in parts]
+    return np.stack(every, axis=1)
 
 
-def _reliability(spark: SparkSession, totals: Totals, rule: _Rule, replicates: int) -> DataFrame:
+def _tables(
+    judged: DataFrame, totals: Totals, rule: ClassSums, names: Sequence[Any], worst: int
+) -> dict[str, DataFrame]:
+    spark = judged.sparkSession
+    confusion = (
+        judged.groupBy(F.col("truth").cast("string"), F.col("answer").cast("string"))
+        .count()
+        .toDF("truth", "predicted", "count")
+    )
+    off = confusion.filter("truth != predicted").orderBy(F.desc("count"), "truth", "predicted")
+    wrong = judged.filter("NOT (answer <=> truth)").select(
+        "id", "truth", F.col("answer").alias("predicted"), "score", "reason"
+    )
+    return {
+        "per_class": class_table(spark, "class", names, totals.classes, averaging.FIGURES),
+        "confusion": confusion,
+        "most_confused": off.limit(_MOST_CONFUSED).coalesce(1),
+        "reliability": _reliability(spark, totals, rule),
+        "worst": worst_rows(wrong, F.desc_nulls_last("score"), worst),
+    }
+
+
+def _reliability(spark: SparkSession, totals: Totals, rule: ClassSums) -> DataFrame:
     rows: list[dict[str, Any]] = []
     for name in totals.slices():
-        binned = rule.binned(totals, name, replicates)
-        for item in range(rule.bins):
-            count, hits, confidence = binned[:, item]
+        for item, (count, hits, scores) in enumerate(_bins(totals, rule, name).swapaxes(0, 1)):
             accuracy = ratio(hits, count)
             low, high = interval(accuracy)
             rows.append(
@@ -283,7 +225,7 @@ def _reliability(spark: SparkSession, totals: Totals, rule: _Rule, replicates: i
                     "lower": item / rule.bins,
                     "upper": (item + 1) / rule.bins,
                     "count": int(count[0]),
-                    "confidence": none_for_nan(ratio(confidence, count)[0]),
+                    "confidence": none_for_nan(ratio(scores, count)[0]),
                     "accuracy": none_for_nan(accuracy[0]),
                     "low": none_for_nan(low),
                     "high": none_for_nan(high),

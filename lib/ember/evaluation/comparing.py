@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from ember.errors import InvalidInput
 from ember.evaluation.joining import issues_of
+from ember.evaluation.judgment import worst_rows
 from ember.evaluation.result import Evaluation, Figure
 from ember.spark.ids import check_can_be_equal
 
@@ -65,11 +66,13 @@ def compare(run: Evaluation, baseline: Evaluation, worst: int = 100) -> Evaluati
     _check_same_rows(run, baseline)
     changed = _changed(run.rows, baseline.rows)
     fell = changed.filter("outcome < baseline_outcome")
-    order = (F.expr("outcome - baseline_outcome"), F.col("id"))
     return Evaluation(
         "compare",
         _figures(run, baseline),
-        {"changed": changed, "worst": fell.orderBy(*order).limit(worst).coalesce(1)},
+        {
+            "changed": changed,
+            "worst": worst_rows(fell, F.expr("outcome - baseline_outcome"), worst),
+        },
         [
             replace(issue, reason=f"{name}: {issue.reason}")
             for name, each in (("run", run), ("baseline", baseline))

@@ -28,10 +28,11 @@ from ember.spark.ids import check_can_be_equal, text_of
 from ember.spark.tables import check_unique, column
 
 __all__ = [
-    "LEFT_OUT",
+    "NO_TRUTH",
+    "WRONG",
     "Joined",
+    "check_once",
     "class_list",
-    "failed_rows",
     "in_order",
     "issues_of",
     "join_predictions",
@@ -48,7 +49,8 @@ FAILED = "with a failed prediction, counted as wrong"
 BAD_SCORE = "with a score that is null or NaN, counted as wrong"
 NO_LABEL = "with a prediction that has no label, counted as wrong"
 NO_ORDER = "with predictions that are not best first, counted as wrong"
-LEFT_OUT = (NO_TRUTH, NULL_TRUTH, OUTSIDE)
+# Why a row is judged as wrong; one with another reason is left out.
+WRONG = (NO_PREDICTION, FAILED, BAD_SCORE, NO_LABEL, NO_ORDER)
 _NAMED = 5
 _LABELS = (StringType, IntegralType, BooleanType, DateType)
 
@@ -67,11 +69,16 @@ def unique_rows(table: DataFrame, id: str, shown: str) -> DataFrame:
     kind = table.select(column(table, id)).schema[0].dataType
     if not isinstance(kind, AtomicType):
         raise InvalidInput(f"{shown}: the id column {id} is {kind.simpleString()}, not one value")
+    check_once(table, id, shown)
+    return table
+
+
+def check_once(table: DataFrame, id: str, shown: str) -> None:
+    """Raise InvalidInput, naming the table `shown`, for ids that occur more than once."""
     try:
         check_unique(table, id)
     except InvalidInput as error:
         raise InvalidInput(f"{shown}: {error}") from None
-    return table
 
 
 def select_truth(
@@ -115,9 +122,8 @@ class Joined:
 
     rows: id, key long (the hash of the id that makes the bootstrap weights), truth (a label, or an
         array of them), labels (array of the labels predicted, best first; null without a usable
-        prediction), scores array<double>, reason (null for a row as it should be), judged (whether
-        the row has a truth, and so counts), slice_0, … Labels are strings, or bigint where they are
-        indices.
+        prediction), scores array<double>, reason (null for a row as it should be), slice_0, …
+        Labels are strings, or bigint where they are indices.
     classes: the class list asked for, as labels are in the rows.
     matching: what of a prediction the truth is compared with.
     """
@@ -197,7 +203,6 @@ def join_predictions(
         F.when(usable, F.col("labels")).alias("labels"),
         F.when(usable, F.col("scores")).alias("scores"),
         "reason",
-        (F.col("reason").isNull() | ~F.col("reason").isin(*LEFT_OUT)).alias("judged"),
         *filled_slices(slices),
     )
     return Joined(joined, listed, matching)
@@ -259,11 +264,6 @@ def issues_of(unusable: DataFrame) -> list[Issue]:
         Issue(row["reason"], row["count"], tuple(names[row["reason"]]))
         for row in sorted(counts, key=lambda row: row["reason"])
     ]
-
-
-def failed_rows(issues: Iterable[Issue]) -> int:
-    """Rows of the truth that were counted as wrong for want of a usable prediction."""
-    return sum(issue.rows for issue in issues if issue.reason not in LEFT_OUT)
 
 
 def class_list(labels: DataFrame) -> list[Any]:

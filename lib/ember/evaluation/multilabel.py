@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType
 
 from ember.errors import InvalidInput
-from ember.evaluation.joining import class_list, failed_rows, in_order, issues_of, join_predictions
+from ember.evaluation.figure_tables import class_table, curve_table
+from ember.evaluation.joining import WRONG, class_list, in_order, join_predictions
+from ember.evaluation.judgment import Findings, answers_of, judge_rows, worst_rows
 from ember.evaluation.matching import Match, Matching, doubts
-from ember.evaluation.result import Evaluation, Figure, none_for_nan, table
-from ember.evaluation.slices import few_slices, slice_names
-from ember.evaluation.spark_sums import Chunk, Totals, by_group, record, sum_rows
-from ember.spark.persisted import kept
+from ember.evaluation.result import Evaluation, Figure
+from ember.evaluation.slices import every_slice, slices_of
+from ember.evaluation.spark_sums import Totals, by_group, sum_rows
 from ember.spark.tables import column
 from ember.worker.metrics import classes as averaging
 from ember.worker.metrics.classes import ratio
-from ember.worker.metrics.curves import curve_rows, precision_recall, rank_against
-from ember.worker.metrics.ranking import label_ranking_precision, precision_at
-from ember.worker.metrics.sums import ALL, CHUNK_ROWS, Sums, codes_in, flat, from_limbs, to_limbs
-from ember.worker.metrics.weights import interval
+from ember.worker.metrics.curves import curve_rows
+from ember.worker.metrics.label_sums import COUNTS, LabelSums, rank_label
+from ember.worker.metrics.sums import CHUNK_ROWS, from_limbs
 
 __all__ = ["judge_multilabel", "multilabel_figures"]
 
 # A chunk of rows by all labels, in float64: 16 MB.
 _CELLS = 1 << 21
-_COUNTS = 6
 
 
 def multilabel_figures(top_k: Sequence[int]) -> list[str]:
@@ -110,9 +108,8 @@ def judge_multilabel(
         compared=compared,
     )
     threshold = _as_stored(threshold, predictions, predicted)
-    with kept(joined.rows) as rows:
-        judged = rows.filter("judged")
-        few_slices(judged, slices)
+
+    def find(judged: DataFrame) -> Findings:
         listed = judged.select(F.explode("labels")).union(judged.select(F.explode("truth")))
         for run in compared:
             listed = listed.union(_listed(run, predicted, joined.matching))
@@ -122,44 +119,27 @@ def judge_multilabel(
                 f"no row of the truth has a label in column {label}, and no prediction lists one: "
                 "there is nothing to judge; are these the right columns?"
             )
-        rule = _Rule(pa.array(names), tuple(dict.fromkeys(top_k)), threshold)
-        chunk = max(1, min(CHUNK_ROWS, _CELLS // max(1, len(names))))
-        totals = sum_rows(judged.drop("id", "reason", "judged"), rule.add, bootstrap, chunk)
-        everything = {name: _total(totals, name, rule, bootstrap)[0] for name in totals.slices()}
-        ranked = by_group(
-            _entries(judged, slices),
-            ("slice", "label"),
-            partial(_rank, everything, {name: code for code, name in enumerate(names)}),
-            bootstrap,
+        rule = LabelSums(pa.array(names), tuple(dict.fromkeys(top_k)), threshold)
+        totals, ranked = _sums(judged, names, rule, bootstrap)
+        answers = _answers(judged, threshold)
+        wrong = answers.filter("wrong > 0").drop(*slices_of(answers))
+        return Findings(
+            _figures(totals, ranked, rule),
+            {
+                **_tables(totals, ranked, names, judged),
+                "worst": worst_rows(wrong, F.desc("wrong"), worst),
+            },
+            answers_of(
+                answers,
+                F.array_join(F.sort_array("truth"), ", "),
+                F.array_join(F.sort_array("predicted"), ", "),
+                -F.col("wrong"),
+            ),
+            doubts(names, totals.classes),
         )
-        figures = _figures(totals, ranked, rule, bootstrap)
-        unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
-        issues = issues_of(unusable)
-        failed = failed_rows(issues)
-        issues += doubts(names, totals.classes)
-        answers = _answers(judged, threshold, slices)
-        order = (F.desc("wrong"), "id")
-        tables = {
-            "per_label": _per_label(predictions.sparkSession, totals, ranked, names),
-            "precision_recall": _curves(predictions.sparkSession, ranked, names),
-            "worst": answers.filter("wrong > 0")
-            .drop("slices")
-            .orderBy(*order)
-            .limit(worst)
-            .coalesce(1),
-        }
-        outcome = answers.select(
-            "id",
-            F.array_join(F.sort_array("truth"), ", ").alias("truth"),
-            F.array_join(F.sort_array("predicted"), ", ").alias("answer"),
-            (-F.col("wrong")).cast("double").alias("outcome"),
-            "slices",
-        )
-        total = int(everything[ALL][0])
-        return Evaluation(
-            *("multilabel", figures, tables, issues, outcome, unusable, total, failed, (rows,)),
-            match=joined.matching.field,
-        )
+
+    rows, matching = joined.rows, joined.matching
+    return judge_rows("multilabel", rows, slices, find, wrong=WRONG, match=matching.field)
 
 
 def _listed(predictions: DataFrame, predicted: str, matching: Matching) -> DataFrame:
@@ -175,51 +155,19 @@ def _as_stored(threshold: float, predictions: DataFrame, predicted: str) -> floa
     return float(np.float32(threshold)) if isinstance(score, FloatType) else threshold
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """What each row adds to the sums."""
-
-    names: pa.Array
-    top_k: tuple[int, ...]
-    threshold: float
-
-    @property
-    def values(self) -> int:
-        """Six counts, and LRAP and each precision@k in limbs."""
-        return _COUNTS + 2 * (1 + len(self.top_k))
-
-    def add(self, chunk: Chunk, sums: Sums) -> None:
-        rows = chunk.rows.num_rows
-        truth = np.zeros((rows, len(self.names)), bool)
-        scores = np.full(truth.shape, -np.inf)
-        order = np.full((rows, max(self.top_k)), -1)
-        labels, row, _ = flat(chunk.rows.column("truth"))
-        truth[row, codes_in(labels, self.names)] = True
-        labels, row, place = flat(chunk.rows.column("labels"))
-        codes = codes_in(labels, self.names)
-        scores[row, codes] = flat(chunk.rows.column("scores"))[0].to_numpy(zero_copy_only=False)
-        first = place < order.shape[1]
-        order[row[first], place[first]] = codes[first]
-        predicted = (scores >= self.threshold) & (scores > -np.inf)
-        answered = chunk.rows.column("labels").is_valid().to_numpy(zero_copy_only=False)
-        wrong = (truth != predicted).sum(axis=1)
-        hit = truth & predicted
-        counts = [np.ones(rows), answered & (wrong == 0), wrong]
-        counts += [cells.sum(axis=1) for cells in (hit, truth, predicted)]
-        ranks = [label_ranking_precision(scores, truth)]
-        ranks += [precision_at(order, truth, k) for k in self.top_k]
-        values = np.column_stack([np.stack(counts, axis=1), to_limbs(np.stack(ranks, axis=1))])
-        zeros = np.zeros(rows, np.int64)
-        for slicing in chunk.slicings:
-            sums.add("total", slicing, zeros, values.astype(np.int64), chunk.weights)
-            for cells, of_truth in ((truth, True), (predicted, False)):
-                row, item = np.nonzero(cells)
-                counted = np.full(len(row), of_truth)
-                entries = np.stack([hit[row, item] & of_truth, counted, ~counted], axis=1)
-                sums.add("class", slicing, item, entries, chunk.weights, rows=row)
+def _sums(
+    judged: DataFrame, names: Sequence[Any], rule: LabelSums, replicates: int
+) -> tuple[Totals, Totals]:
+    """The sums over rows, and those over labels, whose rows are ranked."""
+    chunk = max(1, min(CHUNK_ROWS, _CELLS // max(1, len(names))))
+    totals = sum_rows(judged.drop("id", "reason"), rule.add, replicates, chunk)
+    everything = {name: totals.of("total", name, rule.values)[0] for name in totals.slices()}
+    codes = {name: code for code, name in enumerate(names)}
+    rank = partial(rank_label, everything, codes)
+    return totals, by_group(_entries(judged), ("slice", "label"), rank, replicates)
 
 
-def _entries(judged: DataFrame, slices: Sequence[str]) -> DataFrame:
+def _entries(judged: DataFrame) -> DataFrame:
     """What is ranked: every label listed, and the true labels that were not, score -inf."""
     listed = F.transform(
         F.arrays_zip("labels", "scores"),
@@ -238,97 +186,57 @@ def _entries(judged: DataFrame, slices: Sequence[str]) -> DataFrame:
             F.lit(True).alias("positive"),
         ),
     )
-    names = F.explode(F.array(F.lit(ALL), *slice_names(slices)))
     every = F.concat(F.coalesce(listed, F.slice(unlisted, 1, 0)), unlisted)
-    return judged.select("key", names.alias("slice"), every.alias("entries")).select(
+    return judged.select("key", every_slice(judged), every.alias("entries")).select(
         "slice", "key", F.inline("entries")
     )
 
 
-def _rank(
-    everything: dict[str, np.ndarray],
-    codes: dict[Any, int],
-    group: tuple[str, Any],
-    rows: pa.Table,
-    sums: Sums,
-) -> Iterator[pa.RecordBatch]:
-    """Average precision of a label in a slice, and what it adds to the mean."""
-    name, label = group
-    scores, positive, keys = (
-        rows.column(column).to_numpy() for column in ("score", "positive", "key")
-    )
-    total = everything[name].astype(np.float64)
-    values = rank_against(scores, positive.astype(bool), keys, sums.replicates, total)
-    precision = values.average_precision
-    defined = ~np.isnan(precision)
-    limbs = to_limbs(np.where(defined, precision, 0)[:, None]).T
-    added = np.concatenate([[defined.astype(np.int64)], limbs])
-    key = ("mean", name, 0)
-    sums.held[key] = sums.held[key] + added if key in sums.held else added
-    if name == ALL:
-        ends = [precision[0], *interval(precision)]
-        curve = precision_recall(scores, positive.astype(bool))
-        yield record("class", name, codes[label], np.array([*ends, *curve.ravel()]))
-
-
-def _total(totals: Totals, name: str, rule: _Rule, replicates: int) -> np.ndarray:
-    return totals.of("total", name, rule.values, replicates)
-
-
-def _figures(totals: Totals, ranked: Totals, rule: _Rule, replicates: int) -> list[Figure]:
+def _figures(totals: Totals, ranked: Totals, rule: LabelSums) -> list[Figure]:
     figures = []
     for name in totals.slices():
-        sums = _total(totals, name, rule, replicates)
-        n, subset, wrong, tp, support, predicted = sums[:_COUNTS]
-        lrap, *firsts = from_limbs(sums[_COUNTS:])
+        sums = totals.of("total", name, rule.values)
+        n, subset, wrong, tp, support, predicted = sums[:COUNTS]
+        lrap, *firsts = from_limbs(sums[COUNTS:])
         every = {
             "subset_accuracy": ratio(subset, n),
             "hamming_loss": ratio(wrong, n * len(rule.names)),
         }
         small = averaging.micro({"tp": tp, "support": support, "predicted": predicted})
         every |= {key: np.where(n > 0, value, np.nan) for key, value in small.items()}
-        every |= averaging.averages(totals.of("macro", name, 14, replicates))
+        every |= averaging.averages(totals.of("macro", name, 14))
         every["lrap"] = ratio(lrap, n)
         every |= {f"precision@{k}": ratio(f, n) for k, f in zip(rule.top_k, firsts, strict=True)}
-        mean = ranked.of("mean", name, 3, replicates)
+        mean = ranked.of("mean", name, 3)
         every["mean_average_precision"] = ratio(from_limbs(mean[1:])[0], mean[0])
-        figures += [
-            Figure(key, name, every[key], int(n[0])) for key in multilabel_figures(rule.top_k)
-        ]
+        figures += [Figure(key, name, values, int(n[0])) for key, values in every.items()]
     return figures
 
 
-def _per_label(
-    spark: SparkSession, totals: Totals, ranked: Totals, names: Sequence[Any]
-) -> DataFrame:
-    figures = (*averaging.FIGURES, "average_precision")
-    rows = []
-    for code, label in enumerate(names):
-        counted = totals.classes.get(code, np.zeros(12))
-        numbers = [*counted[3:], *ranked.classes.get(code, np.full(3, np.nan))[:3]]
-        row: dict[str, Any] = {"label": str(label)}
-        for position, name in enumerate(("tp", "support", "predicted")):
-            row[name] = int(counted[position])
-        for position, name in enumerate(figures):
-            for offset, end in enumerate(("", "_low", "_high")):
-                row[name + end] = none_for_nan(numbers[3 * position + offset])
-        rows.append(row)
-    kinds = {name + end: float for name in figures for end in ("", "_low", "_high")}
-    return table(spark, rows, label=str, tp=int, support=int, predicted=int, **kinds)
-
-
-def _curves(spark: SparkSession, ranked: Totals, names: Sequence[Any]) -> DataFrame:
-    """What `_rank` found behind the three figures of each label."""
-    rows = [
+def _tables(
+    totals: Totals, ranked: Totals, names: Sequence[Any], judged: DataFrame
+) -> dict[str, DataFrame]:
+    """What is known of each label. `rank_label` put its curve behind its average precision."""
+    spark = judged.sparkSession
+    nothing, unranked = np.zeros(12), np.full(3, np.nan)
+    numbers = {
+        code: np.append(totals.classes.get(code, nothing), ranked.classes.get(code, unranked)[:3])
+        for code in range(len(names))
+    }
+    points = [
         row
         for code, found in sorted(ranked.classes.items())
         for row in curve_rows(found[3:].reshape(-1, 3), label=str(names[code]))
     ]
-    return table(spark, rows, label=str, threshold=float, recall=float, precision=float)
+    figures = (*averaging.FIGURES, "average_precision")
+    return {
+        "per_label": class_table(spark, "label", names, numbers, figures),
+        "precision_recall": curve_table(spark, points, label=str),
+    }
 
 
-def _answers(judged: DataFrame, threshold: float, slices: Sequence[str]) -> DataFrame:
-    """id, truth, predicted (both arrays), how many labels are wrong, reason, slices (an array)."""
+def _answers(judged: DataFrame, threshold: float) -> DataFrame:
+    """id, truth, predicted (both arrays), how many labels are wrong, reason, slices."""
     chosen = F.transform(
         F.filter(F.arrays_zip("labels", "scores"), lambda each: each["scores"] >= threshold),
         lambda each: each["labels"],
@@ -336,5 +244,5 @@ def _answers(judged: DataFrame, threshold: float, slices: Sequence[str]) -> Data
     rows = judged.withColumn("predicted", chosen)
     both = F.coalesce("predicted", F.expr("slice(truth, 1, 0)"))
     wrong = F.size(F.array_except("truth", both)) + F.size(F.array_except(both, F.col("truth")))
-    divided = F.array(*slice_names(slices)).alias("slices")
-    return rows.select("id", "truth", "predicted", wrong.alias("wrong"), "reason", divided)
+    columns = ("id", "truth", "predicted", wrong.alias("wrong"), "reason")
+    return rows.select(*columns, *slices_of(rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -139,10 +140,13 @@ class Evaluation:
         named = table(spark, issues, reason=str, rows=int, ids=list)
         return {"figures": figures, **self.tables, "issues": named}
 
-    def refuse_failures(self, max_failed_fraction: float, keep: Callable[[DataFrame], str]) -> None:
+    def refuse_failures(
+        self, max_failed_fraction: float, keep: Callable[[DataFrame], str] | None = None
+    ) -> None:
         """Raise TooManyFailures when more rows than that have no usable prediction.
 
-        keep: keeps what is wrong with which row, (id, reason), and says where.
+        keep: keeps what is wrong with which row, (id, reason), and says where; None where nothing
+        is published.
         """
         reasons = "; ".join(
             f"{issue.rows} {issue.reason}"
@@ -154,7 +158,7 @@ class Evaluation:
             self.total,
             max_failed_fraction,
             f"rows cannot be judged ({reasons})",
-            lambda: keep(self.unusable.coalesce(1)),
+            partial(keep, self.unusable.coalesce(1)) if keep else None,
             otherwise=" to have them counted as wrong",
         )
 

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType, NumericType, StructField, StructType
 
 from ember.errors import InvalidInput
-from ember.evaluation.joining import issues_of, key_of
+from ember.evaluation.joining import key_of
+from ember.evaluation.judgment import Findings, answers_of, judge_rows, worst_rows
 from ember.evaluation.relevance import by_grade, by_label
 from ember.evaluation.result import Evaluation, Figure
-from ember.evaluation.slices import few_slices, filled_slices, slice_names
-from ember.evaluation.spark_sums import Chunk, Totals, sum_rows
+from ember.evaluation.slices import filled_slices, slices_of
+from ember.evaluation.spark_sums import Totals, sum_rows
 from ember.spark.ids import check_can_be_equal
 from ember.spark.persisted import kept
 from ember.spark.tables import column
 from ember.worker.metrics.classes import ratio
-from ember.worker.metrics.ranking import retrieval_figures, retrieval_names
-from ember.worker.metrics.sums import CHUNK_ROWS, Sums, flat, from_limbs, to_limbs
+from ember.worker.metrics.query_sums import FigureSums, score_queries
+from ember.worker.metrics.ranking import retrieval_names
+from ember.worker.metrics.sums import from_limbs
 
 __all__ = ["judge_retrieval"]
 
@@ -87,42 +87,27 @@ def judge_retrieval(
             found, truth, queries, depth, slices, id=id, label=label, exclude_self=exclude_self
         )
     lists = _lists(known.neighbors)
-    with kept(_units(known.queries, lists, slices)) as rows:
-        _refuse_repeated(rows)
-        names = retrieval_names(at)
-        with kept(_scored(rows.filter("judged"), names, at)) as scored:
-            few_slices(scored, slices)
-            totals = sum_rows(
-                scored.select(
-                    "key", *slice_names(slices), F.array(*map(_quoted, names)).alias("values")
-                ),
-                _Rule(len(names)).add,
-                bootstrap,
-            )
-            figures = _figures(totals, names, bootstrap)
-            unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
-            issues = [*issues_of(unusable), *known.notes]
-            failed = sum(issue.rows for issue in issues if issue.reason == _NO_RESULT)
-            order = (F.col("map"), F.col("id"))
-            per_query = scored.drop("key", *slice_names(slices))
-            tables = {
-                "per_query": per_query,
-                "worst": per_query.orderBy(*order).limit(worst).coalesce(1),
-            }
-            missing = F.lit(None).cast("string")
-            outcome = scored.select(
-                "id",
-                missing.alias("truth"),
-                missing.alias("answer"),
-                F.col("map").alias("outcome"),
-                F.array(*slice_names(slices)).alias("slices"),
-            )
-            held = (rows, scored)
-            total = figures[0].n
-            return Evaluation(
-                *("retrieval", figures, tables, issues, outcome, unusable, total, failed, held),
+    names = retrieval_names(at)
+
+    def find(judged: DataFrame) -> Findings:
+        with kept(_scored(judged, names, at)) as scored:
+            values = F.array(*(F.col(f"`{name}`") for name in names)).alias("values")
+            rows = scored.select("key", *slices_of(scored), values)
+            totals = sum_rows(rows, FigureSums(len(names)).add, bootstrap)
+            per_query = scored.drop("key", *slices_of(scored))
+            nothing = F.lit(None)
+            return Findings(
+                _figures(totals, names),
+                {"per_query": per_query, "worst": worst_rows(per_query, F.col("map"), worst)},
+                answers_of(scored, nothing, nothing, F.col("map")),
+                known.notes,
+                held=(scored,),
                 lists=lists.select("id", "documents", "gains"),
             )
+
+    rows = _units(known.queries, lists, slices)
+    check = _refuse_repeated
+    return judge_rows("retrieval", rows, slices, find, wrong=(_NO_RESULT,), check=check)
 
 
 def _without_self(rows: DataFrame) -> DataFrame:
@@ -160,7 +145,7 @@ def _lists(graded: DataFrame) -> DataFrame:
 
 
 def _units(asked: DataFrame, lists: DataFrame, slices: Sequence[str]) -> DataFrame:
-    """One row a query: id, key, gains, ideal, relevant, reason, judged, slices."""
+    """One row a query: id, key, gains, ideal, relevant, reason, repeated, unplaced, slices."""
     rows = asked.withColumn("known", F.lit(True)).join(lists, "id", "full_outer")
     reason = (
         F.when(F.col("known").isNull() | F.col("relevant").isNull(), _NO_TRUTH)
@@ -177,7 +162,6 @@ def _units(asked: DataFrame, lists: DataFrame, slices: Sequence[str]) -> DataFra
         "reason",
         (F.size("documents") != F.size(F.array_distinct("documents"))).alias("repeated"),
         "unplaced",
-        (F.col("reason").isNull() | (F.col("reason") == _NO_RESULT)).alias("judged"),
         *filled_slices(slices),
     )
 
@@ -194,72 +178,24 @@ def _refuse_repeated(rows: DataFrame) -> None:
         raise InvalidInput(f"the neighbors of some queries have {what}: {named}")
 
 
-def _quoted(name: str) -> Column:
-    return F.col(f"`{name}`")
-
-
 def _scored(rows: DataFrame, names: Sequence[str], at: Sequence[int]) -> DataFrame:
     """The judged queries with their figures: id, key, relevant, results, slices, each figure."""
-    slices = [name for name in rows.columns if name.startswith("slice_")]
+    slices = slices_of(rows)
     given = rows.select("id", "key", "relevant", *slices, "gains", "ideal")
-    kept_fields = [given.schema[name] for name in ("id", "key", "relevant", *slices)]
+    passed = [given.schema[name] for name in ("id", "key", "relevant", *slices)]
     plain = [f"figure_{position}" for position in range(len(names))]
     figures = [StructField(name, DoubleType()) for name in ("results", *plain)]
-    schema = StructType([*kept_fields, *figures])
-    scored = given.mapInArrow(_scorer(len(kept_fields), plain, at), schema)
+    schema = StructType([*passed, *figures])
+    scored = given.mapInArrow(score_queries(len(passed), plain, at), schema)
     results = F.col("results").cast("long").alias("results")
     named = (F.col(one).alias(name) for one, name in zip(plain, names, strict=True))
     return scored.select("id", "key", "relevant", *slices, results, *named)
 
 
-def _scorer(
-    passed: int, plain: Sequence[str], at: Sequence[int]
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for start in range(0, batch.num_rows, CHUNK_ROWS):
-                rows = batch.slice(start, CHUNK_ROWS)
-                gains, results = _padded(rows.column("gains"))
-                ideal, _ = _padded(rows.column("ideal"))
-                relevant = rows.column("relevant").to_numpy(zero_copy_only=False)
-                figures = retrieval_figures(gains, ideal, relevant, at)
-                columns = [pa.array(values) for values in (results, *figures.T)]
-                yield pa.RecordBatch.from_arrays(
-                    [*rows.columns[:passed], *columns],
-                    names=[*rows.schema.names[:passed], "results", *plain],
-                )
-
-    return run
-
-
-def _padded(lists: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Lists of numbers as the rows of a matrix, filled up with 0, and how long each is."""
-    values, rows, places = flat(lists)
-    matrix = np.zeros((len(lists), int(places.max(initial=-1)) + 1))
-    matrix[rows, places] = values.to_numpy(zero_copy_only=False)
-    return matrix, np.bincount(rows, minlength=len(lists)).astype(np.float64)
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """What each query adds to the sums: one, and its figures."""
-
-    figures: int
-
-    def add(self, chunk: Chunk, sums: Sums) -> None:
-        values, _, _ = flat(chunk.rows.column("values"))
-        matrix = values.to_numpy(zero_copy_only=False).reshape(-1, self.figures)
-        ones = np.ones((len(matrix), 1), np.int64)
-        zeros = np.zeros(len(matrix), np.int64)
-        for slicing in chunk.slicings:
-            added = np.hstack([ones, to_limbs(matrix)])
-            sums.add("total", slicing, zeros, added, chunk.weights)
-
-
-def _figures(totals: Totals, names: Sequence[str], replicates: int) -> list[Figure]:
+def _figures(totals: Totals, names: Sequence[str]) -> list[Figure]:
     figures = []
     for name in totals.slices():
-        n, *limbs = totals.of("total", name, 1 + 2 * len(names), replicates)
+        n, *limbs = totals.of("total", name, 1 + 2 * len(names))
         means = from_limbs(np.array(limbs))
         figures += [
             Figure(metric, name, ratio(mean, n), int(n[0]))

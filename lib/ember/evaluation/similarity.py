@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import AtomicType, BooleanType, DataType, IntegralType, NumericType
 
 from ember.errors import InvalidInput
-from ember.evaluation.joining import NO_TRUTH, issues_of, key_of
+from ember.evaluation.figure_tables import curve_table
+from ember.evaluation.joining import NO_TRUTH, check_once, key_of
+from ember.evaluation.judgment import Findings, answers_of, judge_rows, worst_rows
 from ember.evaluation.result import Evaluation, Figure
-from ember.evaluation.result import table as small_table
 from ember.evaluation.slices import (
     check_slices,
-    few_slices,
+    every_slice,
     filled_slices,
     join_slices,
     slice_columns,
-    slice_names,
 )
-from ember.evaluation.spark_sums import Totals, by_group, record
+from ember.evaluation.spark_sums import Totals, by_group
 from ember.spark.ids import check_can_be_equal
-from ember.spark.persisted import kept
-from ember.spark.tables import check_unique, column
-from ember.worker.metrics.curves import correlations, curve_rows, precision_recall, rank_against
-from ember.worker.metrics.sums import ALL, Sums
+from ember.spark.tables import column
+from ember.worker.metrics.curves import curve_rows
+from ember.worker.metrics.pair_figures import PAIR_FIGURES, judge_pairs
+from ember.worker.metrics.sums import ALL
 
 __all__ = ["FIGURES", "judge_similarity"]
 
-FIGURES = ("pearson", "spearman", "roc_auc", "average_precision", "best_f1", "best_threshold")
+FIGURES = PAIR_FIGURES
 _BAD_TRUTH = "with a truth that is null or not finite, left out"
 _NO_SCORE = "without a score, left out"
 _BAD_SCORE = "with a score that is null or not finite, left out"
-_FAILED = (_NO_SCORE, _BAD_SCORE)
 
 
 def judge_similarity(
@@ -85,44 +83,26 @@ def judge_similarity(
         slices=slices,
         sliced=compared[0] if compared else pairs,
     )
-    with kept(joined) as rows:
-        judged = rows.filter("reason IS NULL")
-        few_slices(judged, slices)
+
+    def find(judged: DataFrame) -> Findings:
         facts = judged.agg(
-            F.count("*"),
             F.coalesce(F.bool_and(F.col("truth").isin(0.0, 1.0)), F.lit(False)),
             *(function(name) for name in ("score", "truth") for function in (F.avg, F.stddev)),
         ).collect()[0]
-        total, binary = int(facts[0]), bool(facts[1])
-        names = F.explode(F.array(F.lit(ALL), *slice_names(slices)))
-        totals = by_group(
-            judged.select(names.alias("slice"), "key", "score", "truth"),
-            ("slice",),
-            partial(_judge, binary),
-            bootstrap,
-        )
-        unusable = rows.filter(F.col("reason").isNotNull()).select("id", "reason")
-        issues = issues_of(unusable)
-        failed = sum(issue.rows for issue in issues if issue.reason in _FAILED)
-        apart = F.abs(_standard("score", *facts[2:4]) - _standard("truth", *facts[4:6]))
+        binary = bool(facts[0])
+        rows = judged.select(every_slice(judged), "key", "score", "truth")
+        totals = by_group(rows, ("slice",), partial(judge_pairs, binary), bootstrap)
+        apart = F.abs(_standard("score", *facts[1:3]) - _standard("truth", *facts[3:5]))
         far = judged.select("id", "truth", "score", apart.alias("deviation"))
-        tables = {"worst": far.orderBy(F.desc("deviation"), "id").limit(worst).coalesce(1)}
+        tables = {"worst": worst_rows(far, F.desc("deviation"), worst)}
         if binary:
             points = curve_rows(totals.classes.get(0, np.zeros(0)).reshape(-1, 3))
-            kinds = dict.fromkeys(("threshold", "recall", "precision"), float)
-            tables["precision_recall"] = small_table(judged.sparkSession, points, **kinds)
-        outcome = judged.select(
-            "id",
-            F.col("truth").cast("string").alias("truth"),
-            F.col("score").cast("string").alias("answer"),
-            F.col("score").alias("outcome"),
-            F.array(*slice_names(slices)).alias("slices"),
-        )
-        figures = _figures(totals, bootstrap)
-        return Evaluation(
-            *("similarity", figures, tables, issues, outcome, unusable, total + failed, failed),
-            held=(rows,),
-        )
+            tables["precision_recall"] = curve_table(judged.sparkSession, points)
+        value = F.col("score")
+        answers = answers_of(judged, F.col("truth"), value, value)
+        return Findings(_figures(totals), tables, answers)
+
+    return judge_rows("similarity", joined, slices, find, lost=(_NO_SCORE, _BAD_SCORE))
 
 
 def _standard(name: str, mean: float | None, deviation: float | None) -> Column:
@@ -182,10 +162,7 @@ def _join(
         *slice_columns(truth, slices).values(),
     )
     for table, shown in ((given, "the pairs"), (known, "the truth")):
-        try:
-            check_unique(table, "id")
-        except InvalidInput as error:
-            raise InvalidInput(f"{shown}: {error}") from None
+        check_once(table, "id", shown)
     known = join_slices(known, sliced, _key(sliced, id, "the pairs")[0], slices)
     rows = known.join(given, "id", "full_outer")
     check_slices(rows, slices)
@@ -206,26 +183,9 @@ def _finite(name: str) -> Column:
     return F.coalesce(~F.isnan(value) & (F.abs(value) != F.lit(float("inf"))), F.lit(False))
 
 
-def _judge(binary: bool, group: tuple[str], rows: pa.Table, sums: Sums) -> Iterator[pa.RecordBatch]:
-    """The figures of a slice, as float64 bits in place of sums."""
-    scores, truth, keys = (rows.column(name).to_numpy() for name in ("score", "truth", "key"))
-    # 0.0 and -0.0 are one score.
-    scores, truth = scores + 0.0, truth + 0.0
-    found = correlations(scores, truth, keys, sums.replicates)
-    values = [found["pearson"], found["spearman"]]
-    if binary:
-        ranked = rank_against(scores, truth == 1, keys, sums.replicates)
-        if group[0] == ALL:
-            yield record("class", ALL, 0, precision_recall(scores, truth == 1))
-        values += [ranked.roc_auc, ranked.average_precision, ranked.best_f1, ranked.best_threshold]
-    else:
-        values += [np.full(sums.replicates + 1, np.nan)] * 4
-    yield record("figures", group[0], len(scores), np.stack(values).view(np.int64))
-
-
-def _figures(totals: Totals, replicates: int) -> list[Figure]:
+def _figures(totals: Totals) -> list[Figure]:
     found = {name: (n, values.view(np.float64)) for (_, name, n), values in totals.sums.items()}
-    found.setdefault(ALL, (0, np.full((len(FIGURES), replicates + 1), np.nan)))
+    found.setdefault(ALL, (0, np.full((len(FIGURES), totals.replicates + 1), np.nan)))
     return [
         Figure(metric, name, found[name][1][position], found[name][0])
         for name in totals.slices()

@@ -17,14 +17,17 @@ from pyspark.sql.types import AtomicType, BinaryType, DoubleType, FloatType, Str
 from ember.errors import InvalidInput
 from ember.spark.ids import text_of
 from ember.spark.tables import column
+from ember.worker.metrics.sums import ALL
 
 __all__ = [
     "check_slices",
+    "every_slice",
     "few_slices",
     "filled_slices",
     "join_slices",
     "slice_columns",
     "slice_names",
+    "slices_of",
 ]
 
 _MOST_SLICES = 1000
@@ -33,6 +36,16 @@ _MOST_SLICES = 1000
 def slice_names(slices: Sequence[str]) -> list[str]:
     """The columns that hold the slices of a row, in the order of `slices`."""
     return [f"slice_{number}" for number in range(len(slices))]
+
+
+def slices_of(rows: DataFrame) -> list[str]:
+    """Those of the columns of `rows` that hold slices."""
+    return [name for name in rows.columns if name.startswith("slice_")]
+
+
+def every_slice(rows: DataFrame) -> Column:
+    """`slice`: a row for the whole, and one for each slice that a row is in."""
+    return F.explode(F.array(F.lit(ALL), *slices_of(rows))).alias("slice")
 
 
 def slice_columns(table: DataFrame, slices: Sequence[str]) -> dict[str, Column]:

@@ -1,0 +1,182 @@
+"""Sums of a task's rows, and sums of sums, as Arrow batches: what the cluster does to judge rows.
+
+A task adds up its rows and hands on records (section, slice, item, sums); records of one key are
+added in a second step, wherever they meet. See `ember.worker.metrics.sums` for why neither the
+order nor the partitions show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ember.worker.metrics.classes import class_figures, contributions
+from ember.worker.metrics.sums import ALL, Slicing, Sums, Weights, slicings
+from ember.worker.metrics.weights import interval
+
+__all__ = [
+    "Batches",
+    "Chunk",
+    "GroupJudge",
+    "Held",
+    "Judge",
+    "add_rows",
+    "judge_groups",
+    "merge_into",
+    "merge_records",
+    "record",
+    "unpack",
+]
+
+# What a task holds before it hands its sums on; 10,000 classes and 1,000 replicates are 120 MB.
+_HELD_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of a partition with their weights and their divisions into slices."""
+
+    rows: pa.RecordBatch
+    weights: Weights
+    slicings: Sequence[Slicing]
+
+    def numbers(self, name: str) -> np.ndarray:
+        """The column `name`, nulls as NaN, where it has any."""
+        values: np.ndarray = self.rows.column(name).to_numpy(zero_copy_only=False)
+        return values
+
+
+Batches = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+Judge = Callable[[Chunk, Sums], None]
+GroupJudge = Callable[[tuple[Any, ...], pa.Table, Sums], Iterable[pa.RecordBatch]]
+Held = dict[tuple[str, str, int], np.ndarray]
+
+
+def add_rows(judge: Judge, columns: Sequence[str], replicates: int, chunk_rows: int) -> Batches:
+    """From rows to records: `judge` adds each chunk. columns: those that hold a slice's name."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        sums = Sums(replicates)
+        for batch in batches:
+            for start in range(0, batch.num_rows, chunk_rows):
+                rows = batch.slice(start, chunk_rows)
+                keys = rows.column("key").to_numpy(zero_copy_only=False)
+                judge(Chunk(rows, Weights(keys, replicates), slicings(rows, columns)), sums)
+            if sums.nbytes > _HELD_BYTES:
+                yield from sums.drain()
+        yield from sums.drain()
+
+    return run
+
+
+def merge_records(replicates: int) -> Batches:
+    """From records in order of their keys to one record a key.
+
+    Sums of the section "class" are tp, support and predicted of a class. They become, under
+    "macro", sums of `contributions` for each slice, and of the whole a summary: (12,) float64, the
+    counts, then precision, recall and F1, each with the ends of its interval.
+    """
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        macro = Sums(replicates)
+        for (section, name, item), sums in _merged(batches, replicates):
+            if section == "class":
+                merge_into(macro.held, ("macro", name, 0), contributions(sums))
+                if name == ALL:
+                    yield record(section, name, item, _summary(sums))
+            else:
+                yield record(section, name, item, sums)
+        yield from macro.drain()
+
+    return run
+
+
+def judge_groups(judge: GroupJudge, columns: Sequence[str], replicates: int) -> Batches:
+    """From rows in order of `columns` to records: `judge` sees all rows of a group at once."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        sums = Sums(replicates)
+        for key, table in _groups(batches, columns):
+            yield from judge(key, table, sums)
+        yield from sums.drain()
+
+    return run
+
+
+def record(section: str, name: str, item: int, sums: np.ndarray) -> pa.RecordBatch:
+    """One array of sums, as tasks hand it on."""
+    return pa.RecordBatch.from_pydict(
+        {
+            "section": pa.array([section], pa.string()),
+            "slice": pa.array([name], pa.string()),
+            "item": pa.array([item], pa.int32()),
+            "sums": pa.array([sums.tobytes()], pa.binary()),
+        }
+    )
+
+
+def unpack(packed: bytes | pa.Buffer, replicates: int) -> np.ndarray:
+    """The sums of a record: (K, 1 + B) int64."""
+    return np.frombuffer(packed, np.int64).reshape(-1, replicates + 1)
+
+
+def merge_into(held: Held, key: tuple[str, str, int], sums: np.ndarray) -> None:
+    """Add `sums` to those of `key`."""
+    if key in held:
+        held[key] += sums
+    else:
+        held[key] = sums.copy()
+
+
+def _merged(
+    batches: Iterable[pa.RecordBatch], replicates: int
+) -> Iterator[tuple[tuple[str, str, int], np.ndarray]]:
+    """Sums of records that come in order of their keys."""
+    held: Held = {}
+    for batch in batches:
+        keys = zip(*(batch.column(place).to_pylist() for place in range(3)), strict=True)
+        for key, packed in zip(keys, batch.column(3), strict=True):
+            if held and key not in held:
+                yield held.popitem()
+            merge_into(held, key, unpack(packed.as_buffer(), replicates))
+    if held:
+        yield held.popitem()
+
+
+def _summary(sums: np.ndarray) -> np.ndarray:
+    figures = class_figures(sums)
+    ends = [(values[0], *interval(values)) for values in figures]
+    return np.concatenate([sums[:, 0].astype(np.float64), *ends])
+
+
+def _groups(
+    batches: Iterable[pa.RecordBatch], names: Sequence[str]
+) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
+    """The groups of rows that come one after the other."""
+    held: list[pa.RecordBatch] = []
+    key: tuple[Any, ...] | None = None
+    for batch in batches:
+        changed = np.zeros(max(0, batch.num_rows - 1), bool)
+        for name in names:
+            values = batch.column(name)
+            differs = pc.not_equal(values[1:], values[:-1]) if len(values) else []
+            changed |= np.asarray(differs, bool)
+        bounds = [0, *(np.flatnonzero(changed) + 1).tolist(), batch.num_rows]
+        for start, stop in pairwise(bounds):
+            if start == stop:
+                continue
+            part = batch.slice(start, stop - start)
+            found = tuple(part.column(name)[0].as_py() for name in names)
+            if held and found != key:
+                yield key or (), pa.Table.from_batches(held)
+                held = []
+            key = found
+            held.append(part)
+    if held:
+        yield key or (), pa.Table.from_batches(held)
