@@ -8,7 +8,7 @@ import pytest
 import ember
 from corpora import assert_close, picture, write
 from ember.errors import DeviceMissing, InvalidConfig
-from ember.spark import gpu
+from ember.spark import classic, gpu
 from ember.udf import embed_images, embed_texts
 
 
@@ -78,4 +78,11 @@ def test_a_udf_is_made_only_where_the_gpu_is_that_spark_assigns(spark, resnet, m
 
     monkeypatch.setattr(gpu, "check", missing)
     with pytest.raises(DeviceMissing):
+        embed_images(resnet)
+
+
+def test_gpu_settings_that_cannot_work_are_refused_when_the_udf_is_made(spark, resnet, monkeypatch):
+    given = {"spark.executor.resource.gpu.amount": "1"}
+    monkeypatch.setattr(classic, "setting", lambda _, key, default="": given.get(key, default))
+    with pytest.raises(InvalidConfig, match=r"spark\.task\.resource\.gpu\.amount is not set"):
         embed_images(resnet)
