@@ -15,7 +15,7 @@ from ember.embedding.table_classifier import TableClassifier, described, digest
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.embedding import EmbeddingsConfig, InputConfig, LimitsConfig, ModelConfig
 from ember.settings.training import ClassifyConfig, ClassifyOptions
-from ember.spark import models, tables
+from ember.spark import model_sources, tables
 from ember.spark.access import ContentIs
 from ember.spark.heads import load_head
 from ember.spark.tables import Corpus
@@ -189,7 +189,7 @@ def _work(
 
 def _of_classes(spec: ModelSpec, weights: str, options: ClassifyOptions) -> Predictions:
     """What the scores of the model's own classes become."""
-    at = str(models.keras_file(weights)) if spec.family == "keras" else spec.path
+    at = str(model_sources.keras_file(weights)) if spec.family == "keras" else spec.path
     given = names.own_labels(spec, at, options.labels)
     own = (0.5,) * len(given) if names.is_multilabel(spec, at) else None
     return Predictions(given, options.top_k, _thresholds(options, len(given), own))

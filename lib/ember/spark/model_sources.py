@@ -1,0 +1,120 @@
+"""The files of a model on this machine: the ones named, or fetched, made or converted once."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from difflib import get_close_matches
+from importlib.metadata import version
+from pathlib import Path
+
+from ember.errors import InvalidConfig, InvalidInput
+from ember.spark.model_cache import cache_folder, check_cached
+from ember.worker.models.model_folder import check_folder
+from ember.worker.models.sentence_modules import has_modules
+from ember.worker.spec import KERAS_INPUT_SIZE
+
+__all__ = ["keras_file", "keras_weights", "openvino_folder", "transformers_folder"]
+
+_log = logging.getLogger(__name__)
+# Modules of sentence-transformers, small as they are, often come as pickled tensors only.
+_HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "[1-9]_*/pytorch_model.bin"]
+
+
+def keras_weights(name: str, weights: str) -> Path:
+    """The file of weights that a `keras:` model is to have, made on the first run that wants it.
+
+    Raises InvalidInput for a name that is not known, and for weights that are not to be had.
+    """
+    if name not in KERAS_INPUT_SIZE:
+        near = get_close_matches(name, KERAS_INPUT_SIZE, 3, 0.5)
+        raise InvalidInput(
+            f"keras:{name} is not a model of keras.applications; "
+            + (f"did you mean {', '.join(near)}?" if near else f"known: {_names()}")
+        )
+    if weights not in ("imagenet", "random"):
+        path = keras_file(weights)
+        if not path.is_file():
+            raise InvalidInput(
+                f"model.weights: there is no file {path}; give imagenet, random or a file"
+            )
+        return path
+    # Random weights differ between versions of Keras; the published ones do not.
+    tag = f"random-{version('keras')}" if weights == "random" else weights
+    path = cache_folder() / f"keras-{name}-{tag}.weights.h5"
+    if not path.exists():
+        _log.info("making %s weights of keras:%s at %s", weights, name, path)
+        _prepare(f"get the {weights} weights of keras:{name}", "weights", name, weights, path)
+    return path
+
+
+def keras_file(weights: str) -> Path:
+    """The file that `model.weights` names: itself, or that of a folder which finetune wrote."""
+    path = Path(weights.removeprefix("file://")).absolute()
+    return path / "model.keras" if path.is_dir() else path
+
+
+def openvino_folder(name: str, weights: Path, layer: str, sha256: str) -> Path:
+    """The model in OpenVINO's format, converted on the first run that wants it."""
+    tag = f"{layer}-{sha256[:16]}-{version('keras')}-{version('openvino').partition('-')[0]}"
+    if weights.suffix == ".keras":
+        tag += "-2"  # earlier ones prepare pixels twice where the file does so itself
+    folder = cache_folder() / f"openvino-{name}-{tag}"
+    if not folder.exists():
+        _log.info("converting keras:%s to openvino at %s, once", name, folder)
+        what = f"convert keras:{name} to openvino"
+        _prepare(what, "openvino", name, weights, layer, folder)
+    check_cached(folder)
+    return folder
+
+
+def _names() -> str:
+    return ", ".join(sorted(KERAS_INPUT_SIZE))
+
+
+def _prepare(purpose: str, *arguments: str | Path) -> None:
+    """Run ember.worker.models.prepare. Raises InvalidInput with the last line that it said."""
+    Path(arguments[-1]).parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "ember.worker.models.prepare", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        _log.debug("%s", done.stderr)
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
+        raise InvalidInput(
+            f"cannot {purpose}: {reason}. Without a network give model.weights a file that keras "
+            "saved"
+        )
+
+
+def transformers_folder(name: str, revision: str | None) -> Path:
+    """The transformers folder on disk: the one named, or a snapshot of the hub's repository.
+
+    Raises InvalidInput when neither is to be had, and InvalidConfig for the revision of a folder.
+    """
+    path = Path(name.removeprefix("file://")).expanduser()
+    if path.is_dir():
+        if revision:
+            raise InvalidConfig(f"model.revision is for names of the hub, and {path} is a folder")
+        if not (path / "config.json").is_file() and not has_modules(path):
+            raise InvalidInput(f"the folder {path} has no config.json; give a transformers folder")
+        check_folder(path.absolute())
+        return path.absolute()
+    if name.startswith((".", "/", "~", "file:")) or name.count("/") > 1:
+        raise InvalidInput(f"there is no model folder {path.absolute()}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        snapshot = snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES)
+        if not any(Path(snapshot).glob("*.safetensors")):
+            patterns = [*_HUB_FILES, "pytorch_model*.bin"]
+            snapshot = snapshot_download(name, revision=revision, allow_patterns=patterns)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InvalidInput(
+            f"hf:{name} is neither a folder here nor to be had from the hub ({reason}); without a "
+            "network give hf:<folder>"
+        ) from None
+    check_folder(Path(snapshot))
+    return Path(snapshot)
