@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ember.errors import InvalidInput
-from ember.spark.staging import Staging, read_manifest
+from ember.spark.staged_files import read_manifest
+from ember.spark.staging import Staging
 from ember.spark.storage import _RENAME_EXCHANGE, _RENAME_NOREPLACE, _renameat2
 
 IDS = ["a", "b", "c"]

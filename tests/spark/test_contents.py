@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ember.spark import contents
-from ember.spark.staging import read_manifest
+from ember.spark.staged_files import read_manifest
 from staging_world import Disk, job
 
 NAMES = ["part-0", "_SUCCESS", "figures/part-0", "_pictures/a.png", "report.html"]

@@ -23,7 +23,7 @@ from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig
 from ember.settings.similarity import ExportConfig, JoinConfig, SearchConfig
 from ember.settings.training import ClassifyConfig, FinetuneConfig
-from ember.spark import tables
+from ember.spark import conditions, tables
 from ember.spark.identity import COVERED, INCIDENTAL, session_facts
 from ember.spark.publish import Output
 from ember.worker.heads.head import Head
@@ -390,7 +390,7 @@ def frames() -> dict[str, Any]:
 def identity(spark, monkeypatch, frames):
     """The identity that a job gives its output."""
     found: list[Any] = []
-    look, choose = tables.read, tables.where
+    look, choose = tables.read, conditions.where
 
     def read(session: Any, path: Any) -> Any:
         if str(path) not in frames:

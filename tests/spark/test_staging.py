@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ember.spark.staging import _is_running, this_process
+from ember.spark.processes import is_running, this_process
 from staging_world import IDS, Disk, Job, assert_whole, job, kills_at_every_call, rows_in
 
 
@@ -174,11 +174,11 @@ def test_a_folder_of_somebody_else_in_the_place_of_the_staged_rows_is_left_alone
 
 def test_a_process_is_told_from_one_that_got_its_number_later(tmp_path):
     own = this_process()
-    assert _is_running(own)
-    assert not _is_running({**own, "started": "1"})
-    assert not _is_running({**own, "pid": 2**22 + 1})
-    assert not _is_running({**own, "host": "another"})
-    assert not _is_running({})
+    assert is_running(own)
+    assert not is_running({**own, "started": "1"})
+    assert not is_running({**own, "pid": 2**22 + 1})
+    assert not is_running({**own, "host": "another"})
+    assert not is_running({})
 
 
 def test_where_nothing_can_be_written_the_file_system_s_own_error_is_told(tmp_path):

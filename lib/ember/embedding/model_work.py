@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from ember.embedding import row_work
 from ember.embedding.row_work import Body
 from ember.settings.embedding import LimitsConfig, ModelConfig
-from ember.spark import gpu, models, read_batches, tables, tasks
+from ember.spark import dimensions, gpu, models, read_batches, tables, tasks
 from ember.spark.accounting import Reports
 from ember.spark.models import ModelFiles
 from ember.worker import task
@@ -90,7 +90,7 @@ class ModelWork:
     def describe(self, done: DataFrame) -> dict[str, Any]:
         told = {"model": self.spec.describe(), **self.facts}
         if self.result.name == "embedding":
-            told["dimension"] = tables.dimension(done)
+            told["dimension"] = dimensions.dimension(done)
         return told
 
 

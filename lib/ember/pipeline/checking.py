@@ -14,7 +14,7 @@ from ember.pipeline.planning import Plan, Step
 from ember.settings.files import local_files, roots, sources, targets
 from ember.spark import places
 from ember.spark.places import Place, Written
-from ember.spark.staging import read_manifest
+from ember.spark.staged_files import read_manifest
 from ember.spark.storage import Storage
 
 __all__ = ["check_steps"]

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from time import perf_counter
 from typing import Any, Literal
 
-from ember import job
-from ember.errors import EmberError, OtherSettings
+from ember.errors import EmberError
 from ember.job import Run
-from ember.pipeline.files import home, inputs
-from ember.pipeline.freshness import Verdict, is_own, judge, note
 from ember.pipeline.planning import Plan, Step
-from ember.settings.files import targets
+from ember.pipeline.step_run import Body, StepRun
 from ember.settings.pipeline import PipelineConfig
-from ember.spark import contents, read_batches
 from ember.spark.explain import explain
-from ember.spark.identity import session_facts
-from ember.spark.publish import read_manifest
-from ember.spark.storage import Storage
 
 __all__ = ["Outcome", "Steps", "run_steps", "try_steps"]
 
 _log = logging.getLogger(__name__)
-Body = Callable[[Run[Any]], None]
 
 
 @dataclass(frozen=True)
@@ -98,13 +89,13 @@ def try_steps(run: Run[PipelineConfig], plan: Plan, bodies: Mapping[str, Body]) 
             run.say(f"{step.name} waits for {', '.join(awaited)} and can be checked after that")
             continue
         try:
-            look = _Look(run, step, plan.output)
-            if look.verdict.state == "fresh":
+            found = StepRun(run, step, plan.output)
+            if found.verdict.state == "fresh":
                 run.say(f"{step.name} is up to date")
                 continue
             to_run.add(step.name)
-            run.say(f"{step.name} is to run: {look.verdict.why}")
-            look.call(bodies[step.job])
+            run.say(f"{step.name} is to run: {found.verdict.why}")
+            found.call(bodies[step.job])
         except Exception as failure:
             raise _named(step, failure) from failure
 
@@ -116,105 +107,17 @@ def _run_step(
     told = partial(Outcome, step.name, step.job, step.needs, step.output)
     try:
         with run.phase(step.name):
-            look = _Look(run, step, output)
-            if look.verdict.state == "fresh":
-                run.say(f"{step.name} is up to date, written by run {look.run_id()}")
-                return told("up to date", run_id=look.run_id()), None
-            look.call(body)
+            found = StepRun(run, step, output)
+            if found.verdict.state == "fresh":
+                run.say(f"{step.name} is up to date, written by run {found.run_id()}")
+                return told("up to date", run_id=found.run_id()), None
+            found.call(body)
     except Exception as failure:
         error = _named(step, failure)
         _log.debug("step %s failed", step.name, exc_info=True)
         return told("failed", str(error), round(perf_counter() - begun, 3)), error
     seconds = round(perf_counter() - begun, 3)
-    return told("ran", look.verdict.why, seconds, look.run_id()), None
-
-
-class _Look:
-    """A step as it is found right before it may run, and how it is to be run."""
-
-    def __init__(self, run: Run[PipelineConfig], step: Step, output: str) -> None:
-        self._storage = storage = Storage(run.spark)
-        self._run, self._step = run, step
-        self._pipeline = home(storage, output)
-        self._note = note(
-            step,
-            self._pipeline,
-            inputs=inputs(storage, step.config),
-            session=session_facts(run.spark, step.config),
-        )
-        self._manifests = {
-            key: (path, read_manifest(storage, path)) for key, path in targets(step.config).items()
-        }
-        self.verdict: Verdict = judge(
-            step,
-            self._manifests["output.path"][1],
-            dict(self._gone()),
-            self._note,
-            versions=job.versions(),
-        )
-
-    def _gone(self) -> Iterator[tuple[str, str | None]]:
-        """Keys of outputs that are not whole, and the file that is lacking; None where all is."""
-        for key, (path, manifest) in self._manifests.items():
-            if not self._storage.exists(path):
-                yield key, None
-            elif manifest and (part := contents.lacking(self._storage, path, manifest)):
-                yield key, part
-
-    def run_id(self) -> str | None:
-        """Of the run that wrote what is at the step's output now."""
-        return (read_manifest(self._storage, self._step.output) or {}).get("run_id")
-
-    def call(self, body: Body) -> None:
-        """Do what the job does; replace what an earlier run of this step has left.
-
-        Where the step says resume, what can be kept is kept.
-        """
-        step, state = self._step, self.verdict.state
-        mode = step.config.output.mode
-        if mode == "fail" and state != "foreign" and self._left_something():
-            mode = "overwrite"
-        with self._logged() as run_id, read_batches.put_back(self._run.spark):
-            if not self._run.dry_run:
-                _log.info("%s (%s) runs because %s", step.name, step.job, self.verdict.why)
-            try:
-                body(self._step_run(run_id, mode))
-            except OtherSettings as error:
-                if state == "foreign":
-                    raise
-                _log.info("nothing can be resumed: %s", error)
-            else:
-                # A job that takes an outdated output for finished has done nothing.
-                if state != "outdated" or self._run.dry_run or self.run_id() == run_id:
-                    return
-            body(self._step_run(run_id, "overwrite"))
-
-    def _left_something(self) -> bool:
-        """Has an earlier run of this step written an output, be it one of several?"""
-        found = self._manifests.values()
-        return any(is_own(self._step, manifest, self._pipeline) for _, manifest in found)
-
-    def _step_run(self, run_id: str, mode: str) -> Run[Any]:
-        config = self._step.config
-        output = config.output.model_copy(update={"mode": mode})
-        return Run(
-            self._step.job,
-            config.model_copy(update={"output": output}),
-            run_id,
-            self._run.dry_run,
-            self._run.spark,
-            notes=self._note,
-        )
-
-    @contextmanager
-    def _logged(self) -> Iterator[str]:
-        """Log under the run id of the step meanwhile."""
-        run_id = f"{self._run.run_id}-{self._step.name}"
-        job.log_as(run_id)
-        try:
-            yield run_id
-        finally:
-            job.log_as(self._run.run_id)
+    return told("ran", found.verdict.why, seconds, found.run_id()), None
 
 
 def _named(step: Step, failure: Exception) -> EmberError:

@@ -21,10 +21,10 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from ember.errors import InvalidInput
 from ember.similarity.blocks import Packed, TableVectors
-from ember.spark import classic, tables
+from ember.spark import classic, tables, within_keys
 from ember.spark.ids import check_can_be_equal
 from ember.spark.publish import Output
-from ember.spark.staging import read_json
+from ember.spark.staged_files import read_json
 from ember.spark.storage import Storage
 from ember.worker.vectors.basis import METRICS
 from ember.worker.vectors.block import Block
@@ -175,7 +175,7 @@ def check_within(left: DataFrame, right: DataFrame | None) -> None:
     """Raise InvalidInput unless the columns of `within` are of one type in both tables."""
     if right is None or "group" not in left.columns:
         return
-    kinds, others = (tables.group_types(table) for table in (left, right))
+    kinds, others = (within_keys.group_types(table) for table in (left, right))
     for (name, kind), (_, other) in zip(kinds, others, strict=True):
         if kind != other:
             raise InvalidInput(
@@ -188,7 +188,7 @@ def check_own(left: DataFrame, right: DataFrame | None) -> None:
     """Raise InvalidInput where it cannot be told whose id is a query's own."""
     kinds = [table.schema["id"].dataType for table in (left, right or left)]
     for kind in kinds:
-        if isinstance(kind, StringType) and not tables.is_binary_string(kind):
+        if isinstance(kind, StringType) and not within_keys.is_binary_string(kind):
             raise InvalidInput(
                 f"the ids are {kind.simpleString()}; exclude_self takes ids that are equal letter "
                 "by letter: cast them to string"

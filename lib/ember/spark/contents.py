@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ember.spark.staging import Files
+    from ember.spark.staged_files import Files
 
 __all__ = ["FILES", "MANIFEST", "altered", "foreign", "lacking", "noted"]
 

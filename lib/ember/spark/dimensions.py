@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from ember.errors import InvalidInput
 
-__all__ = ["common_length", "dimension_of"]
+__all__ = ["common_length", "dimension", "dimension_of"]
 
 
 def dimension_of(rows: DataFrame, shown: str, max_failed_fraction: float) -> int:
@@ -35,3 +35,9 @@ def common_length(counts: Mapping[int, int], shown: str, max_failed_fraction: fl
             f"({ranked[0][0]} and {ranked[1][0]} rows); compare one kind at a time"
         )
     return ranked[0][1]
+
+
+def dimension(table: DataFrame) -> int | None:
+    """The length of the vectors in column `embedding`; None where there is none."""
+    lengths = table.select(F.size("embedding").alias("n")).filter("n > 0").limit(1).collect()
+    return int(lengths[0]["n"]) if lengths else None

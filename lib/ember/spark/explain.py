@@ -18,7 +18,7 @@ from ember import errors
 from ember.errors import EmberError, InvalidInput
 from ember.spark.java_names import CURE
 
-__all__ = ["cause", "explain"]
+__all__ = ["cause", "explain", "first_line"]
 
 _LONGEST = 500
 # Of a line, so many characters at either end are looked at: patterns of what lies between two words
@@ -255,6 +255,11 @@ def cause(error: BaseException) -> str:
     text = _in_full(error)
     known = errors.find_in_text(text) or _known(text)
     return str(known) if known else _root(text)
+
+
+def first_line(error: Exception) -> str:
+    """What Spark says of an error in SQL, without the query that it repeats below."""
+    return str(error).strip().splitlines()[0][:300]
 
 
 def _known(text: str) -> EmberError | None:

@@ -20,7 +20,8 @@ from ember.settings.config import Config
 from ember.settings.files import local_files, roots, sources, targets
 from ember.spark import contents, paths
 from ember.spark.classic import Py4JError
-from ember.spark.staging import MANIFEST, read_manifest
+from ember.spark.contents import MANIFEST
+from ember.spark.staged_files import read_manifest
 from ember.spark.storage import Storage
 
 __all__ = [

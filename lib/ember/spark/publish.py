@@ -16,9 +16,11 @@ from pyspark.sql import functions as F
 from ember.errors import EmberError, InvalidInput
 from ember.redaction import redact, redact_all
 from ember.spark import classic, contents, places
+from ember.spark.contents import MANIFEST
 from ember.spark.failed_rows import refuse_failures
 from ember.spark.paths import literal
-from ember.spark.staging import MANIFEST, Staging, read_manifest
+from ember.spark.staged_files import read_manifest
+from ember.spark.staging import Staging
 from ember.spark.storage import Storage
 from ember.spark.tables import column
 

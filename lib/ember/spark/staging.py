@@ -24,92 +24,27 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import secrets
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ember.errors import InvalidInput, OtherSettings
 from ember.spark import contents
+from ember.spark.attempts import ATTEMPT, Attempts
 from ember.spark.contents import MANIFEST
+from ember.spark.processes import is_running, this_process
+from ember.spark.staged_files import Files, read_json, read_manifest
 
-__all__ = ["MANIFEST", "Files", "Staging", "read_json", "read_manifest", "this_process"]
+__all__ = ["Staging"]
 
-_ATTEMPT = re.compile(r"attempt-.*-[0-9a-f]{8}")
 _log = logging.getLogger(__name__)
 
 Facts = Mapping[str, Any]
 
 
-class Files(Protocol):
-    """What staging asks of a file system; see `ember.spark.storage.Storage`."""
-
-    def exists(self, path: str) -> bool: ...
-    def name(self, path: str) -> str: ...
-    def files(self, folder: str) -> list[str]: ...
-    def folders(self, folder: str) -> list[str]: ...
-    def below(self, folder: str) -> Iterator[tuple[str, int]]: ...
-    def make_folder(self, path: str) -> None: ...
-    def delete(self, path: str) -> None: ...
-    def delete_empty(self, folder: str) -> None: ...
-    def rename(self, source: str, target: str) -> None: ...
-    def exchange(self, one: str, other: str) -> bool: ...
-    def read_text(self, path: str) -> str: ...
-    def write_text(self, path: str, text: str) -> None: ...
-
-
-def read_json(files: Files, file: str) -> dict[str, Any] | None:
-    """The mapping in a JSON file; None where there is none, or only a part of one."""
-    if not files.exists(file):
-        return None
-    try:
-        found = json.loads(files.read_text(file))
-    except Exception:  # written in part, or gone meanwhile: each file system has its own error
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def read_manifest(files: Files, folder: str) -> dict[str, Any] | None:
-    """What a run left beside the output at `folder`; None where there is nothing of the kind."""
-    return read_json(files, f"{folder}/{MANIFEST}")
-
-
-def this_process() -> dict[str, Any]:
-    """What tells this process from all others: machine, number, and when it started."""
-    return {"host": _host(), "pid": os.getpid(), "started": _started(os.getpid())}
-
-
-def _is_running(process: Facts) -> bool:
-    """Is this a process of this machine that is still there? False for other machines' ones.
-
-    Of those nobody can tell from here. A run that is taken for dead and is not finds out before it
-    publishes.
-    """
-    pid = process.get("pid")
-    if process.get("host") != _host() or not isinstance(pid, int):
-        return False
-    started = _started(pid)
-    return started is not None and started == process.get("started")
-
-
-def _host() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()} {boot.read_text().strip() if boot.exists() else ''}".strip()
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks; None for one that is not there."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
-
-
-class Staging:
+class Staging(Attempts):
     """One run's attempt at the table at `target`.
 
     identity: what the rows depend on; a run that is resumed must agree. new: where in the attempt
@@ -128,20 +63,15 @@ class Staging:
         identity: Facts,
         new: str = "new",
         process: Facts | None = None,
-        running: Callable[[Facts], bool] = _is_running,
+        running: Callable[[Facts], bool] = is_running,
     ) -> None:
-        self._files = files
-        self._root = root
-        self._target = target
         self._run_id = run_id
         self._mode = mode
         self._identity = dict(identity)
         self._process = this_process() if process is None else process
         self._running = running
-        self._inner = new
         plain = re.sub(r"[^A-Za-z0-9_.=-]", "_", run_id)[:80]
-        self.attempt = f"attempt-{plain}-{secrets.token_hex(4)}"
-        self.folder = f"{root}/{self.attempt}"
+        super().__init__(files, root, target, f"attempt-{plain}-{secrets.token_hex(4)}", new)
         self._begun = self._over = False
 
     @property
@@ -170,7 +100,7 @@ class Staging:
         foreign = [
             self._files.name(each)
             for each in [*self._files.folders(self._root), *self._files.files(self._root)]
-            if not _ATTEMPT.fullmatch(self._files.name(each))
+            if not ATTEMPT.fullmatch(self._files.name(each))
         ]
         if foreign:
             raise InvalidInput(
@@ -303,106 +233,9 @@ class Staging:
             self._files.rename(path, gone)
             self._files.delete(gone)
 
-    # --- rows that are there already ---------------------------------------------------------
-
-    def earlier(self) -> list[str]:
-        """The folders of the attempts that this one goes on with, nested ones included."""
-        found: list[str] = []
-        below = [self.folder]
-        while below:
-            inner = self._files.folders(f"{below.pop()}/earlier")
-            found += inner
-            below += inner
-        return found
-
-    def sources(self) -> list[str]:
-        """The folders that hold the rows done before this attempt, each row in one of them."""
-        claimed = self._files.folders(f"{self.folder}/earlier")
-        folders = [each for attempt in claimed for each in self._rows_of(attempt)]
-        if not any(self._is_complete(attempt) for attempt in claimed):
-            folders += [self._target] if self.has_data(self._target) else []
-        return folders
-
     def forget_sources(self) -> None:
         """Delete the attempts that this one goes on with: all they held is in `kept` now."""
         self._files.delete(f"{self.folder}/earlier")
-
-    def has_rows(self) -> bool:
-        """Does this attempt hold any row?"""
-        return bool(self._rows_of(self.folder))
-
-    def has_data(self, folder: str) -> bool:
-        """Are there data files right in `folder`?"""
-        return bool(self.data_files(folder))
-
-    def data_files(self, folder: str) -> list[str]:
-        """The files right in `folder` that hold rows."""
-        named = ((self._files.name(file), file) for file in self._files.files(folder))
-        return [file for name, file in named if not name.startswith(("_", "."))]
-
-    def _rows_of(self, folder: str) -> list[str]:
-        """The folders that hold the rows of an attempt, each row in one of them."""
-        new = self.own_new(folder)
-        found = [new] if new and self.has_data(new) else []
-        if self._files.exists(f"{folder}/kept/_SUCCESS"):
-            kept = f"{folder}/kept"
-            return found + ([kept] if self.has_data(kept) else [])
-        for each in self._files.folders(f"{folder}/earlier"):
-            found += self._rows_of(each)
-        return found
-
-    def own_new(self, attempt: str) -> str | None:
-        """The folder of an attempt's own rows; None where it holds the table that was replaced."""
-        new = f"{attempt}/{self._inner}"
-        manifest = read_manifest(self._files, new)
-        own = manifest is None or manifest.get("attempt") == self._files.name(attempt)
-        return new if own else None
-
-    def _is_complete(self, folder: str) -> bool:
-        """Does an attempt hold all rows that were done before it?"""
-        if self._files.exists(f"{folder}/kept/_SUCCESS"):
-            return True
-        return any(self._is_complete(each) for each in self._files.folders(f"{folder}/earlier"))
-
-    def _replaces_target(self) -> bool:
-        """Is there a killed attempt, to be gone on with, that was to overwrite what is there?"""
-        return any(
-            told.get("mode") == "overwrite" and self._is_complete(folder)
-            for folder, told in self._unfinished()
-        )
-
-    def is_finished(self) -> bool:
-        """Is there a published table, whole, and no attempt of a killed run that was to replace it?
-
-        One with a file gone, or written over, is not, and a log line says which.
-        """
-        published = read_manifest(self._files, self._target)
-        if published is None or self._unfinished():
-            return False
-        gone = contents.lacking(self._files, self._target, published)
-        gone = gone or contents.altered(self._files, self._target, published)
-        if gone:
-            _log.warning("%s lacks %s as it was, and is made again", self._target, gone)
-        return gone is None
-
-    def _unfinished(self) -> list[tuple[str, dict[str, Any]]]:
-        """Attempts of other runs that can be gone on with, and what their attempt.json says."""
-        told = [(each, read_json(self._files, f"{each}/attempt.json")) for each in self._others()]
-        return [
-            (each, facts)
-            for each, facts in told
-            if facts is not None and not self._is_published(each)
-        ]
-
-    def _is_published(self, folder: str) -> bool:
-        """Is what this attempt made the table that is published?"""
-        manifest = read_manifest(self._files, self._target)
-        return manifest is not None and manifest.get("attempt") == self._files.name(folder)
-
-    def _others(self) -> list[str]:
-        folders = self._files.folders(self._root)
-        named = ((self._files.name(each), each) for each in folders)
-        return [each for name, each in named if _ATTEMPT.fullmatch(name) and name != self.attempt]
 
     # --- publishing --------------------------------------------------------------------------
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
-from operator import or_
-from typing import Any
+from functools import partial
 from urllib.parse import unquote
 
-from pyspark.errors import AnalysisException, PySparkException
-from pyspark.logger import PySparkLogger
+from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -22,25 +18,22 @@ from pyspark.sql.types import (
     DataType,
     DoubleType,
     FloatType,
-    IntegralType,
-    SpatialType,
     StringType,
-    StructField,
     StructType,
-    TimestampType,
-    VariantType,
 )
 
 from ember.errors import InvalidInput
 from ember.settings.embedding import EmbeddingsConfig, InputConfig, TableConfig
 from ember.settings.report import ContentConfig
-from ember.spark import classic, read_batches
+from ember.spark import read_batches
 from ember.spark.access import ContentIs, default_roots, path_rules
 from ember.spark.classic import Py4JError
-from ember.spark.explain import cause
+from ember.spark.conditions import where
+from ember.spark.explain import cause, first_line
 from ember.spark.paths import check as check_path
 from ember.spark.paths import is_glob, literal
 from ember.spark.storage import Storage
+from ember.spark.within_keys import group_of
 from ember.worker.row_paths import PathRules
 
 __all__ = [
@@ -49,10 +42,7 @@ __all__ = [
     "check_unique",
     "column",
     "corpus_selector",
-    "dimension",
     "files",
-    "group_types",
-    "is_binary_string",
     "read",
     "read_corpus",
     "read_embeddings",
@@ -61,20 +51,10 @@ __all__ = [
     "select_corpus",
     "select_embeddings",
     "shown",
-    "where",
 ]
 
 _ACCOUNT_COLUMNS = ("status", "error")
 _STAGED = re.compile(r"/\.[^/]+\.staging(/|$)")
-# Metadata of the column `group`.
-_NAMES, _TYPES = "ember.names", "ember.types"
-# Classes of Spark's expressions that read tables, and that are no function of a row.
-_SUBQUERIES = {"ScalarSubquery", "Exists", "InSubquery", "ListQuery", "LateralSubquery"}
-_OUTSIDE = re.compile("Current|Now$|Local|VariableReference$|SparkVersion$")
-# Dates that Spark's parser takes for that of the day on which it reads them.
-_MOVING = re.compile(
-    r"\b(?:date|timestamp\w*)\s*'\s*(?:now|today|tomorrow|yesterday)\b", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True)
@@ -120,7 +100,7 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
                 "PATH/*/*, and rename files with names that begin with _ or ., which Spark leaves "
                 "out"
             ) from None
-        raise InvalidInput(f"cannot read {named}: {_first_line(error)}") from None
+        raise InvalidInput(f"cannot read {named}: {first_line(error)}") from None
     except Exception as error:  # a corrupt footer comes as a Java exception of any kind
         if "Illegal file pattern" in str(error):
             raise InvalidInput(f"there is nothing at {named}, which is no glob either") from None
@@ -164,61 +144,6 @@ def read_table(spark: SparkSession, config: TableConfig) -> DataFrame:
     if config.where is None:
         return table
     return where(table, config.where, shown(config.path))
-
-
-def where(table: DataFrame, condition: str, shown: str) -> DataFrame:
-    """The rows of `table` for which a condition in SQL is true; where it is null, it is not.
-
-    Raises InvalidInput, naming the table `shown`, for what is no condition on its columns, for one
-    that may answer otherwise when a row is read again, as all rows are, and for one that reads
-    another table, which nobody would know of.
-    """
-    given = f"{shown}: where is {condition!r}"
-    try:
-        with _spark_silent():
-            parsed = classic.parsed_expression(table.sparkSession, condition)
-            if any(kind in _SUBQUERIES for kind in _kinds(parsed)):
-                raise InvalidInput(
-                    f"{given}, which has a subquery; a condition is on the row alone: write what "
-                    "it asks for into a column first"
-                )
-            chosen = table.filter(F.expr(condition))
-    except PySparkException as error:
-        reason = re.sub(r"^\[[\w.]+\] | SQLSTATE: .*$", "", _first_line(error))
-        raise InvalidInput(f"{given}, and that is no condition on its rows: {reason}") from None
-    plan = classic.analyzed_plan(chosen)
-    if not plan.deterministic():
-        raise InvalidInput(
-            f"{given}, which chooses other rows every time; divide rows by a hash of the id, as in "
-            f"pmod(hash({table.columns[0]}), 2) = 0"
-        )
-    while plan.getClass().getSimpleName() != "Filter":
-        plan = plan.children().apply(0)
-    if _MOVING.search(condition) or any(_OUTSIDE.match(kind) for kind in _kinds(plan.condition())):
-        raise InvalidInput(
-            f"{given}, which depends on the time, the user or the session and so chooses other "
-            "rows another time; write the value itself"
-        )
-    return chosen
-
-
-def _kinds(expression: Any) -> Iterator[str]:
-    """The classes of an expression of Spark's, and of all within it."""
-    yield expression.getClass().getSimpleName()
-    children = expression.children()
-    for number in range(children.size()):
-        yield from _kinds(children.apply(number))
-
-
-@contextmanager
-def _spark_silent() -> Iterator[None]:
-    """Without the JSON that Spark logs of an error in SQL, which is told in a sentence here."""
-    logger = PySparkLogger.getLogger("SQLQueryContextLogger")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def read_corpus(spark: SparkSession, config: InputConfig, *results: str) -> Corpus:
@@ -321,14 +246,15 @@ def select_embeddings(
     """`table` as (id, embedding array<float or double>), and with `within` also (…, group).
 
     within: columns that make up a row's group. `group` is a text that is equal for groups that
-        SQL's `=` finds equal in all of them, null where one of them is null; see `group_types`.
+        SQL's `=` finds equal in all of them, null where one of them is null; see `within_keys`.
 
     Raises InvalidInput, naming the table `shown`, when it has no such columns.
     """
+    grouped = [column(table, name) for name in within]
     rows = table.select(
         column(table, id).alias("id"),
         column(table, embedding).alias("embedding"),
-        *([_group(table, within)] if within else []),
+        *([group_of(table, grouped, within)] if within else []),
     )
     key, vector = (rows.schema[name].dataType for name in ("id", "embedding"))
     if not (
@@ -342,60 +268,6 @@ def select_embeddings(
             f"{shown}: the id column {id} is {key.simpleString()}; an id is one value"
         )
     return rows
-
-
-def group_types(rows: DataFrame) -> list[tuple[str, str]]:
-    """Names and types of the columns that the groups of `select_embeddings` are made of.
-
-    Groups of two tables can be compared where their types are the same.
-    """
-    told = rows.schema["group"].metadata
-    return list(zip(told[_NAMES], told[_TYPES], strict=True))
-
-
-def is_binary_string(kind: StringType) -> bool:
-    """Are such strings equal only where their bytes are?"""
-    return kind.collation == "UTF8_BINARY"
-
-
-def _group(table: DataFrame, within: Sequence[str]) -> Column:
-    columns = [column(table, name) for name in within]
-    fields = table.select(*columns).schema.fields
-    texts = [_key(each, field) for each, field in zip(columns, fields, strict=True)]
-    missing = reduce(or_, (each.isNull() for each in columns))
-    kinds = [field.dataType for field in fields]
-    # 7 agrees with 7 whether it is an int or a bigint.
-    types = ["integer" if isinstance(k, IntegralType) else k.simpleString() for k in kinds]
-    # No text of a key has a comma.
-    group = F.when(~missing, F.concat_ws(",", *texts))
-    return group.alias("group", metadata={_NAMES: list(within), _TYPES: types})
-
-
-def _key(value: Column, field: StructField) -> Column:
-    """A text that two values of a type share exactly where SQL's `=` finds them equal.
-
-    Raises InvalidInput for a type whose values it cannot compare.
-    """
-    kind = field.dataType
-    if not isinstance(kind, AtomicType) or isinstance(kind, VariantType | SpatialType):
-        raise InvalidInput(
-            f"the within column {field.name} is {kind.simpleString()}; rows agree on "
-            "single values, such as strings or numbers"
-        )
-    if isinstance(kind, FloatType | DoubleType):
-        # There are two zeros, and they are equal; NaN is equal to itself.
-        return F.when(value == 0, F.lit("0")).otherwise(value.cast("string"))
-    if isinstance(kind, TimestampType):
-        # Not as it is written, which is the same an hour later when a clock is set back.
-        return F.unix_micros(value).cast("string")
-    if isinstance(kind, StringType) and not is_binary_string(kind):
-        raise InvalidInput(
-            f"the within column {field.name} is {kind.simpleString()}; rows agree on strings byte "
-            "by byte: cast it to string"
-        )
-    if isinstance(kind, StringType | BinaryType):
-        return F.hex(value.cast("binary"))
-    return value.cast("string")
 
 
 def shown(path: str | Sequence[str]) -> str:
@@ -443,12 +315,6 @@ def check_unique(rows: DataFrame, id: str) -> None:
         raise InvalidInput(f"ids in column {id} are not unique: {named}")
 
 
-def dimension(table: DataFrame) -> int | None:
-    """The length of the vectors in column `embedding`; None where there is none."""
-    lengths = table.select(F.size("embedding").alias("n")).filter("n > 0").limit(1).collect()
-    return int(lengths[0]["n"]) if lengths else None
-
-
 def files(table: DataFrame) -> list[str]:
     """The files that `table` is read from, sorted; Spark gives them as encoded URIs."""
     return sorted(unquote(file) for file in table.inputFiles())
@@ -456,7 +322,3 @@ def files(table: DataFrame) -> list[str]:
 
 def _quoted(name: str) -> str:
     return f"`{name.replace('`', '``')}`"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]

@@ -1,0 +1,82 @@
+"""Conditions in SQL on the rows of a table: checked, since rows are read more than once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyspark.errors import PySparkException
+from pyspark.logger import PySparkLogger
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from ember.errors import InvalidInput
+from ember.spark import classic
+from ember.spark.explain import first_line
+
+__all__ = ["where"]
+
+# Classes of Spark's expressions that read tables, and that are no function of a row.
+_SUBQUERIES = {"ScalarSubquery", "Exists", "InSubquery", "ListQuery", "LateralSubquery"}
+_OUTSIDE = re.compile("Current|Now$|Local|VariableReference$|SparkVersion$")
+# Dates that Spark's parser takes for that of the day on which it reads them.
+_MOVING = re.compile(
+    r"\b(?:date|timestamp\w*)\s*'\s*(?:now|today|tomorrow|yesterday)\b", re.IGNORECASE
+)
+
+
+def where(table: DataFrame, condition: str, shown: str) -> DataFrame:
+    """The rows of `table` for which a condition in SQL is true; where it is null, it is not.
+
+    Raises InvalidInput, naming the table `shown`, for what is no condition on its columns, for one
+    that may answer otherwise when a row is read again, as all rows are, and for one that reads
+    another table, which nobody would know of.
+    """
+    given = f"{shown}: where is {condition!r}"
+    try:
+        with _spark_silent():
+            parsed = classic.parsed_expression(table.sparkSession, condition)
+            if any(kind in _SUBQUERIES for kind in _kinds(parsed)):
+                raise InvalidInput(
+                    f"{given}, which has a subquery; a condition is on the row alone: write what "
+                    "it asks for into a column first"
+                )
+            chosen = table.filter(F.expr(condition))
+    except PySparkException as error:
+        reason = re.sub(r"^\[[\w.]+\] | SQLSTATE: .*$", "", first_line(error))
+        raise InvalidInput(f"{given}, and that is no condition on its rows: {reason}") from None
+    plan = classic.analyzed_plan(chosen)
+    if not plan.deterministic():
+        raise InvalidInput(
+            f"{given}, which chooses other rows every time; divide rows by a hash of the id, as in "
+            f"pmod(hash({table.columns[0]}), 2) = 0"
+        )
+    while plan.getClass().getSimpleName() != "Filter":
+        plan = plan.children().apply(0)
+    if _MOVING.search(condition) or any(_OUTSIDE.match(kind) for kind in _kinds(plan.condition())):
+        raise InvalidInput(
+            f"{given}, which depends on the time, the user or the session and so chooses other "
+            "rows another time; write the value itself"
+        )
+    return chosen
+
+
+def _kinds(expression: Any) -> Iterator[str]:
+    """The classes of an expression of Spark's, and of all within it."""
+    yield expression.getClass().getSimpleName()
+    children = expression.children()
+    for number in range(children.size()):
+        yield from _kinds(children.apply(number))
+
+
+@contextmanager
+def _spark_silent() -> Iterator[None]:
+    """Without the JSON that Spark logs of an error in SQL, which is told in a sentence here."""
+    logger = PySparkLogger.getLogger("SQLQueryContextLogger")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before

@@ -1,0 +1,44 @@
+"""What staging asks of a file system, and the JSON files that runs leave there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from ember.spark.contents import MANIFEST
+
+__all__ = ["Files", "read_json", "read_manifest"]
+
+
+class Files(Protocol):
+    """What staging asks of a file system; see `ember.spark.storage.Storage`."""
+
+    def exists(self, path: str) -> bool: ...
+    def name(self, path: str) -> str: ...
+    def files(self, folder: str) -> list[str]: ...
+    def folders(self, folder: str) -> list[str]: ...
+    def below(self, folder: str) -> Iterator[tuple[str, int]]: ...
+    def make_folder(self, path: str) -> None: ...
+    def delete(self, path: str) -> None: ...
+    def delete_empty(self, folder: str) -> None: ...
+    def rename(self, source: str, target: str) -> None: ...
+    def exchange(self, one: str, other: str) -> bool: ...
+    def read_text(self, path: str) -> str: ...
+    def write_text(self, path: str, text: str) -> None: ...
+
+
+def read_json(files: Files, file: str) -> dict[str, Any] | None:
+    """The mapping in a JSON file; None where there is none, or only a part of one."""
+    if not files.exists(file):
+        return None
+    try:
+        found = json.loads(files.read_text(file))
+    except Exception:  # written in part, or gone meanwhile: each file system has its own error
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def read_manifest(files: Files, folder: str) -> dict[str, Any] | None:
+    """What a run left beside the output at `folder`; None where there is nothing of the kind."""
+    return read_json(files, f"{folder}/{MANIFEST}")
