@@ -65,21 +65,6 @@ def judge_classification(
 ) -> Evaluation:
     """Judge the first of each row's predictions, and the first k.
 
-    predictions: an id and, in the column `predicted`, array<struct<index, label, score>> best
-        first, null where the row failed; as `classify` writes it.
-    truth: an id (`truth_id`; by default the same name) and a label: a string, a boolean or a date,
-        compared with the predictions' label, or an integer, see `match`.
-    slices: columns of the truth, or else of the predictions; every figure is given for each of
-        their values as well.
-    classes: the class list; rows whose truth is another are left out and counted. None: every
-        label is good.
-    match: what a truth of integers is compared with: "label" or "index" of a prediction; "auto":
-        the label where the predictions' labels are integers, the index where they are names.
-    bootstrap: replicates for the 95% intervals; 0 gives none.
-    compared: the predictions of all runs that are to be compared, these among them, in the same
-        order for each: slices are then columns of the truth or else of the first of them, and
-        `match` is decided once, by what all of them name.
-
     Every row with a truth counts. One without a prediction, with a failed one, or with a score
     that is null or NaN counts as wrong: it lowers accuracy and its class's recall. A prediction
     without a truth is left out. Both are counted and named in `issues`.
@@ -98,7 +83,32 @@ def judge_classification(
     lower, upper, count, confidence, accuracy with interval), worst (wrong rows, most confident
     first).
 
-    Raises InvalidInput for tables that do not fit each other, or ids that occur twice.
+    Args:
+        predictions: an id and, in the column `predicted`, array<struct<index, label, score>> best
+            first, null where the row failed; as `classify` writes it.
+        truth: an id and a label: a string, a boolean or a date, compared with the predictions'
+            label, or an integer, see `match`.
+        id: column that names a row in the predictions.
+        label: column of the truth's label.
+        truth_id: column that names a row in the truth. None: that of the predictions.
+        predicted: column of the predictions.
+        slices: columns of the truth, or else of the predictions; every figure is given for each of
+            their values as well.
+        classes: the class list; rows whose truth is another are left out and counted. None: every
+            label is good.
+        match: what a truth of integers is compared with: "label" or "index" of a prediction;
+            "auto": the label where the predictions' labels are integers, the index where they are
+            names.
+        top_k: for which k to give top_k_accuracy.
+        bins: how many bins of equal width the scores are put in, for calibration.
+        bootstrap: replicates for the 95% intervals; 0 gives none.
+        worst: rows of the table of that name.
+        compared: the predictions of all runs that are to be compared, these among them, in the same
+            order for each: slices are then columns of the truth or else of the first of them, and
+            `match` is decided once, by what all of them name.
+
+    Raises:
+        InvalidInput: tables that do not fit each other, or ids that occur twice.
     """
     joined = join_predictions(
         predictions,

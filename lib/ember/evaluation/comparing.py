@@ -50,8 +50,14 @@ def compare(run: Evaluation, baseline: Evaluation, worst: int = 100) -> Evaluati
     given to both judgments: see `compared` of `judge_classification`, by which slices come from
     the truth, else from the run, and never from the baseline.
 
-    Raises InvalidInput for evaluations of different kinds, readings of the truth or ids, and for
-    an id that has another truth or slice.
+    Args:
+        run: the evaluation of the new run.
+        baseline: that of the run to compare it with.
+        worst: rows of the table of that name.
+
+    Raises:
+        InvalidInput: evaluations of different kinds, readings of the truth or ids, or an id that
+            has another truth or slice.
     """
     if run.kind != baseline.kind:
         raise InvalidInput(

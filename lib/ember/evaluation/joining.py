@@ -87,8 +87,10 @@ def select_truth(
     """The truth as (id, truth, slice_0 …), checked.
 
     many: the labels are arrays, which lose nulls and repeated labels. Slices that are not in the
-    table are left to the predictions. Raises InvalidInput for columns or types that cannot serve,
-    and for ids that occur twice.
+    table are left to the predictions.
+
+    Raises:
+        InvalidInput: columns or types that cannot serve, or ids that occur twice.
     """
     kind = truth.select(column(truth, label)).schema[0].dataType
     element = kind.elementType if isinstance(kind, ArrayType) else kind
@@ -120,12 +122,13 @@ def select_truth(
 class Joined:
     """A table of predictions and its truth.
 
-    rows: id, key long (the hash of the id that makes the bootstrap weights), truth (a label, or an
-        array of them), labels (array of the labels predicted, best first; null without a usable
-        prediction), scores array<double>, reason (null for a row as it should be), slice_0, …
-        Labels are strings, or bigint where they are indices.
-    classes: the class list asked for, as labels are in the rows.
-    matching: what of a prediction the truth is compared with.
+    Attributes:
+        rows: id, key long (the hash of the id that makes the bootstrap weights), truth (a label, or
+            an array of them), labels (array of the labels predicted, best first; null without a
+            usable prediction), scores array<double>, reason (null for a row as it should be),
+            slice_0, … Labels are strings, or bigint where they are indices.
+        classes: the class list asked for, as labels are in the rows.
+        matching: what of a prediction the truth is compared with.
     """
 
     rows: DataFrame
@@ -152,7 +155,8 @@ def join_predictions(
     match: what a truth of integers is compared with, see ember.evaluation.matching.
     compared: as for `judge_classification`.
 
-    Raises InvalidInput for tables that do not fit.
+    Raises:
+        InvalidInput: tables that do not fit.
     """
     runs = compared or (predictions,)
     known = select_truth(truth, truth_id, label, slices, many)

@@ -26,8 +26,11 @@ __all__ = ["Findings", "answers_of", "judge_rows", "worst_rows"]
 class Findings:
     """What a kind finds in the rows that are judged; see `Evaluation` for the parts.
 
-    figures: the first is over all judged rows. answers: see `answers_of`. issues: beside the
-    reasons of rows. held: what is freed with the evaluation.
+    Attributes:
+        figures: the first is over all judged rows.
+        answers: see `answers_of`.
+        issues: beside the reasons of rows.
+        held: what is freed with the evaluation.
     """
 
     figures: Sequence[Figure]

@@ -79,8 +79,9 @@ def match_integers(
     runs: the predictions; or those of all runs that are compared, for which it is decided once, by
         what all of them name, since one truth means the same for each.
     truths: one column, of every true label. wanted: what the configuration's `match` says.
-    Raises InvalidInput where label and index could both be meant, and for predictions that do not
-    have what is wanted.
+
+    Raises:
+        InvalidInput: label and index could both be meant, or the predictions lack what is wanted.
     """
     there = set.intersection(*(_fields(run, predicted) for run in runs))
     if wanted == "auto" and not {"label", "index"} <= set(there):

@@ -68,12 +68,6 @@ def judge_multilabel(
 ) -> Evaluation:
     """Judge predictions of several labels a row.
 
-    predictions, truth, id, truth_id, predicted, slices, classes, match, bootstrap, compared: as for
-        `judge_classification`; the truth's label is an array, of strings or of integers, which may
-        be empty.
-    threshold: a listed label is predicted where its score is at least this. A label that is not
-        listed counts as not predicted, and ranks after all that are, together with the others.
-
     A row without a usable prediction counts, with no label predicted and none ranked; it is never
     right as a whole, even where its truth is empty.
 
@@ -92,7 +86,26 @@ def judge_multilabel(
     see ember.worker.metrics.curves.precision_recall), worst (rows with the most labels wrong).
 
     All rows of a label are sorted in one task: 17 bytes a row and label listed.
-    Raises InvalidInput for tables that do not fit each other, or ids that occur twice.
+
+    Args:
+        predictions: as for `judge_classification`.
+        truth: an id and a label, which is an array, of strings or of integers, and may be empty.
+        id: column that names a row in the predictions.
+        label: column of the truth's labels.
+        truth_id: column that names a row in the truth. None: that of the predictions.
+        predicted: column of the predictions.
+        threshold: a listed label is predicted where its score is at least this. A label that is not
+            listed counts as not predicted, and ranks after all that are, together with the others.
+        slices: as for `judge_classification`.
+        classes: as for `judge_classification`.
+        match: as for `judge_classification`.
+        top_k: for which k to give precision@k.
+        bootstrap: as for `judge_classification`.
+        worst: rows of the table of that name.
+        compared: as for `judge_classification`.
+
+    Raises:
+        InvalidInput: tables that do not fit each other, or ids that occur twice.
     """
     joined = join_predictions(
         predictions,

@@ -23,10 +23,11 @@ __all__ = ["Relevance", "by_grade", "by_label"]
 class Relevance:
     """What is relevant among the neighbors, and what there was to find.
 
-    neighbors: as given, with a `gain` double: the grade where the document is relevant; 0 where it
-        is not, or null where it is not judged.
-    queries: id; relevant long, how many documents are, null where the query has no label; ideal,
-        the largest gains there are for it, best first; slice_0, …
+    Attributes:
+        neighbors: as given, with a `gain` double: the grade where the document is relevant; 0 where
+            it is not, or null where it is not judged.
+        queries: id; relevant long, how many documents are, null where the query has no label;
+            ideal, the largest gains there are for it, best first; slice_0, …
     """
 
     neighbors: DataFrame

@@ -41,8 +41,9 @@ _TYPES = {
 class Figure:
     """One figure of one slice, over n rows (queries, pairs).
 
-    values: (1 + B,) float64, the figure on the sample and on its bootstrap replicates; NaN where
-    it is undefined.
+    Attributes:
+        values: (1 + B,) float64, the figure on the sample and on its bootstrap replicates; NaN
+            where it is undefined.
     """
 
     metric: str
@@ -89,14 +90,19 @@ class Issue:
 class Evaluation:
     """A report of one kind.
 
-    figures: for the whole (slice "all") first, then by slice. tables: Spark DataFrames by name,
-    in the form in which they are written, without `figures` and `issues`. rows: the judged rows
-    (id, truth string, answer string, outcome double, slices array<string>, the names of its
-    slices); `outcome` is what a comparison of two runs looks at. unusable: (id, reason) of the
-    rows without a usable prediction, which were judged as wrong, and of those left out. total,
-    failed: how many rows there are in the truth, and how many of them could not be judged on their
-    merits. lists: of a retrieval, the documents and their gains by query (id, documents, gains).
-    match: of classes, whether the truth is compared with labels or with indices.
+    Attributes:
+        figures: for the whole (slice "all") first, then by slice.
+        tables: Spark DataFrames by name, in the form in which they are written, without `figures`
+            and `issues`.
+        rows: the judged rows (id, truth string, answer string, outcome double, slices
+            array<string>, the names of its slices); `outcome` is what a comparison of two runs
+            looks at.
+        unusable: (id, reason) of the rows without a usable prediction, which were judged as wrong,
+            and of those left out.
+        total, failed: how many rows there are in the truth, and how many of them could not be
+            judged on their merits.
+        lists: of a retrieval, the documents and their gains by query (id, documents, gains).
+        match: of classes, whether the truth is compared with labels or with indices.
     """
 
     kind: str

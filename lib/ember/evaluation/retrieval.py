@@ -48,18 +48,6 @@ def judge_retrieval(
 ) -> Evaluation:
     """Judge a ranked list of documents for each query.
 
-    neighbors: query_id, neighbor_id, and rank (a number, smallest first) or, without it, score
-        (largest first); ties go to the smaller neighbor_id. As `search` writes it.
-    relevance: query_id, neighbor_id, and grade where documents are more or less relevant: above 0
-        is relevant. Its queries are those that are judged.
-    truth: in place of relevance, `id` and `label` of every document: those with the query's label
-        are relevant. queries: `id` and `label` of the queries that are judged; by default they
-        are those of `neighbors`, and have their labels from `truth`.
-    exclude_self: the queries are documents themselves, and a document is no neighbor of itself.
-    slices: columns of the queries, else of the truth, or of the relevance table (whose smallest
-        value in a query's rows is taken).
-    bootstrap: as for `judge_classification`; queries are what is drawn.
-
     A query without a relevant document is left out and counted; one without a result counts as 0
     (trec_eval's option -c). Every figure is the mean over the other queries of that of
     ember.worker.metrics.ranking.retrieval_figures: mrr, map, and recall@k, precision@k, hit_rate@k
@@ -67,8 +55,27 @@ def judge_retrieval(
 
     Tables: per_query (id, relevant, results, and each figure), worst (lowest average precision).
 
-    Raises InvalidInput for tables that do not fit each other, ids that occur twice, or a document
-    that is listed twice for a query.
+    Args:
+        neighbors: query_id, neighbor_id, and rank (a number, smallest first) or, without it, score
+            (largest first); ties go to the smaller neighbor_id. As `search` writes it.
+        relevance: query_id, neighbor_id, and grade where documents are more or less relevant: above
+            0 is relevant. Its queries are those that are judged.
+        truth: in place of relevance, `id` and `label` of every document: those with the query's
+            label are relevant.
+        queries: `id` and `label` of the queries that are judged; by default they are those of
+            `neighbors`, and have their labels from `truth`.
+        id: column that names a row of truth and queries.
+        label: column of their labels.
+        at: the ranks at which recall, precision, hit rate and ndcg are taken.
+        exclude_self: the queries are documents themselves, and a document is no neighbor of itself.
+        slices: columns of the queries, else of the truth, or of the relevance table (whose smallest
+            value in a query's rows is taken).
+        bootstrap: as for `judge_classification`; queries are what is drawn.
+        worst: rows of the table of that name.
+
+    Raises:
+        InvalidInput: tables that do not fit each other, ids that occur twice, or a document that is
+            listed twice for a query.
     """
     if (relevance is None) == (truth is None):
         raise InvalidInput("give either relevance or truth")

@@ -52,12 +52,6 @@ def judge_similarity(
 ) -> Evaluation:
     """Judge how scores agree with a truth.
 
-    pairs: an id, in one column or in several that name a row together, and a score.
-    truth: the same id (`truth_id`; by default under the same names), and a number or a boolean.
-        Where all of them are 0 and 1 (or booleans) the truth is binary.
-    slices, bootstrap: as for `judge_classification`. compared: the pairs of all runs that are to be
-        compared, in the same order for each: slices are columns of the truth or else of the first.
-
     Rows that lack one side, or have a number that is null or not finite, are left out, and counted
     and named in `issues`: there is no score that would be wrong for them.
 
@@ -71,7 +65,23 @@ def judge_similarity(
 
     All pairs are sorted in one task, for each slice: 24 bytes a pair, and about four times that
     while they are.
-    Raises InvalidInput for tables that do not fit each other, or ids that occur twice.
+
+    Args:
+        pairs: an id, in one column or in several that name a row together, and a score.
+        truth: the same id, and a number or a boolean. Where all of them are 0 and 1 (or booleans)
+            the truth is binary.
+        id: column, or columns, that name a row of the pairs.
+        score: column of the scores.
+        label: column of the truth's number.
+        truth_id: column, or columns, that name a row of the truth. None: those of the pairs.
+        slices: as for `judge_classification`.
+        bootstrap: as for `judge_classification`.
+        worst: rows of the table of that name.
+        compared: the pairs of all runs that are to be compared, in the same order for each: slices
+            are columns of the truth or else of the first.
+
+    Raises:
+        InvalidInput: tables that do not fit each other, or ids that occur twice.
     """
     joined = _join(
         pairs,

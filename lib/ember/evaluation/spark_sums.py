@@ -35,8 +35,10 @@ _SCHEMA = "section string, slice string, item int, sums binary"
 class Totals:
     """What the cluster added up, on the sample and on each of B replicates.
 
-    sums: (K, 1 + B) int64 by section, slice and item. classes: what came under the section "class",
-    float64, by item; of classes see `merge_records`.
+    Attributes:
+        sums: (K, 1 + B) int64 by section, slice and item.
+        classes: what came under the section "class", float64, by item; of classes see
+            `merge_records`.
     """
 
     replicates: int

@@ -47,7 +47,9 @@ def plan(config: PipelineConfig, kinds: Kinds) -> Plan:
     """What a configuration asks for, checked.
 
     kinds: the jobs there are, with their configurations.
-    Raises InvalidConfig with every problem found in any step, one a line.
+
+    Raises:
+        InvalidConfig: with every problem found in any step, one a line.
     """
     problems = list(_bad_names(config))
     known = References(dict(config.vars))

@@ -26,8 +26,10 @@ class Unchecked(InvalidConfig):
 class References:
     """What can be referred to: variables, and the steps above, by their configuration.
 
-    later: names of steps that come further below. broken: steps above that have problems.
-    used: the steps that were referred to since it was last cleared.
+    Attributes:
+        later: names of steps that come further below.
+        broken: steps above that have problems.
+        used: the steps that were referred to since it was last cleared.
     """
 
     variables: dict[str, Any] = field(default_factory=dict)
@@ -40,7 +42,10 @@ class References:
         """`value` with all references in it replaced, in nested sections and lists as well.
 
         A text that is one reference and nothing else becomes what it refers to, a number, say.
-        key: where `value` stands, for errors. Raises InvalidConfig for an unknown reference.
+        key: where `value` stands, for errors.
+
+        Raises:
+            InvalidConfig: an unknown reference.
         """
         if isinstance(value, Mapping):
             return {name: self.resolve(each, f"{key}.{name}") for name, each in value.items()}

@@ -25,7 +25,10 @@ _log = logging.getLogger(__name__)
 class Outcome:
     """What became of a step.
 
-    why: it ran, or failed. seconds: that it took. run_id: of the run that wrote its output.
+    Attributes:
+        why: it ran, or failed.
+        seconds: that it took.
+        run_id: of the run that wrote its output.
     """
 
     name: str

@@ -48,7 +48,8 @@ class Config(BaseModel):
 def load(kind: type[ConfigT], file: str | None, overrides: Sequence[str]) -> ConfigT:
     """Read `file` (YAML; None: nothing), apply `dotted.key=value` overrides, and check.
 
-    Raises InvalidConfig with the problems found, one a line, and how many more there are.
+    Raises:
+        InvalidConfig: with the problems found, one a line, and how many more there are.
     """
     values = read(file) if file else {}
     return parse(kind, _override(values, overrides), file or "--set")
@@ -59,7 +60,9 @@ def parse(kind: type[ConfigT], values: dict[str, Any], source: str, at: str = ""
 
     Each `Plain` becomes what its key is: a value of --set for a text is that very text.
     at: what stands before each key in an error, where `values` are a part of a configuration.
-    Raises InvalidConfig with the problems found, one a line, and how many more there are.
+
+    Raises:
+        InvalidConfig: with the problems found, one a line, and how many more there are.
     """
     try:
         return kind.model_validate(typed(kind, values))

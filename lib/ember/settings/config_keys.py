@@ -29,13 +29,14 @@ class Holds:
 class Key:
     """One key of a configuration.
 
-    name: dotted, as for --set; `features[].id` is a key of each section of a list, and
-        `tables.NAME.id` one of each section of a mapping.
-    annotation: its type, with all that is said of it.
-    default: what it is when it is not given; nothing where it is required.
-    form, keys: how it holds other keys, and which; None and () for a value.
-    needs: the key which has to be given for this one to matter, where that one is null or empty
-        by default.
+    Attributes:
+        name: dotted, as for --set; `features[].id` is a key of each section of a list, and
+            `tables.NAME.id` one of each section of a mapping.
+        annotation: its type, with all that is said of it.
+        default: what it is when it is not given; nothing where it is required.
+        form, keys: how it holds other keys, and which; None and () for a value.
+        needs: the key which has to be given for this one to matter, where that one is null or empty
+            by default.
     """
 
     name: str

@@ -104,16 +104,18 @@ class InputConfig(CorpusConfig):
 class ModelConfig(Config):
     """A model and what is taken from it.
 
-    layer: `auto`, and null, is what the model's folder says: all modules of a sentence-transformers
-        folder, with its length, lower-casing and default prompt, for texts; the projected features
-        of dual encoders such as CLIP, in which images and texts can be compared; else avg_pool for
-        images and mean for texts. Any other layer is of the transformer alone, also in a
-        sentence-transformers folder: without its modules, its length and its default prompt.
-    role: takes the folder's prompt of that name (none where it has none), and the modules for that
-        role where they differ.
-    prompt: stands before every text in place of what `role` or the folder chooses. An empty text is
-        no prompt.
-    dimension: what is kept is brought to unit length again where the model's vectors have it.
+    Attributes:
+        layer: `auto`, and null, is what the model's folder says: all modules of a
+            sentence-transformers folder, with its length, lower-casing and default prompt, for
+            texts; the projected features of dual encoders such as CLIP, in which images and texts
+            can be compared; else avg_pool for images and mean for texts. Any other layer is of the
+            transformer alone, also in a sentence-transformers folder: without its modules, its
+            length and its default prompt.
+        role: takes the folder's prompt of that name (none where it has none), and the modules for
+            that role where they differ.
+        prompt: stands before every text in place of what `role` or the folder chooses. An empty
+            text is no prompt.
+        dimension: what is kept is brought to unit length again where the model's vectors have it.
     """
 
     name: ModelName = Field(

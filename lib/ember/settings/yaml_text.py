@@ -80,7 +80,8 @@ def read_yaml(file: str) -> Any:
 def parse_yaml(text: str) -> Any:
     """The values of a YAML text: dict, list, str, Plain, None; no two share an object.
 
-    Raises YamlProblem, also for a key given twice and for aliases that unfold without end.
+    Raises:
+        YamlProblem: also for a key given twice, or aliases that unfold without end.
     """
     try:
         loader = _Loader(text)

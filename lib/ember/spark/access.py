@@ -31,9 +31,10 @@ def path_rules(
 ) -> PathRules | None:
     """Where the rows of a content column may read; None where they name no files.
 
-    Raises InvalidInput for images in a string column of which nobody has said that they are paths:
-    a corpus cannot have files opened by the type of a column. Raises InvalidConfig for paths of
-    texts, and for paths without a root.
+    Raises:
+        InvalidConfig: paths of texts, or paths without a root.
+        InvalidInput: images in a string column of which nobody has said that they are paths: a
+            corpus cannot have files opened by the type of a column.
     """
     if modality != "image":
         if content_is == "paths":

@@ -21,7 +21,9 @@ _log = logging.getLogger(__name__)
 class Attempts:
     """The attempts under `root` at the table at `target`, as the run with one of them sees them.
 
-    attempt: the name of that run's own. new: where in an attempt the table grows.
+    Args:
+        attempt: the name of that run's own.
+        new: where in an attempt the table grows.
     """
 
     def __init__(self, files: Files, root: str, target: str, attempt: str, new: str) -> None:

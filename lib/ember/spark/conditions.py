@@ -30,9 +30,10 @@ _MOVING = re.compile(
 def where(table: DataFrame, condition: str, shown: str) -> DataFrame:
     """The rows of `table` for which a condition in SQL is true; where it is null, it is not.
 
-    Raises InvalidInput, naming the table `shown`, for what is no condition on its columns, for one
-    that may answer otherwise when a row is read again, as all rows are, and for one that reads
-    another table, which nobody would know of.
+    Raises:
+        InvalidInput: what is no condition on the table's columns; one that may answer otherwise
+            when a row is read again, as all rows are; one that reads another table, of which the
+            manifest would not know. The message names the table `shown`.
     """
     given = f"{shown}: where is {condition!r}"
     try:

@@ -41,8 +41,9 @@ _SCHEMES = {"azurebfs": "abfss", "azure": "wasb"}  # of parts of class names
 class _Known:
     """A cause that is known by its text.
 
-    says: what is told of it. {g1}, {g2} are groups of `pattern`; {path} is " at " and the file or
-        folder that the text names, if any; {package} how to come by the file system in {g1}.
+    Attributes:
+        says: what is told of it. {g1}, {g2} are groups of `pattern`; {path} is " at " and the file
+            or folder that the text names, if any; {package} how to come by the file system in {g1}.
     """
 
     pattern: str

@@ -33,9 +33,11 @@ def scheduled(spark: SparkSession) -> bool:
 def check(spark: SparkSession) -> None:
     """Explain a GPU configuration that cannot work, and make sure that a GPU is there.
 
-    Raises InvalidConfig when tasks would get no GPU, or several models would share one, and
-    DeviceMissing when a task was given a GPU that the driver library does not show. Without GPU
-    settings nothing is checked and nothing is run.
+    Without GPU settings nothing is checked and nothing is run.
+
+    Raises:
+        InvalidConfig: tasks would get no GPU, or several models would share one.
+        DeviceMissing: a task was given a GPU that the CUDA driver does not show.
     """
     task, executor = classic.setting(spark, _TASK), classic.setting(spark, _EXECUTOR)
     if not task and not executor:

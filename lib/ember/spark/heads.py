@@ -18,7 +18,8 @@ __all__ = ["load_head", "place_head"]
 def load_head(spark: SparkSession, folder: str) -> Head:
     """The head in `folder`, any path or URI that Spark takes. It pickles: hand it to tasks.
 
-    Raises InvalidInput when there is none or it is damaged; see `Head.load`.
+    Raises:
+        InvalidInput: there is none or it is damaged; see `Head.load`.
     """
     storage = Storage(spark)
     if not storage.exists(folder):

@@ -25,7 +25,8 @@ _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "[1-9]_*/pytorch_mo
 def keras_weights(name: str, weights: str) -> Path:
     """The file of weights that a `keras:` model is to have, made on the first run that wants it.
 
-    Raises InvalidInput for a name that is not known, and for weights that are not to be had.
+    Raises:
+        InvalidInput: a name that is not known, or weights that are not to be had.
     """
     if name not in KERAS_INPUT_SIZE:
         near = get_close_matches(name, KERAS_INPUT_SIZE, 3, 0.5)
@@ -90,7 +91,9 @@ def _prepare(purpose: str, *arguments: str | Path) -> None:
 def transformers_folder(name: str, revision: str | None) -> Path:
     """The transformers folder on disk: the one named, or a snapshot of the hub's repository.
 
-    Raises InvalidInput when neither is to be had, and InvalidConfig for the revision of a folder.
+    Raises:
+        InvalidInput: neither is to be had.
+        InvalidConfig: a revision is given for a folder.
     """
     path = Path(name.removeprefix("file://")).expanduser()
     if path.is_dir():

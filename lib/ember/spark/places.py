@@ -94,7 +94,8 @@ def check_apart(
 def written(storage: Storage, writes: Mapping[str, str]) -> list[Written]:
     """Outputs by key, and what is kept beside them, each with its place.
 
-    Raises InvalidInput for what can be no output.
+    Raises:
+        InvalidInput: what can be no output.
     """
     for path in writes.values():
         paths.check(path)

@@ -78,8 +78,9 @@ _changes: ContextVar[_Changes | None] = ContextVar("ember_read_batches", default
 def put_back(spark: SparkSession) -> Iterator[None]:
     """Meanwhile `fit` may change the session's settings; at the end they are as before.
 
-    Raises InvalidInput for a run that ran out of memory while reading large rows, and EmberError
-    where Spark is gone for another reason.
+    Raises:
+        InvalidInput: a run that ran out of memory while reading large rows.
+        EmberError: where Spark is gone for another reason.
     """
     changes = _Changes()
     token = _changes.set(changes)
@@ -108,8 +109,11 @@ def put_back(spark: SparkSession) -> Iterator[None]:
 def fit(table: DataFrame) -> None:
     """Lower the batches in which Spark reads `table` to what fits; within `put_back` only.
 
-    Settings of the user's are left alone. Raises InvalidInput for a row group that no batch would
-    make fit: Spark holds the stored bytes of one whole.
+    Settings of the user's are left alone.
+
+    Raises:
+        InvalidInput: a row group that no batch would make fit: Spark holds the stored bytes of one
+            whole.
     """
     changes = _changes.get()
     if changes is None:

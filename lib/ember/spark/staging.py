@@ -47,9 +47,11 @@ Facts = Mapping[str, Any]
 class Staging(Attempts):
     """One run's attempt at the table at `target`.
 
-    identity: what the rows depend on; a run that is resumed must agree. new: where in the attempt
-    the table grows. process: what tells this run's process from others, by default `this_process`.
-    running: is the process there that another attempt describes so?
+    Args:
+        identity: what the rows depend on; a run that is resumed must agree.
+        new: where in the attempt the table grows.
+        process: what tells this run's process from others, by default `this_process`.
+        running: is the process there that another attempt describes so?
     """
 
     def __init__(
@@ -147,9 +149,12 @@ class Staging(Attempts):
     ) -> Iterator[None]:
         """Make room for this attempt; leave no trace of one that fails before it has any row.
 
-        recheck: raises InvalidInput when the output may not be written; called once more.
-        worth: is what a failed attempt leaves worth keeping? By default, if there is any row.
-        Raises InvalidInput, whatever went wrong, when another run has taken over meanwhile.
+        Args:
+            recheck: raises InvalidInput when the output may not be written; called once more.
+            worth: is what a failed attempt leaves worth keeping? By default, if there is any row.
+
+        Raises:
+            InvalidInput: another run has taken over meanwhile, whatever else went wrong.
         """
         worth = worth or self.has_rows
         self._refuse_running()
@@ -244,7 +249,9 @@ class Staging(Attempts):
 
         recheck: raises InvalidInput when the output may not be written; called right before.
         What is left of the attempt is for `discard` to delete.
-        Raises InvalidInput when another run has taken over.
+
+        Raises:
+            InvalidInput: another run has taken over.
         """
         if lost := self._lost():
             raise InvalidInput(lost)

@@ -296,7 +296,8 @@ class Storage:
     def upload(self, local: str, path: str) -> None:
         """Copy a file or folder of this machine to `path`, replacing a file that is there.
 
-        Raises OSError.
+        Raises:
+            OSError: it cannot be written.
         """
         system, hadoop_path = self._open(path)
         source = self._jvm.org.apache.hadoop.fs.Path(f"file://{Path(local).absolute()}")

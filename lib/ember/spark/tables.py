@@ -81,7 +81,8 @@ class Corpus:
 def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
     """The Parquet table at `path`: a folder, a file, a glob, or a list of them.
 
-    Raises InvalidInput when there is none, or what is there is not Parquet.
+    Raises:
+        InvalidInput: there is none, or what is there is not Parquet.
     """
     paths = [path] if isinstance(path, str) else list(path)
     named = shown(path)
@@ -111,7 +112,8 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
 def _glob(storage: Storage, path: str) -> str:
     """`path` as Spark is to take it: what is there by that very name is meant, glob or not.
 
-    Raises InvalidInput for a glob that leads into staged rows.
+    Raises:
+        InvalidInput: a glob that leads into staged rows.
     """
     check_path(path)
     if not is_glob(path):
@@ -138,7 +140,8 @@ def _staged(storage: Storage, glob: str) -> str | None:
 def read_table(spark: SparkSession, config: TableConfig) -> DataFrame:
     """The table that `config` names, less the rows for which its `where` is not true.
 
-    Raises InvalidInput; see `read` and `where`.
+    Raises:
+        InvalidInput: see `read` and `where`.
     """
     table = read(spark, config.path)
     if config.where is None:
@@ -150,7 +153,9 @@ def read_corpus(spark: SparkSession, config: InputConfig, *results: str) -> Corp
     """The corpus that `config` names, checked: columns, types, and ids where asked for.
 
     results: the columns that the output will have beside the id, `embedding` if none is given.
-    Raises InvalidInput; see `select_corpus` and `check_unique`.
+
+    Raises:
+        InvalidInput: see `select_corpus` and `check_unique`.
     """
     table = read_table(spark, config)
     select = corpus_selector(spark, config)
@@ -183,8 +188,10 @@ def select_corpus(
     """The id and content columns of `table`; nested fields may be given as `outer.inner`.
 
     content_is, root: see `access.path_rules`, whose errors this raises too.
-    Raises InvalidInput for a missing column, an id that is not atomic or is named like a column
-    of the result, and content that is neither string nor binary.
+
+    Raises:
+        InvalidInput: a missing column, an id that is not atomic or is named like a column of the
+            result, or content that is neither string nor binary.
     """
     rows = table.select(column(table, id), column(table, content))
     id_field, content_field = rows.schema.fields
@@ -232,7 +239,8 @@ def read_embeddings(
 ) -> DataFrame:
     """The table that `config` names, as (id, embedding); see `select_embeddings`.
 
-    Raises InvalidInput when it is not there or is no table of embeddings.
+    Raises:
+        InvalidInput: it is not there or is no table of embeddings.
     """
     table = read_table(spark, config)
     rows = select_embeddings(table, config.id, config.embedding, shown(config.path), within)
@@ -248,7 +256,8 @@ def select_embeddings(
     within: columns that make up a row's group. `group` is a text that is equal for groups that
         SQL's `=` finds equal in all of them, null where one of them is null; see `within_keys`.
 
-    Raises InvalidInput, naming the table `shown`, when it has no such columns.
+    Raises:
+        InvalidInput: it has no such columns; the message names the table `shown`.
     """
     grouped = [column(table, name) for name in within]
     rows = table.select(
@@ -278,7 +287,8 @@ def shown(path: str | Sequence[str]) -> str:
 def column(table: DataFrame, name: str) -> Column:
     """The column `name` of `table`, or the field that `outer.inner` leads to, by its last name.
 
-    Raises InvalidInput that lists the columns there are, and for one that has a double.
+    Raises:
+        InvalidInput: there is no such column (the message lists those there are), or there are two.
     """
     if name in table.columns:
         _check_alone(table, name, table.columns)

@@ -46,8 +46,10 @@ def is_binary_string(kind: StringType) -> bool:
 def group_of(table: DataFrame, columns: Sequence[Column], within: Sequence[str]) -> Column:
     """The column `group` of rows that are to agree on `columns`; null where one of them is null.
 
-    within: their names, as the configuration gives them. Raises InvalidInput for a type whose
-    values cannot be compared.
+    within: their names, as the configuration gives them.
+
+    Raises:
+        InvalidInput: a type whose values cannot be compared.
     """
     fields = table.select(*columns).schema.fields
     texts = [_key(each, field) for each, field in zip(columns, fields, strict=True)]
@@ -63,7 +65,8 @@ def group_of(table: DataFrame, columns: Sequence[Column], within: Sequence[str])
 def _key(value: Column, field: StructField) -> Column:
     """A text that two values of a type share exactly where SQL's `=` finds them equal.
 
-    Raises InvalidInput for a type whose values it cannot compare.
+    Raises:
+        InvalidInput: a type whose values it cannot compare.
     """
     kind = field.dataType
     if not isinstance(kind, AtomicType) or isinstance(kind, VariantType | SpatialType):
