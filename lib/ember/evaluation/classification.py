@@ -161,7 +161,7 @@ def _rows(joined: DataFrame) -> DataFrame:
 def _cut(
     judged: DataFrame, predictions: DataFrame, predicted: str, top_k: Sequence[int]
 ) -> list[int]:
-    """Those k of which nothing is known, since lists of labels were cut before.
+    """The k whose top-k accuracy is unknown, because the lists of labels are shorter.
 
     Whole lists are as long as there are labels, and have the same ones each.
     """
@@ -176,7 +176,7 @@ def _cut(
 
 
 def _figures(totals: Totals, rule: ClassSums, cut: Sequence[int]) -> list[Figure]:
-    """cut: k of what is not known."""
+    """Every figure of every slice. cut: the k whose top-k accuracy is unknown."""
     figures = []
     unknown = np.full(totals.replicates + 1, np.nan)
     for name in totals.slices():

@@ -56,7 +56,7 @@ _LABELS = (StringType, IntegralType, BooleanType, DateType)
 
 
 def key_of(rows: DataFrame, id: str = "id") -> Column:
-    """The hash of an id that its bootstrap weights come from: xxhash64, long.
+    """The hash of an id from which its bootstrap weights are drawn: xxhash64, long.
 
     Integers of any width have the same one, so that runs can be compared.
     """
@@ -65,7 +65,7 @@ def key_of(rows: DataFrame, id: str = "id") -> Column:
 
 
 def unique_rows(table: DataFrame, id: str, shown: str) -> DataFrame:
-    """`table`, once it is checked that its ids are atomic and occur once each."""
+    """`table`, checked: its ids are atomic and unique."""
     kind = table.select(column(table, id)).schema[0].dataType
     if not isinstance(kind, AtomicType):
         raise InvalidInput(f"{shown}: the id column {id} is {kind.simpleString()}, not one value")
@@ -228,7 +228,7 @@ def _check_predictions(predictions: DataFrame, predicted: str, name: str) -> Non
 
 
 def _reason(classes: Sequence[Any] | None, many: bool) -> Column:
-    """Why a row is not as it should be; null when it is."""
+    """Why a row cannot be judged on its merits; null where it can."""
     bad_score = F.exists("scores", lambda score: score.isNull() | F.isnan(score))
     bad_label = F.exists("labels", lambda label: label.isNull())
     if not many:
@@ -254,7 +254,7 @@ def _reason(classes: Sequence[Any] | None, many: bool) -> Column:
 
 
 def issues_of(unusable: DataFrame) -> list[Issue]:
-    """How many rows (id, reason) there are of each reason, with the smallest ids."""
+    """Count the rows (id, reason) by reason, and name the smallest ids of each."""
     counts = unusable.groupBy("reason").count().collect()
     if not counts:
         return []
@@ -282,7 +282,7 @@ def class_list(labels: DataFrame) -> list[Any]:
 
 
 def in_order(labels: Iterable[Any]) -> list[Any]:
-    """Different labels in order: numbers by size, also where they are written as texts."""
+    """Labels without repeats, in order: numbers by size, also where they are written as texts."""
     found = sorted(set(labels))
     if all(isinstance(each, str) and re.fullmatch(r"-?[0-9]{1,18}", each) for each in found):
         found.sort(key=int)

@@ -1,8 +1,8 @@
 """The course of every judgment, from rows joined with their truth to an evaluation.
 
-A kind of judgment brings three things: the join, which says of each row why it is not as it should
-be; what becomes of the rows with each reason; and what it finds in the rows that are judged. All
-else is here, the same for every kind.
+A kind of judgment brings three things: the join, which says of each row why it cannot be judged on
+its merits, if it cannot; what becomes of the rows with each reason; and what it finds in the rows
+that are judged. All else is here, the same for every kind.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def judge_rows(
 ) -> Evaluation:
     """Judge rows of predictions and truth, joined.
 
-    joined: id, key, reason (why a row is not as it should be, null where it is), slice_0 …, and
-        what `find` reads; computed once. find: given the judged rows.
+    joined: id, key, reason (why a row cannot be judged on its merits; null where it can), slices,
+        and what `find` reads; computed once. find: given the judged rows.
     wrong: reasons for which a row is judged all the same, as wrong. lost: those for which a row of
         the truth cannot be judged. Rows of both count as failed; any other reason leaves a row out.
     check: refuses rows, with InvalidInput.

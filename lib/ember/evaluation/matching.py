@@ -1,4 +1,4 @@
-"""What of a prediction the truth is compared with: its label, or its index.
+"""Whether the truth is compared with the label or the index of a prediction.
 
 A prediction names a class twice, by a label and by an index. A truth that is a string, a boolean or
 a date is a label. One that is an integer may be either: a head that was trained on the labels
@@ -57,7 +57,7 @@ class Matching:
     integers: bool = False
 
     def of_prediction(self, entry: Column) -> Column:
-        """What is compared of one entry of a list of predictions: string, or bigint."""
+        """The value to compare of one prediction: string, or bigint."""
         if self.field == "index":
             return entry["index"].cast("bigint")
         label = entry["label"].cast("string")
@@ -67,14 +67,14 @@ class Matching:
         return F.coalesce(whole, label)
 
     def of_truth(self, value: Column, kind: DataType) -> Column:
-        """What is compared of one label of the truth, of type `kind`."""
+        """The value to compare of one label of the truth, whose type is `kind`."""
         return value.cast("bigint") if self.field == "index" else text_of(value, kind)
 
 
 def match_integers(
     runs: Sequence[DataFrame], predicted: str, truths: DataFrame, wanted: Match
 ) -> Matching:
-    """What a truth of integers is compared with. Some Spark jobs, over distinct values.
+    """Decide what integers in the truth are compared with. Runs Spark jobs over distinct values.
 
     runs: the predictions; or those of all runs that are compared, for which it is decided once, by
         what all of them name, since one truth means the same for each.
@@ -104,7 +104,7 @@ def decide(
     wanted: Match,
     others: Sequence[Classes] = (),
 ) -> Matching:
-    """As `match_integers`, of the classes (index, label) that the predictions name.
+    """Like `match_integers`, from the classes (index, label) that the predictions name.
 
     truths: gives the different true labels. others: the classes of the runs that are compared.
     """
@@ -139,7 +139,7 @@ def decide(
 def as_labels(
     classes: Collection[str] | Collection[int] | None, kind: DataType
 ) -> list[str] | None:
-    """A class list as labels of type `kind` are written here. Raises InvalidInput for others."""
+    """A class list as text. Raises InvalidInput where its values are not of type `kind`."""
     if classes is None:
         return None
     wanted = int if isinstance(kind, IntegralType) else str
@@ -164,7 +164,7 @@ def classes_listed(predictions: DataFrame, predicted: str) -> set[tuple[int | No
 
 
 def doubts(names: Sequence[Any], classes: Mapping[int, NDArray[Any]]) -> list[Issue]:
-    """What makes one doubt that truth and answers mean the same labels; it is logged, too.
+    """Signs that truth and answers do not mean the same labels; each is logged as well.
 
     classes: of each name, by its position, what begins with tp, support and predicted.
     """
@@ -199,7 +199,7 @@ def _values(truths: DataFrame) -> set[int]:
 
 
 def _check_indices(classes: Classes, indices: set[int], known: set[int]) -> None:
-    """Refuse truths that are no indices, and indices that stand for two labels."""
+    """Refuse integers in the truth that are no indices, and an index with two labels."""
     named: dict[int, str] = {}
     whole = [(i, label) for i, label in classes if i is not None and label is not None]
     for index, label in sorted(whole):
@@ -225,12 +225,12 @@ def _labels(classes: Classes) -> set[str]:
 
 
 def _integers(labels: Collection[str]) -> dict[str, int]:
-    """Of the labels that are integers what they are."""
+    """The values of those labels that are integers."""
     return {label: int(found[1]) for label in labels if (found := re.match(_INTEGER, label))}
 
 
 def _check_distinct(runs: Sequence[Classes]) -> None:
-    """Refuse two labels of one run that are one integer; two runs may write it differently."""
+    """Refuse two labels of one run for the same integer; two runs may write it differently."""
     for run in runs:
         _check_integers(_integers(_labels(run)))
 

@@ -116,7 +116,7 @@ def by_label(
     label: str,
     exclude_self: bool,
 ) -> Relevance:
-    """Relevance by label: documents that have the query's.
+    """Relevance by label: documents with the query's label are relevant.
 
     neighbors, depth: as for `by_grade`. truth, queries, slices, id, label: as for
         `judge_retrieval`.

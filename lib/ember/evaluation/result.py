@@ -79,7 +79,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Issue:
-    """Rows that could not be judged as they should be, or were left out, and a few of their ids."""
+    """Rows that were left out or could not be judged on their merits, and a few of their ids."""
 
     reason: str
     rows: int

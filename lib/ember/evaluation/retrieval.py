@@ -124,7 +124,7 @@ def _without_self(rows: DataFrame) -> DataFrame:
 
 
 def _plain(rows: DataFrame) -> DataFrame:
-    """Neighbors as query_id, neighbor_id, and `place`, which sorts them."""
+    """The neighbors as query_id, neighbor_id, and `place`, by which they are sorted."""
     if "rank" in rows.columns:
         place, name = column(rows, "rank").cast("double"), "rank"
     else:

@@ -39,7 +39,7 @@ def slice_names(slices: Sequence[str]) -> list[str]:
 
 
 def slices_of(rows: DataFrame) -> list[str]:
-    """Those of the columns of `rows` that hold slices."""
+    """The columns of `rows` that hold slices."""
     return [name for name in rows.columns if name.startswith("slice_")]
 
 
@@ -49,7 +49,7 @@ def every_slice(rows: DataFrame) -> Column:
 
 
 def slice_columns(table: DataFrame, slices: Sequence[str]) -> dict[str, Column]:
-    """The slice columns that `table` has, as strings `column=value`, by their names here."""
+    """The slice columns that `table` has, as strings `column=value`, keyed by `slice_names`."""
     found: dict[str, Column] = {}
     for name, alias in zip(slices, slice_names(slices), strict=True):
         try:
@@ -115,7 +115,7 @@ def filled_slices(slices: Sequence[str]) -> list[Column]:
 
 
 def _column(name: str) -> str:
-    """A column's name as the name of a slice has it; what follows it begins at an equals sign."""
+    """A column's name in the name of a slice, where an equals sign follows it."""
     if "=" not in name and not name.startswith('"'):
         return name
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
@@ -123,7 +123,7 @@ def _column(name: str) -> str:
 
 
 def _told_apart(text: Column) -> Column:
-    """A text as the name of a slice has it; no text is `null` there, and a null stays one."""
+    """A text in the name of a slice, quoted where it could be mistaken; a null stays null."""
     quote, escape = F.lit('"'), F.lit("\\")
     escaped = F.replace(F.replace(text, escape, F.lit("\\\\")), quote, F.lit('\\"'))
     odd = F.concat(quote, escape, F.lit("x"), F.hex(text.cast("binary")), quote)

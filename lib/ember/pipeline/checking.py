@@ -44,7 +44,7 @@ def _targets(step: Step) -> dict[str, str]:
 
 
 def _in_the_way(storage: Storage, step: Step, pipeline: str) -> Iterator[str]:
-    """What stands where the step is to write, and is not what it wrote there before."""
+    """Problems with what is at the step's outputs, where an earlier run of it did not write it."""
     for key, path in targets(step.config).items():
         manifest = read_manifest(storage, path)
         if is_own(step, manifest, pipeline):
@@ -68,7 +68,7 @@ def _check(storage: Storage, step: Step, key: str, path: str) -> None:
 
 
 def _harmed(storage: Storage, step: Step, outputs: Sequence[Written]) -> Iterator[str]:
-    """What the step reads that one of the outputs would change."""
+    """Problems with inputs of the step that one of the outputs would change."""
     reads = {**sources(step.config), **local_files(step.config)}
     return places.harms(storage, outputs, _named(step, reads), _named(step, roots(step.config)))
 

@@ -1,4 +1,4 @@
-"""The state of the files that a step reads, by which a step is known to be up to date."""
+"""The state of the files that a step reads, which tells whether its output is up to date."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["home", "inputs", "missing"]
 
 
 def home(storage: Storage, output: str) -> str:
-    """What tells a pipeline from all others: the folder of its own output, as a manifest says it.
+    """The identity of a pipeline: the folder of its own output, as manifests write it.
 
     Steps of two pipelines may have one name and one output; no two pipelines share that folder.
     """
@@ -23,7 +23,7 @@ def home(storage: Storage, output: str) -> str:
 
 
 def inputs(storage: Storage, config: Config) -> dict[str, dict[str, Any]]:
-    """What is there to be read, by key: files, bytes, and a hash that changes when any file does.
+    """The state of each input, by key: files, bytes, and a hash that changes when any file does.
 
     A model of the hub, or weights that Keras provides, are no files of the user's: what names them
     is in the configuration.

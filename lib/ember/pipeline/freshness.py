@@ -30,7 +30,7 @@ class Verdict:
 
 
 def note(step: Step, pipeline: str, *, inputs: Facts, session: Facts) -> dict[str, Any]:
-    """What the manifest of a step says beside the job's own facts.
+    """What the manifest of a step says in addition to the job's own facts.
 
     pipeline: which one the step is of, see `files.home`. inputs: see `files.inputs`. session: see
     `ember.spark.identity.session_facts`.

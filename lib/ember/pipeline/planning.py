@@ -138,7 +138,7 @@ def _within(path: str, folder: str) -> bool:
 
 
 def _plain(path: str) -> str:
-    """A path in one spelling: where it is of this machine, absolute, with links followed."""
+    """A path in one spelling: local ones absolute, with links followed."""
     scheme, colon, rest = path.partition(":")
     if colon and scheme != "file" and "/" not in scheme:
         return path.rstrip("/")

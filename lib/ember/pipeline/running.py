@@ -23,12 +23,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a step.
+    """The outcome of a step.
 
     Attributes:
-        why: it ran, or failed.
-        seconds: that it took.
-        run_id: of the run that wrote its output.
+        why: the reason why it ran or failed.
+        seconds: how long it took.
+        run_id: that of the run that wrote its output.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Steps:
-    """What became of all steps, and the error of the one that failed."""
+    """The outcomes of all steps, and the error of the one that failed."""
 
     outcomes: Sequence[Outcome]
     error: EmberError | None

@@ -1,4 +1,4 @@
-"""One step of a pipeline: what is found of it right before it may run, and how it runs."""
+"""One step of a pipeline: whether it must run, and its run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Body = Callable[[Run[Any]], None]
 
 
 class StepRun:
-    """A step as it is found right before it may run, and how it is to be run."""
+    """A step right before its turn: what an earlier run left of it, and how to run it."""
 
     def __init__(self, run: Run[PipelineConfig], step: Step, output: str) -> None:
         self._storage = storage = Storage(run.spark)
@@ -51,7 +51,7 @@ class StepRun:
         )
 
     def _gone(self) -> Iterator[tuple[str, str | None]]:
-        """Keys of outputs that are not whole, and the file that is lacking; None where all is."""
+        """Keys of outputs that are missing, and the missing file; None where all of it is."""
         for key, (path, manifest) in self._manifests.items():
             if not self._storage.exists(path):
                 yield key, None
@@ -59,7 +59,7 @@ class StepRun:
                 yield key, part
 
     def run_id(self) -> str | None:
-        """Of the run that wrote what is at the step's output now."""
+        """The id of the run that wrote what is at the step's output now."""
         return (read_manifest(self._storage, self._step.output) or {}).get("run_id")
 
     def call(self, body: Body) -> None:
@@ -87,7 +87,7 @@ class StepRun:
             body(self._step_run(run_id, "overwrite"))
 
     def _left_something(self) -> bool:
-        """Has an earlier run of this step written an output, be it one of several?"""
+        """Did an earlier run of this step write any of its outputs?"""
         found = self._manifests.values()
         return any(is_own(self._step, manifest, self._pipeline) for _, manifest in found)
 
@@ -105,7 +105,7 @@ class StepRun:
 
     @contextmanager
     def _logged(self) -> Iterator[str]:
-        """Log under the run id of the step meanwhile."""
+        """Log under the run id of the step while the block runs."""
         run_id = f"{self._run.run_id}-{self._step.name}"
         job.log_as(run_id)
         try:

@@ -32,7 +32,7 @@ class Config(BaseModel):
     @field_validator("*")
     @classmethod
     def _encodable(cls, value: Any) -> Any:
-        """No text can be handed to Java, Arrow or a tokenizer that is not Unicode."""
+        """Refuse text that is not Unicode: Java, Arrow and tokenizers cannot take it."""
         texts = [value]
         while texts:
             each = texts.pop()

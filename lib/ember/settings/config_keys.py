@@ -88,7 +88,7 @@ def below(annotation: Any) -> tuple[Form, type[BaseModel]] | None:
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a type is, or whose keys it is marked to hold."""
+    """The section that a type is, or that it is marked (`Holds`) to contain."""
     notes = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     marked = (note.section for note in notes if isinstance(note, Holds))
     sections = (

@@ -1,4 +1,4 @@
-"""The attempts at a table that runs have left beside it, and the rows that they hold.
+"""Attempts at a table, left beside it by runs, and the rows that they hold.
 
 See ember.spark.staging for the folders. Nothing here changes any.
 """
@@ -35,7 +35,7 @@ class Attempts:
         self.folder = f"{root}/{attempt}"
 
     def earlier(self) -> list[str]:
-        """The folders of the attempts that this one goes on with, nested ones included."""
+        """The folders of the attempts that this one resumes, nested ones included."""
         found: list[str] = []
         below = [self.folder]
         while below:
@@ -90,7 +90,7 @@ class Attempts:
         return any(self._is_complete(each) for each in self._files.folders(f"{folder}/earlier"))
 
     def _replaces_target(self) -> bool:
-        """Is there a killed attempt, to be gone on with, that was to overwrite what is there?"""
+        """Is there a killed attempt, to be resumed, that was to overwrite what is there?"""
         return any(
             told.get("mode") == "overwrite" and self._is_complete(folder)
             for folder, told in self._unfinished()

@@ -74,7 +74,7 @@ def _kinds(expression: Any) -> Iterator[str]:
 
 @contextmanager
 def _spark_silent() -> Iterator[None]:
-    """Without the JSON that Spark logs of an error in SQL, which is told in a sentence here."""
+    """Silence the JSON that Spark logs for an error in SQL; the message here says it."""
     logger = PySparkLogger.getLogger("SQLQueryContextLogger")
     before, logger.disabled = logger.disabled, True
     try:

@@ -20,7 +20,7 @@ def dimension_of(rows: DataFrame, shown: str, max_failed_fraction: float) -> int
 
 
 def common_length(counts: Mapping[int, int], shown: str, max_failed_fraction: float) -> int:
-    """The most frequent length, the larger of equally frequent ones; 0 where there is none.
+    """The most frequent length of vectors, the larger one of a tie; 0 where there are none.
 
     counts: of vectors, by length. shown: the table, as messages name it. A few vectors of another
     length are rejected later. More than the ceiling allows cannot be meant: raises InvalidInput

@@ -1,4 +1,4 @@
-"""Heads in folders that Spark reaches: read for the workers, staged to be published."""
+"""Heads in any folder that Spark reaches: loaded for the workers, and staged for publishing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths as a user writes them: which are a file's very name, which a glob, and which neither.
+"""Paths as a user writes them: literal names, globs, and what is neither.
 
 Spark takes every path that it reads for a glob, so a folder named `set[1]` is not found unless its
 brackets are escaped. What it writes, and what Storage opens, is taken by name.
@@ -18,7 +18,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
 def literal(path: str) -> str:
-    """`path` so that Spark, where it expects a glob, reads the file or folder of that very name."""
+    """`path` escaped, so that Spark, which expects a glob, reads the file of that literal name."""
     return _SPECIAL.sub(r"\\\g<0>", path)
 
 
@@ -28,7 +28,7 @@ def is_glob(path: str) -> bool:
 
 
 def check(path: str) -> None:
-    """Raise InvalidInput for what is the path of nothing, wherever it may be.
+    """Raise InvalidInput for a text that is no path on any file system.
 
     Hadoop takes what stands before the first colon for a scheme, unless a slash comes first.
     """

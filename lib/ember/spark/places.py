@@ -197,12 +197,12 @@ def _is_named(storage: Storage, glob: str, path: str) -> bool:
 
 
 def _is_elsewhere(root: str) -> bool:
-    """Is this no folder of this machine? Hadoop need not know what executors read by fsspec."""
+    """Is this on another machine? Hadoop need not know what executors read by fsspec."""
     return bool(re.match(r"(?!file:)[A-Za-z][\w+.-]+:", root))
 
 
 def place(storage: Storage, path: str) -> Place:
-    """Where a path leads, be anything there or not."""
+    """The place that a path names, whether anything is there or not."""
     return _place_of(storage.resolve(path))
 
 

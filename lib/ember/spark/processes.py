@@ -1,4 +1,4 @@
-"""Processes of this machine, told from one another: a number alone may be given out again."""
+"""Identity of processes on this machine: a pid alone may be reused."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["is_running", "this_process"]
 
 
 def this_process() -> dict[str, Any]:
-    """What tells this process from all others: machine, number, and when it started."""
+    """The identity of this process: machine, pid, and when it started."""
     return {"host": _host(), "pid": os.getpid(), "started": _started(os.getpid())}
 
 
 def is_running(process: Mapping[str, Any]) -> bool:
-    """Is this a process of this machine that is still there? False for other machines' ones.
+    """Is this process still running? False for processes of other machines.
 
     Of those nobody can tell from here. A run that is taken for dead and is not finds out before it
     publishes.
@@ -35,7 +35,7 @@ def _host() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks; None for one that is not there."""
+    """When a process started, in the kernel's ticks; None where there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

@@ -76,7 +76,7 @@ _changes: ContextVar[_Changes | None] = ContextVar("ember_read_batches", default
 
 @contextmanager
 def put_back(spark: SparkSession) -> Iterator[None]:
-    """Meanwhile `fit` may change the session's settings; at the end they are as before.
+    """Restore the session's settings, which `fit` may change, when the block ends.
 
     Raises:
         InvalidInput: a run that ran out of memory while reading large rows.
@@ -107,7 +107,7 @@ def put_back(spark: SparkSession) -> Iterator[None]:
 
 
 def fit(table: DataFrame) -> None:
-    """Lower the batches in which Spark reads `table` to what fits; within `put_back` only.
+    """Lower the batches in which Spark reads `table` to what fits in memory; within `put_back`.
 
     Settings of the user's are left alone.
 

@@ -28,7 +28,7 @@ _SPARK_MASK = f"spark.hadoop.{_MASK}"
 
 @contextmanager
 def spark_session(name: str) -> Iterator[SparkSession]:
-    """The session that is there, or one that is started here and stopped at the end.
+    """The session that is there; or one that is started here, and stopped when the block ends.
 
     Under spark-submit its arguments and properties files decide; in local mode, files heed the
     umask where neither Spark's nor Hadoop's settings have another. Started by plain Python, it runs

@@ -40,5 +40,5 @@ def read_json(files: Files, file: str) -> dict[str, Any] | None:
 
 
 def read_manifest(files: Files, folder: str) -> dict[str, Any] | None:
-    """What a run left beside the output at `folder`; None where there is nothing of the kind."""
+    """The manifest that a run left with the output at `folder`; None where there is none."""
     return read_json(files, f"{folder}/{MANIFEST}")

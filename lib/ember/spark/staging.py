@@ -95,7 +95,7 @@ class Staging(Attempts):
     # --- before any work ---------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise InvalidInput when another run is at work here, or cannot be gone on with.
+        """Raise InvalidInput when another run is at work here, or cannot be resumed.
 
         Changes nothing.
         """
@@ -200,7 +200,7 @@ class Staging(Attempts):
             self._files.write_text(f"{self.kept}/_SUCCESS", "")
 
     def _claim(self, other: str) -> None:
-        """Take an attempt of a run that is over: to go on with, or to delete."""
+        """Take over an attempt of a run that is over, to resume it or to delete it."""
         told = read_json(self._files, f"{other}/attempt.json")
         usable = told is not None and not self._is_published(other)
         use = "discarded"
@@ -217,7 +217,7 @@ class Staging(Attempts):
                 raise
 
     def _give_up(self, worth: Callable[[], bool]) -> None:
-        """End this attempt; what is worth it stays for a run that goes on with it."""
+        """End this attempt; what is worth keeping stays for a run that resumes it."""
         if self._files.exists(f"{self.folder}/attempt.json") and (worth() or self.earlier()):
             self._files.write_text(f"{self.folder}/ended", "")
         else:
@@ -239,7 +239,7 @@ class Staging(Attempts):
             self._files.delete(gone)
 
     def forget_sources(self) -> None:
-        """Delete the attempts that this one goes on with: all they held is in `kept` now."""
+        """Delete the attempts that this one resumes: all they held is in `kept` now."""
         self._files.delete(f"{self.folder}/earlier")
 
     # --- publishing --------------------------------------------------------------------------
@@ -301,7 +301,7 @@ class Staging(Attempts):
                 return
 
     def _lost(self) -> str | None:
-        """Why this run may not publish: another one has claimed its attempt, or begun anew."""
+        """Why this run may not publish: another run has claimed its attempt, or has begun anew."""
         newer = self._unfinished()
         if self._files.exists(f"{self.folder}/attempt.json") and not newer:
             return None

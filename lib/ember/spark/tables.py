@@ -110,7 +110,7 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
 
 
 def _glob(storage: Storage, path: str) -> str:
-    """`path` as Spark is to take it: what is there by that very name is meant, glob or not.
+    """`path` as Spark takes it: escaped where a file of that literal name is there.
 
     Raises:
         InvalidInput: a glob that leads into staged rows.
@@ -129,7 +129,7 @@ def _glob(storage: Storage, path: str) -> str:
 
 
 def _staged(storage: Storage, glob: str) -> str | None:
-    """One of the places that a glob names inside the staged rows of an output, if any is."""
+    """A place inside the staged rows of an output that the glob matches, if there is one."""
     try:
         found = storage.found(glob)
     except Py4JError:  # no glob, as reading it will say
@@ -138,7 +138,7 @@ def _staged(storage: Storage, glob: str) -> str | None:
 
 
 def read_table(spark: SparkSession, config: TableConfig) -> DataFrame:
-    """The table that `config` names, less the rows for which its `where` is not true.
+    """The rows of the table that `config` names for which its `where` is true.
 
     Raises:
         InvalidInput: see `read` and `where`.

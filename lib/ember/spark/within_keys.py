@@ -63,7 +63,7 @@ def group_of(table: DataFrame, columns: Sequence[Column], within: Sequence[str])
 
 
 def _key(value: Column, field: StructField) -> Column:
-    """A text that two values of a type share exactly where SQL's `=` finds them equal.
+    """A text that is the same for two values exactly where SQL's `=` finds them equal.
 
     Raises:
         InvalidInput: a type whose values it cannot compare.
