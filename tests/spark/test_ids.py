@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 from pyspark.sql.types import (
+    ArrayType,
     ByteType,
     DecimalType,
     DoubleType,
@@ -13,12 +14,13 @@ from pyspark.sql.types import (
     LongType,
     ShortType,
     StringType,
+    StructType,
     TimestampNTZType,
     TimestampType,
 )
 
 from ember.errors import InvalidInput
-from ember.spark.ids import check_can_be_equal
+from ember.spark.ids import check_can_be_equal, check_id
 
 INTEGERS = (ByteType(), ShortType(), IntegerType(), LongType())
 
@@ -44,3 +46,11 @@ def test_ids_of_other_types_are_refused_with_both_named(one, other):
         f"the ids of both are {one.simpleString()} and {other.simpleString()}; "
         "write both as one type"
     )
+
+
+def test_an_id_is_a_single_value():
+    for kind in (*INTEGERS, StringType(), TimestampType()):
+        check_id(kind, "key")
+    for kind in (ArrayType(LongType()), StructType()):
+        with pytest.raises(InvalidInput, match=r"^the truth: the id column key is .*not one value"):
+            check_id(kind, "key", "the truth")

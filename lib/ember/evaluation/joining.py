@@ -11,7 +11,6 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
-    AtomicType,
     BooleanType,
     DateType,
     FractionalType,
@@ -24,13 +23,14 @@ from ember.errors import InvalidInput
 from ember.evaluation.matching import MOST_CLASSES, Match, Matching, as_labels, match_integers
 from ember.evaluation.result import Issue
 from ember.evaluation.slices import check_slices, filled_slices, join_slices, slice_columns
-from ember.spark.ids import check_can_be_equal, text_of
+from ember.spark.ids import check_can_be_equal, check_id, text_of
 from ember.spark.tables import check_unique, column
 
 __all__ = [
     "NO_TRUTH",
     "WRONG",
     "Joined",
+    "check_ids",
     "check_once",
     "class_list",
     "in_order",
@@ -38,7 +38,6 @@ __all__ = [
     "join_predictions",
     "key_of",
     "select_truth",
-    "unique_rows",
 ]
 
 NO_TRUTH = "without a truth, left out"
@@ -64,13 +63,10 @@ def key_of(rows: DataFrame, id: str = "id") -> Column:
     return F.xxhash64(F.col(id).cast("bigint") if whole else F.col(id))
 
 
-def unique_rows(table: DataFrame, id: str, shown: str) -> DataFrame:
-    """`table`, checked: its ids are atomic and unique."""
-    kind = table.select(column(table, id)).schema[0].dataType
-    if not isinstance(kind, AtomicType):
-        raise InvalidInput(f"{shown}: the id column {id} is {kind.simpleString()}, not one value")
+def check_ids(table: DataFrame, id: str, shown: str) -> None:
+    """Raise InvalidInput, naming the table `shown`, unless ids are single values, each once."""
+    check_id(table.select(column(table, id)).schema[0].dataType, id, shown)
     check_once(table, id, shown)
-    return table
 
 
 def check_once(table: DataFrame, id: str, shown: str) -> None:
@@ -112,7 +108,7 @@ def select_truth(
     value = column(truth, label)
     if many:
         value = F.array_distinct(F.array_compact(value))
-    unique_rows(truth, id, "the truth")
+    check_ids(truth, id, "the truth")
     return truth.select(
         column(truth, id).alias("id"), value.alias("truth"), *slice_columns(truth, slices).values()
     )
@@ -186,7 +182,7 @@ def join_predictions(
         known.schema["id"].dataType,
         "the ids of predictions and truth",
     )
-    unique_rows(predictions, id, "the predictions")
+    check_ids(predictions, id, "the predictions")
     known = join_slices(known, runs[0], column(runs[0], id), slices)
     value = column(predictions, predicted)
     given = predictions.select(

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import FractionalType, NumericType
 
 from ember.errors import InvalidInput
-from ember.evaluation.joining import unique_rows
+from ember.evaluation.joining import check_ids
 from ember.evaluation.result import Issue
 from ember.evaluation.slices import check_slices, slice_columns, slice_names
 from ember.spark.ids import check_can_be_equal
@@ -152,7 +152,7 @@ def by_label(
 
 
 def _labeled(table: DataFrame, shown: str, id: str, label: str, slices: Sequence[str]) -> DataFrame:
-    unique_rows(table, id, shown)
+    check_ids(table, id, shown)
     named = column(table, label)
     if isinstance(table.select(named).schema[0].dataType, FractionalType):
         named = F.nullif(named, F.lit(float("nan")))  # pandas has no other missing number

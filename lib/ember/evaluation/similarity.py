@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import AtomicType, BooleanType, DataType, IntegralType, NumericType
+from pyspark.sql.types import BooleanType, DataType, IntegralType, NumericType
 
 from ember.errors import InvalidInput
 from ember.evaluation.figure_tables import curve_table
@@ -23,7 +23,7 @@ from ember.evaluation.slices import (
     slice_columns,
 )
 from ember.evaluation.spark_sums import Totals, by_group
-from ember.spark.ids import check_can_be_equal
+from ember.spark.ids import check_can_be_equal, check_id
 from ember.spark.tables import column
 from ember.worker.metrics.curves import curve_rows
 from ember.worker.metrics.pair_figures import PAIR_FIGURES, judge_pairs
@@ -124,8 +124,7 @@ def _key(table: DataFrame, id: str | Sequence[str], shown: str) -> tuple[Column,
     columns = [column(table, name) for name in names]
     kinds = [field.dataType for field in table.select(*columns).schema]
     for name, kind in zip(names, kinds, strict=True):
-        if not isinstance(kind, AtomicType):
-            raise InvalidInput(f"{shown}: the id column {name} is {kind.simpleString()}")
+        check_id(kind, name, shown)
     if len(columns) == 1:
         return columns[0], kinds
     parts = [

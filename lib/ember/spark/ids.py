@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
-from pyspark.sql.types import DataType, IntegralType, TimestampType
+from pyspark.sql.types import AtomicType, DataType, IntegralType, TimestampType
 
 from ember.errors import InvalidInput
 
-__all__ = ["check_can_be_equal", "text_of"]
+__all__ = ["check_can_be_equal", "check_id", "text_of"]
+
+
+def check_id(kind: DataType, id: str, shown: str | None = None) -> None:
+    """Raise InvalidInput unless the column `id` is of a type of single values.
+
+    shown: the table, as the message names it, if it does.
+    """
+    if not isinstance(kind, AtomicType):
+        of_table = f"{shown}: " if shown else ""
+        raise InvalidInput(
+            f"{of_table}the id column {id} is {kind.simpleString()}, not one value such as a "
+            "string or a number"
+        )
 
 
 def check_can_be_equal(one: DataType, other: DataType, what: str) -> None:

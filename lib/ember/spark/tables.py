@@ -13,7 +13,6 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
-    AtomicType,
     BinaryType,
     DataType,
     DoubleType,
@@ -30,6 +29,7 @@ from ember.spark.access import ContentIs, default_roots, path_rules
 from ember.spark.classic import Py4JError
 from ember.spark.conditions import where
 from ember.spark.explain import cause, first_line
+from ember.spark.ids import check_id
 from ember.spark.paths import check as check_path
 from ember.spark.paths import is_glob, literal
 from ember.spark.storage import Storage
@@ -195,11 +195,7 @@ def select_corpus(
     """
     rows = table.select(column(table, id), column(table, content))
     id_field, content_field = rows.schema.fields
-    if not isinstance(id_field.dataType, AtomicType):
-        raise InvalidInput(
-            f"the id column {id} is {id_field.dataType.simpleString()}; an id is one value, such "
-            "as a string or a number"
-        )
+    check_id(id_field.dataType, id)
     check_result_name(table, id_field.name, *(results or ("embedding",)), *_ACCOUNT_COLUMNS)
     if not isinstance(content_field.dataType, StringType | BinaryType):
         raise InvalidInput(
@@ -272,10 +268,7 @@ def select_embeddings(
         raise InvalidInput(
             f"{shown}: column {embedding} is {vector.simpleString()}; embeddings are array<float>"
         )
-    if not isinstance(key, AtomicType):
-        raise InvalidInput(
-            f"{shown}: the id column {id} is {key.simpleString()}; an id is one value"
-        )
+    check_id(key, id, shown)
     return rows
 
 

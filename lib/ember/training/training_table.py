@@ -31,7 +31,7 @@ from pyspark.sql.types import (
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.training import SplitConfig
 from ember.spark.dimensions import dimension_of
-from ember.spark.ids import check_can_be_equal, text_of
+from ember.spark.ids import check_can_be_equal, check_id, text_of
 from ember.spark.persisted import kept
 from ember.spark.tables import check_unique, column
 
@@ -127,8 +127,7 @@ def select_labels(table: DataFrame, id: str, label: str, split: SplitConfig) -> 
             f"the label column {label} is {kind.simpleString()}; a label is one value, such as a "
             "string or a number, or a list of them"
         )
-    if not isinstance(rows.schema["id"].dataType, AtomicType):
-        raise InvalidInput(f"the id column {id} of the labels is not one value")
+    check_id(rows.schema["id"].dataType, id, "the labels")
     return rows.withColumn("label", _number_or_null(F.col("label"), kind))
 
 
