@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import re
 import string
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ember.worker.spec import ModelSpec, hash_files
 
 MAX_TOKENS = 24
+
+needs_keras = pytest.mark.skipif(
+    not (find_spec("keras") and find_spec("tensorflow")), reason="tensorflow is not installed"
+)
+needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="openvino is not installed")
 
 _WORDS = "the a cat dog sat on mat is blue small big runs of and in house tree ##s ##ing ##ed"
 

@@ -14,7 +14,9 @@ import pytest
 from ember.worker import task
 from ember.worker.batching import Slot, encode
 from ember.worker.models.keras_models import application_module
-from tiny_models import save_keras, spec_of, stir_keras
+from tiny_models import needs_keras, save_keras, spec_of, stir_keras
+
+pytestmark = needs_keras
 
 
 @pytest.fixture

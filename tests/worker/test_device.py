@@ -10,7 +10,7 @@ import pytest
 from ember.errors import DeviceMissing
 from ember.worker import device, task
 from ember.worker.device import claim, cuda_device_count, require_cuda
-from tiny_models import spec_of
+from tiny_models import needs_keras, spec_of
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,7 @@ def test_torch_does_not_fall_back_to_the_cpu(
         assert task.record(spec_of(folder), paths=False).loads == 0
 
 
+@needs_keras
 @without_gpu
 def test_tensorflow_does_not_fall_back_to_the_cpu(
     fresh_process: pytest.MonkeyPatch, tmp_path: Path
@@ -127,6 +128,7 @@ def test_count_without_a_driver_is_zero(monkeypatch: pytest.MonkeyPatch) -> None
     assert cuda_device_count() == 0
 
 
+@needs_keras
 def test_a_process_that_served_a_keras_model_can_load_torch_s_compiler_next():
     """transformers imports torch._dynamo, which imports Triton where it is installed."""
     script = (

@@ -17,7 +17,7 @@ from ember.worker.spec import (
     hash_files,
     weight_files,
 )
-from tiny_models import spec_of
+from tiny_models import needs_keras, spec_of
 
 
 @pytest.fixture
@@ -178,6 +178,7 @@ def test_hash_of_a_file_ignores_its_name(tmp_path: Path) -> None:
     assert hash_files(one) != hash_files(two)
 
 
+@needs_keras
 def test_every_name_and_no_other_is_a_model_of_keras_applications() -> None:
     import keras
 
@@ -186,6 +187,7 @@ def test_every_name_and_no_other_is_a_model_of_keras_applications() -> None:
 
 
 # MobileNetV3 takes any size, and does not say which one it was trained with.
+@needs_keras
 @pytest.mark.parametrize("name", [name for name in KERAS_INPUT_SIZE if "NetV3" not in name])
 def test_input_size_is_what_keras_asks_for_by_default(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,9 @@ from ember.worker.finetune.learner import Tuning
 from ember.worker.finetune.process import Order, tune
 from ember.worker.models.keras_models import application_module, build_features
 from staged_rows import LABELS, PICTURES, stage
-from tiny_models import keras_weights, spec_of
+from tiny_models import keras_weights, needs_keras, spec_of
+
+pytestmark = needs_keras
 
 NAME = "MobileNetV3Small"
 

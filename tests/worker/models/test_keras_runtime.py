@@ -17,7 +17,9 @@ from ember.worker.models.keras_models import application_module, build_features
 from ember.worker.models.keras_runtime import KerasImageEncoder
 from ember.worker.spec import KERAS_INPUT_SIZE
 from odd_images import encoded, odd_images, picture
-from tiny_models import keras_weights, save_keras, spec_of, stir_keras
+from tiny_models import keras_weights, needs_keras, save_keras, spec_of, stir_keras
+
+pytestmark = needs_keras
 
 NAMES = ("jpeg", "rgba png", "palette png", "wide")
 IMAGES = [*(odd_images()[name] for name in NAMES), encoded(picture(224, 224, 1), "PNG")]

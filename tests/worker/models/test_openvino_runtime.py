@@ -11,7 +11,9 @@ from ember.worker.models.keras_models import build_features
 from ember.worker.models.keras_runtime import KerasImageEncoder
 from ember.worker.models.openvino_runtime import OpenvinoImageEncoder
 from odd_images import odd_images
-from tiny_models import keras_weights, spec_of, stir_keras
+from tiny_models import keras_weights, needs_keras, needs_openvino, spec_of, stir_keras
+
+pytestmark = [needs_keras, needs_openvino]  # which converts what keras defines
 
 
 @pytest.fixture(scope="module")
