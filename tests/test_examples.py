@@ -1,15 +1,19 @@
-"""What the documentation says holds together: the examples under conf/, the tests it names."""
+"""What the documentation says holds together: its examples, and the files and tests it names."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import ember
+from corpora import manifest, rows, write_pictures
 from ember.jobs.pipeline import JOBS
 from ember.pipeline.planning import plan
 from ember.settings import config
@@ -93,11 +97,150 @@ def test_there_is_an_example_of_each_system():
     ]
 
 
-def test_every_test_that_the_documentation_names_is_there():
-    root = CONF.parent
-    tests = "\n".join(file.read_text("utf-8") for file in (root / "tests").rglob("test_*.py"))
-    for page in [root / "README.md", *(root / "docs").glob("*.md")]:
-        for name in re.findall(r"`(test_\w+)`", page.read_text("utf-8")):
-            assert f"def {name}(" in tests, f"{page.name} names {name}"
-        for name in re.findall(r"`(?:tests/)?(\w+/test_\w+\.py)`", page.read_text("utf-8")):
-            assert (root / "tests" / name).is_file(), f"{page.name} names {name}"
+ROOT = CONF.parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+# The scripts of a shell that a page may use beside jobs, and what the suite takes from it.
+TOOLS = {"grep", "pip", "awk", "python3.11", "pip-audit"}
+REQUIRED = {"input.path": "a", "input.id": "i", "input.modality": "text", "model.name": "hf:m"}
+REQUIRED |= {"output.path": "o"}
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(language: str) -> list[Any]:
+    """The fenced blocks of a language in all pages, each named by its page and line."""
+    found = []
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for block in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            line = text.count("\n", 0, block.start()) + 1
+            found.append(pytest.param(block[1], id=f"{name_of(page)}:{line}"))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_what_a_page_names_is_there(page):
+    text = page.read_text("utf-8")
+    tests = "\n".join(file.read_text("utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert f"def {name}(" in tests, name
+    for link in re.findall(r"\]\((?!https?:)([^)#]*)#?[^)]*\)", text):
+        assert (page.parent / link).exists(), link
+    homes = [ROOT, ROOT / "lib" / "ember", ROOT / "tests"]
+    endings = r"(?:/|\.(?:py|md|yaml|lock|sh|properties))"
+    named = re.findall(rf"`((?:[\w.-]+/)*[\w-]*{endings})(?: [^`]*)?`", text)
+    for name in named:
+        of_users = name.startswith(("out/", "data/", "_")) or "NAME" in name or "KIND" in name
+        assert of_users or any((home / name).exists() for home in homes), name
+
+
+def test_the_walks_of_the_architecture_are_short():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    files = {}
+    for told in re.findall(r"^\*\*.*?(?=\n\n)", text, re.MULTILINE | re.DOTALL):
+        name, _, walk = told.removeprefix("**").partition("**")
+        files[name] = re.findall(
+            r"`([\w/]+\.py)`(?=[^`]*→|[;.]|$)", walk.partition(" For texts")[0]
+        )
+    page = files["evaluate"] + files.pop("evaluate, with its page")
+    assert {name: len(set(walked)) for name, walked in files.items()} == {
+        "embed": 24,
+        "train, then classify": 24,
+        "evaluate": 16,
+    }
+    assert len(set(page)) == 26
+
+
+def test_the_readme_is_a_page_of_a_product():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 300
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_yaml_in_a_page_is_a_configuration(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / "block.yaml"
+    file.write_text(block, "utf-8")
+    given = yaml.safe_load(block)
+    if "steps" in given:
+        assert plan(config.load(PipelineConfig, str(file), []), KINDS).steps
+        return
+    missing = [
+        f"{key}={value}" for key, value in REQUIRED.items() if key.partition(".")[0] not in given
+    ]
+    config.load(KINDS["embed"], str(file), missing)
+
+
+def commands() -> list[Any]:
+    """Each command of the blocks for a shell, as its words."""
+    found = []
+    for block in blocks("bash"):
+        text = block.values[0].replace("\\\n", " ")
+        for number, line in enumerate(text.splitlines()):
+            words = shlex.split(line, comments=True)
+            while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # of the environment
+                del words[0]
+            if words:
+                found.append(pytest.param(words, id=f"{block.id}+{number}"))
+    return found
+
+
+@pytest.mark.parametrize("words", commands())
+def test_a_command_in_a_page_names_what_there_is(words):
+    jobs = [word for word in words if re.fullmatch(r"jobs/\w+\.py", word)]
+    if words[0] == "ember":
+        jobs = [f"jobs/{words[1]}.py"]
+    if jobs:
+        kind = (KINDS | {"pipeline": PipelineConfig})[Path(jobs[0]).stem]
+        assert (ROOT / jobs[0]).is_file()
+        following = list(pairwise(words))
+        values = dict(following)
+        assert "--config" not in values or (ROOT / values["--config"]).is_file()
+        pairs = [value for word, value in following if word == "--set"]
+        known = {key.name for key in walk(keys_of(kind))}
+        for pair in pairs:
+            assert pair.partition("=")[0] in known, pair
+        if values.get("--config"):
+            config.load(kind, str(ROOT / values["--config"]), pairs)
+        return
+    scripts = [word for word in words if word.startswith(("scripts/", "tests/"))]
+    for word in scripts:
+        assert (ROOT / word).exists(), word
+    if scripts and scripts[0].endswith(".py"):
+        source = (ROOT / scripts[0]).read_text("utf-8")
+        for option in re.findall(r"--[a-z-]+", " ".join(words)):
+            assert f'"{option}"' in source, option
+    assert scripts or Path(words[0]).name in {*TOOLS, "python"}, words
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_in_a_page_runs(block, spark, tmp_path, monkeypatch, resnet, bert):
+    """On a tiny corpus and with tiny models in place of those that are named."""
+    for named in set(re.findall(r"\bember\.(\w+)\(", block)):
+        assert named in ember.__all__
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    corpus = write_pictures(tmp_path / "data" / "images.parquet", 6)
+    block = block.replace('"data/images.parquet"', repr(corpus))
+    block = block.replace('"keras:ResNet50"', repr(resnet)).replace(', weights="imagenet"', "")
+    block = block.replace('"hf:bert-base-uncased"', repr(bert))
+    space = {"spark": spark, "df": spark.read.parquet(corpus)}
+    exec(compile(block, "block", "exec"), space)
+    assert space["table"].count() == 6
+    assert {row["query_id"] for row in space["neighbors"].collect()} == {
+        f"picture-{number:04}" for number in range(6)
+    }
+    assert all(row["score"] >= 0.9 for row in space["pairs"].collect())
+
+
+def test_the_configuration_of_the_readme_runs_and_is_resumed(run_job, resnet, tmp_path):
+    block = next(each.values[0] for each in blocks("yaml") if each.id.startswith("README"))
+    block = block.replace('"keras:ResNet50", weights: imagenet', f'"{resnet}"')
+    block = block.replace("data/images.parquet", write_pictures(tmp_path / "in.parquet", 3))
+    file = tmp_path / "embed.yaml"
+    file.write_text(block.replace("out/images", str(tmp_path / "out")), "utf-8")
+    for _ in range(2):
+        assert run_job("embed", f"--config={file}") == (0, "")
+    assert len(rows(tmp_path / "out", "image_id")) == 3
+    assert manifest(tmp_path / "out")["counts"]["reused"] == 3
