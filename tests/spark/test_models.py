@@ -10,7 +10,7 @@ import pytest
 
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.embedding import ModelConfig
-from ember.spark import models
+from ember.spark import model_sources, models
 from ember.spark.model_cache import check_cached
 
 TOWERS = {"text_config": {}, "vision_config": {}}
@@ -132,3 +132,15 @@ def test_a_folder_with_code_is_refused_before_any_row_is_read(tmp_path):
     (tmp_path / "config.json").write_text('{"auto_map": {"AutoModel": "a.B"}}')
     with pytest.raises(InvalidInput, match=r"auto_map: a\.B"):
         models.resolve(ModelConfig(name=f"hf:{tmp_path}"), "text", 1000)
+
+
+@pytest.mark.parametrize("given", [{"weights": "random"}, {"weights": "imagenet"}, {}])
+def test_a_keras_model_without_keras_says_what_to_install(tmp_path, monkeypatch, given):
+    monkeypatch.setenv("EMBER_CACHE", str(tmp_path))
+    for module in (models, model_sources):
+        monkeypatch.setattr(module, "find_spec", lambda name: name == "openvino")
+    (tmp_path / "w.weights.h5").write_bytes(b"not read")
+    weights = {"weights": str(tmp_path / "w.weights.h5"), "runtime": "openvino", **given}
+    config = ModelConfig.model_validate({"name": "keras:MobileNetV2", **weights})
+    with pytest.raises(InvalidInput, match=r"keras:MobileNetV2 needs Keras .* ember-spark\[tensor"):
+        models.resolve(config, "image", 1000)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from difflib import get_close_matches
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from ember.errors import InvalidConfig, InvalidInput
@@ -42,9 +43,10 @@ def keras_weights(name: str, weights: str) -> Path:
             )
         return path
     # Random weights differ between versions of Keras; the published ones do not.
-    tag = f"random-{version('keras')}" if weights == "random" else weights
+    tag = f"random-{_keras_version(name)}" if weights == "random" else weights
     path = cache_folder() / f"keras-{name}-{tag}.weights.h5"
     if not path.exists():
+        _keras_version(name)
         _log.info("making %s weights of keras:%s at %s", weights, name, path)
         _prepare(f"get the {weights} weights of keras:{name}", "weights", name, weights, path)
     return path
@@ -58,7 +60,8 @@ def keras_file(weights: str) -> Path:
 
 def openvino_folder(name: str, weights: Path, layer: str, sha256: str) -> Path:
     """The model in OpenVINO's format, converted on the first run that wants it."""
-    tag = f"{layer}-{sha256[:16]}-{version('keras')}-{version('openvino').partition('-')[0]}"
+    versions = f"{_keras_version(name)}-{version('openvino').partition('-')[0]}"
+    tag = f"{layer}-{sha256[:16]}-{versions}"
     if weights.suffix == ".keras":
         tag += "-2"  # earlier ones prepare pixels twice where the file does so itself
     folder = cache_folder() / f"openvino-{name}-{tag}"
@@ -68,6 +71,20 @@ def openvino_folder(name: str, weights: Path, layer: str, sha256: str) -> Path:
         _prepare(what, "openvino", name, weights, layer, folder)
     check_cached(folder)
     return folder
+
+
+def _keras_version(name: str) -> str:
+    """The version of what makes a model's weights and converts it.
+
+    Raises:
+        InvalidInput: it is not installed.
+    """
+    if not (find_spec("keras") and find_spec("tensorflow")):
+        raise InvalidInput(
+            f"keras:{name} needs Keras and TensorFlow where the driver runs, which are not "
+            "installed; pip install ember-spark[tensorflow], or use an hf: model"
+        )
+    return version("keras")
 
 
 def _names() -> str:
