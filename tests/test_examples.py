@@ -215,16 +215,20 @@ def test_a_command_in_a_page_names_what_there_is(words):
 
 
 @pytest.mark.parametrize("block", blocks("python"))
-def test_python_in_a_page_runs(block, spark, tmp_path, monkeypatch, resnet, bert):
+def test_python_in_a_page_runs(block, spark, tmp_path, resnet, bert):
     """On a tiny corpus and with tiny models in place of those that are named."""
     for named in set(re.findall(r"\bember\.(\w+)\(", block)):
         assert named in ember.__all__
-    (tmp_path / "data").mkdir()
-    monkeypatch.chdir(tmp_path)
-    corpus = write_pictures(tmp_path / "data" / "images.parquet", 6)
-    block = block.replace('"data/images.parquet"', repr(corpus))
-    block = block.replace('"keras:ResNet50"', repr(resnet)).replace(', weights="imagenet"', "")
-    block = block.replace('"hf:bert-base-uncased"', repr(bert))
+    corpus = write_pictures(tmp_path / "images.parquet", 6)
+    for named, ours in {
+        '"data/images.parquet"': repr(corpus),
+        '"out/images"': repr(str(tmp_path / "out")),
+        '"keras:ResNet50"': repr(resnet),
+        ', weights="imagenet"': "",
+        '"hf:bert-base-uncased"': repr(bert),
+        "dimension=256": "dimension=4",
+    }.items():
+        block = block.replace(named, ours)
     space = {"spark": spark, "df": spark.read.parquet(corpus)}
     exec(compile(block, "block", "exec"), space)
     assert space["table"].count() == 6
