@@ -87,8 +87,18 @@ def test_documents_whose_label_is_nan_are_not_relevant_to_each_other(spark):
 def test_a_query_of_another_type_than_the_documents_has_no_self_to_exclude(spark):
     neighbors = spark.createDataFrame([], "query_id string, neighbor_id int, rank int")
     relevance = spark.createDataFrame([], "query_id string, neighbor_id int")
-    with pytest.raises(InvalidInput, match="the ids that exclude_self compares are string on one"):
+    with pytest.raises(InvalidInput, match="the ids that exclude_self compares are string and int"):
         judge_retrieval(neighbors, relevance=relevance, exclude_self=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "lacking"), [([(1, 7), (1, None)], "neighbor_id"), ([(None, 7)], "query_id")]
+)
+def test_a_judgment_without_a_document_or_a_query_is_refused(spark, rows, lacking):
+    neighbors = spark.createDataFrame([(1, 7, 1)], "query_id int, neighbor_id int, rank int")
+    relevance = spark.createDataFrame(rows, "query_id int, neighbor_id int")
+    with pytest.raises(InvalidInput, match=f"a row whose {lacking} is null; leave it out"):
+        judge_retrieval(neighbors, relevance=relevance)
 
 
 def test_an_infinite_grade_is_refused_and_large_ones_are_weighed(spark):

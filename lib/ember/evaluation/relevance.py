@@ -82,6 +82,11 @@ def _grades(relevance: DataFrame, slices: Sequence[str]) -> DataFrame:
             f"the relevance table has an infinite grade, of document {endless[0]['neighbor_id']} "
             f"for query {endless[0]['query_id']}; give a finite one"
         )
+    # It would count as a document that no search can find.
+    unnamed = grades.filter("query_id IS NULL OR neighbor_id IS NULL").limit(1).collect()
+    if unnamed:
+        lacking = "query_id" if unnamed[0]["query_id"] is None else "neighbor_id"
+        raise InvalidInput(f"the relevance table has a row whose {lacking} is null; leave it out")
     twice = grades.groupBy("query_id", "neighbor_id").count().filter("count > 1").limit(1).collect()
     if twice:
         raise InvalidInput(
