@@ -13,15 +13,19 @@ from pyspark.sql import functions as F
 
 from ember.evaluation.figure_tables import class_table
 from ember.evaluation.joining import WRONG, class_list, join_predictions
-from ember.evaluation.judgment import Findings, answers_of, judge_rows, worst_rows
+from ember.evaluation.judgment import (
+    Findings,
+    Totals,
+    answers_of,
+    judge_rows,
+    sum_rows,
+    worst_rows,
+)
 from ember.evaluation.matching import Match, classes_listed, doubts
 from ember.evaluation.result import Evaluation, Figure, Issue, none_for_nan, table
 from ember.evaluation.slices import slices_of
-from ember.evaluation.spark_sums import Totals, sum_rows
 from ember.worker.metrics import classes as averaging
-from ember.worker.metrics.calibration import calibration_error
-from ember.worker.metrics.class_sums import ClassSums
-from ember.worker.metrics.classes import ratio
+from ember.worker.metrics.classes import ClassSums, calibration_error, ratio
 from ember.worker.metrics.sums import ALL, from_limbs
 from ember.worker.metrics.weights import interval
 
@@ -74,7 +78,7 @@ def judge_classification(
         top_k_accuracy     rows with the truth among the first k labels / n; null where no list is
                            as long, and all were cut: more classes are listed than in any row
         macro_, weighted_, micro_ precision, recall, f1: see ember.worker.metrics.classes
-        ece                see ember.worker.metrics.calibration; over the rows with a prediction
+        ece                see ember.worker.metrics.classes; over the rows with a prediction
     All are null without a row.
 
     Tables: per_class (class, tp, support, predicted; precision, recall, f1 with intervals),

@@ -15,11 +15,18 @@ from pyspark.sql.types import FloatType
 from ember.errors import InvalidInput
 from ember.evaluation.figure_tables import class_table, curve_table
 from ember.evaluation.joining import WRONG, class_list, in_order, join_predictions
-from ember.evaluation.judgment import Findings, answers_of, judge_rows, worst_rows
+from ember.evaluation.judgment import (
+    Findings,
+    Totals,
+    answers_of,
+    by_group,
+    judge_rows,
+    sum_rows,
+    worst_rows,
+)
 from ember.evaluation.matching import Match, Matching, doubts
 from ember.evaluation.result import Evaluation, Figure
 from ember.evaluation.slices import every_slice, slices_of
-from ember.evaluation.spark_sums import Totals, by_group, sum_rows
 from ember.spark.tables import column
 from ember.worker.metrics import classes as averaging
 from ember.worker.metrics.classes import ratio

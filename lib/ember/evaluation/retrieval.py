@@ -11,11 +11,17 @@ from pyspark.sql.types import DoubleType, NumericType, StructField, StructType
 
 from ember.errors import InvalidInput
 from ember.evaluation.joining import key_of
-from ember.evaluation.judgment import Findings, answers_of, judge_rows, worst_rows
+from ember.evaluation.judgment import (
+    Findings,
+    Totals,
+    answers_of,
+    judge_rows,
+    sum_rows,
+    worst_rows,
+)
 from ember.evaluation.relevance import by_grade, by_label
 from ember.evaluation.result import Evaluation, Figure
 from ember.evaluation.slices import filled_slices, slices_of
-from ember.evaluation.spark_sums import Totals, sum_rows
 from ember.spark.ids import check_can_be_equal
 from ember.spark.persisted import kept
 from ember.spark.tables import column

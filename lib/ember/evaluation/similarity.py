@@ -13,7 +13,14 @@ from pyspark.sql.types import BooleanType, DataType, IntegralType, NumericType
 from ember.errors import InvalidInput
 from ember.evaluation.figure_tables import curve_table
 from ember.evaluation.joining import NO_TRUTH, check_once, key_of
-from ember.evaluation.judgment import Findings, answers_of, judge_rows, worst_rows
+from ember.evaluation.judgment import (
+    Findings,
+    Totals,
+    answers_of,
+    by_group,
+    judge_rows,
+    worst_rows,
+)
 from ember.evaluation.result import Evaluation, Figure
 from ember.evaluation.slices import (
     check_slices,
@@ -22,7 +29,6 @@ from ember.evaluation.slices import (
     join_slices,
     slice_columns,
 )
-from ember.evaluation.spark_sums import Totals, by_group
 from ember.spark.ids import check_can_be_equal, check_id
 from ember.spark.tables import column
 from ember.worker.metrics.curves import curve_rows

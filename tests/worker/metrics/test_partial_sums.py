@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ember.worker.metrics.class_sums import ClassSums
+from ember.worker.metrics.classes import ClassSums
 from ember.worker.metrics.partial_sums import add_rows, judge_groups, merge_records, record, unpack
 from ember.worker.metrics.sums import ALL
 

@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics
 
-from ember.worker.metrics.calibration import bin_of, calibration_error
-from ember.worker.metrics.classes import averages, class_figures, contributions
+from ember.worker.metrics.classes import (
+    averages,
+    bin_of,
+    calibration_error,
+    class_figures,
+    contributions,
+)
 from ember.worker.metrics.ranking import (
     label_ranking_precision,
     precision_at,

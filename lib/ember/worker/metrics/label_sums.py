@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from ember.worker.metrics.curves import precision_recall, rank_against
-from ember.worker.metrics.partial_sums import Chunk, merge_into, record
+from ember.worker.metrics.partial_sums import merge_into, record
 from ember.worker.metrics.ranking import label_ranking_precision, precision_at
-from ember.worker.metrics.sums import ALL, Sums, codes_in, flat, to_limbs
+from ember.worker.metrics.sums import ALL, Chunk, Sums, codes_in, flat, to_limbs
 from ember.worker.metrics.weights import interval
 
 __all__ = ["COUNTS", "LabelSums", "rank_label"]

@@ -8,7 +8,6 @@ order nor the partitions show.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -17,12 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ember.worker.metrics.classes import class_figures, contributions
-from ember.worker.metrics.sums import ALL, Slicing, Sums, Weights, slicings
+from ember.worker.metrics.sums import ALL, Chunk, Sums, Weights, slicings
 from ember.worker.metrics.weights import interval
 
 __all__ = [
     "Batches",
-    "Chunk",
     "GroupJudge",
     "Held",
     "Judge",
@@ -36,20 +34,6 @@ __all__ = [
 
 # What a task holds before it hands its sums on; 10,000 classes and 1,000 replicates are 120 MB.
 _HELD_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Rows of a partition with their weights and their divisions into slices."""
-
-    rows: pa.RecordBatch
-    weights: Weights
-    slicings: Sequence[Slicing]
-
-    def numbers(self, name: str) -> np.ndarray:
-        """The column `name`, nulls as NaN, where it has any."""
-        values: np.ndarray = self.rows.column(name).to_numpy(zero_copy_only=False)
-        return values
 
 
 Batches = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ember.worker.metrics.partial_sums import Batches, Chunk
+from ember.worker.metrics.partial_sums import Batches
 from ember.worker.metrics.ranking import retrieval_figures
-from ember.worker.metrics.sums import CHUNK_ROWS, Sums, flat, to_limbs
+from ember.worker.metrics.sums import CHUNK_ROWS, Chunk, Sums, flat, to_limbs
 
 __all__ = ["FigureSums", "score_queries"]
 

@@ -21,6 +21,7 @@ from ember.worker.metrics.weights import poisson_weights
 __all__ = [
     "ALL",
     "CHUNK_ROWS",
+    "Chunk",
     "Slicing",
     "Sums",
     "Weights",
@@ -57,6 +58,20 @@ class Weights:
 
     def __len__(self) -> int:
         return len(self.single)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of a partition with their weights and their divisions into slices."""
+
+    rows: pa.RecordBatch
+    weights: Weights
+    slicings: Sequence[Slicing]
+
+    def numbers(self, name: str) -> np.ndarray:
+        """The column `name`, nulls as NaN, where it has any."""
+        values: np.ndarray = self.rows.column(name).to_numpy(zero_copy_only=False)
+        return values
 
 
 class Sums:
