@@ -14,7 +14,7 @@ TORCH = ["torch>=2.6,<3", "transformers>=5,<6"]
 setup(
     packages=[*find_packages("lib"), "ember.jobs"],
     package_dir={"": "lib", "ember.jobs": "jobs"},
-    package_data={"ember.report": ["templates/*"]},
+    package_data={"ember": ["py.typed"], "ember.report": ["templates/*"]},
     install_requires=[
         "pyarrow>=18",
         "numpy>=2",
@@ -33,7 +33,7 @@ setup(
         "tensorflow": TENSORFLOW,
         "openvino": OPENVINO,
         "torch": TORCH,
-        # For `ember.export_faiss` alone; the machines that write and serve the index have it.
+        # For `ember.export` alone; the machines that write and serve the index have it.
         "faiss": ["faiss-cpu>=1.9"],
         "learn": LEARN,
         "report": REPORT,

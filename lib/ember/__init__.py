@@ -1,7 +1,11 @@
 """Ember: batch embedding, similarity and evaluation of image and text corpora on Apache Spark.
 
-The functions here are the driver side. They are imported on first use, so that the executor side
-(`ember.worker`, `ember.worker.vectors`) runs where there is no pyspark.
+The verbs are those of the jobs: `embed`, `describe`, `classify`, `search`, `join`, `project`,
+`train`, `finetune`, `evaluate`, `export`. They take and give DataFrames; `ember.udf` has the models
+as functions of columns. All errors are `EmberError`s.
+
+All of it is imported on first use, so that `import ember` is quick and the executor side
+(`ember.worker`) runs where there is no pyspark.
 """
 
 from __future__ import annotations
@@ -9,48 +13,109 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from ember.embedding.classification import classify
-    from ember.embedding.description import describe
-    from ember.embedding.embedding import embed
-    from ember.similarity.alignment import fit_alignment
-    from ember.similarity.approximate import approximate_top_k
-    from ember.similarity.export import export_faiss
-    from ember.similarity.join import similarity_join
-    from ember.similarity.projection import fit_projection, project
-    from ember.similarity.search import top_k
-    from ember.training.training import train
+if TYPE_CHECKING:  # for type checkers, what `_HOMES` says; a test holds the two together
+    from ember import errors as errors
+    from ember import udf as udf
+    from ember.embedding.classification import classify as classify
+    from ember.embedding.description import describe as describe
+    from ember.embedding.embedding import embed as embed
+    from ember.errors import DeviceMissing as DeviceMissing
+    from ember.errors import EmberError as EmberError
+    from ember.errors import InvalidConfig as InvalidConfig
+    from ember.errors import InvalidInput as InvalidInput
+    from ember.errors import OtherSettings as OtherSettings
+    from ember.errors import RequirementNotMet as RequirementNotMet
+    from ember.errors import TooManyFailures as TooManyFailures
+    from ember.errors import TooManyPairs as TooManyPairs
+    from ember.evaluation.evaluate import evaluate as evaluate
+    from ember.evaluation.result import Evaluation as Evaluation
+    from ember.evaluation.result import Figure as Figure
+    from ember.evaluation.result import Issue as Issue
+    from ember.similarity.aliases import approximate_top_k as approximate_top_k
+    from ember.similarity.aliases import export_faiss as export_faiss
+    from ember.similarity.aliases import similarity_join as similarity_join
+    from ember.similarity.aliases import top_k as top_k
+    from ember.similarity.alignment import fit_alignment as fit_alignment
+    from ember.similarity.dataframes import join as join
+    from ember.similarity.dataframes import project as project
+    from ember.similarity.dataframes import search as search
+    from ember.similarity.export import export as export
+    from ember.similarity.projection import fit_projection as fit_projection
+    from ember.similarity.projection import load_projection as load_projection
+    from ember.similarity.projection import save_projection as save_projection
+    from ember.similarity.results import JoinResult as JoinResult
+    from ember.similarity.results import ProjectResult as ProjectResult
+    from ember.similarity.results import SearchResult as SearchResult
+    from ember.training.finetune import finetune as finetune
+    from ember.training.training import train as train
+    from ember.worker.heads.head import Head as Head
+    from ember.worker.vectors.ivf_recall import Recall as Recall
+    from ember.worker.vectors.projection import Projection as Projection
 
-__all__ = [
-    "approximate_top_k",
-    "classify",
-    "describe",
-    "embed",
-    "export_faiss",
-    "fit_alignment",
-    "fit_projection",
-    "project",
-    "similarity_join",
-    "top_k",
-    "train",
-]
+    __version__: str
 
+# Where each public name is defined.
 _HOMES = {
-    "approximate_top_k": "ember.similarity.approximate",
+    "DeviceMissing": "ember.errors",
+    "EmberError": "ember.errors",
+    "Evaluation": "ember.evaluation.result",
+    "Figure": "ember.evaluation.result",
+    "Head": "ember.worker.heads.head",
+    "InvalidConfig": "ember.errors",
+    "InvalidInput": "ember.errors",
+    "Issue": "ember.evaluation.result",
+    "JoinResult": "ember.similarity.results",
+    "OtherSettings": "ember.errors",
+    "ProjectResult": "ember.similarity.results",
+    "Projection": "ember.worker.vectors.projection",
+    "Recall": "ember.worker.vectors.ivf_recall",
+    "RequirementNotMet": "ember.errors",
+    "SearchResult": "ember.similarity.results",
+    "TooManyFailures": "ember.errors",
+    "TooManyPairs": "ember.errors",
     "classify": "ember.embedding.classification",
     "describe": "ember.embedding.description",
     "embed": "ember.embedding.embedding",
-    "export_faiss": "ember.similarity.export",
+    "evaluate": "ember.evaluation.evaluate",
+    "export": "ember.similarity.export",
+    "finetune": "ember.training.finetune",
     "fit_alignment": "ember.similarity.alignment",
     "fit_projection": "ember.similarity.projection",
-    "project": "ember.similarity.projection",
-    "similarity_join": "ember.similarity.join",
-    "top_k": "ember.similarity.search",
+    "join": "ember.similarity.dataframes",
+    "load_projection": "ember.similarity.projection",
+    "project": "ember.similarity.dataframes",
+    "save_projection": "ember.similarity.projection",
+    "search": "ember.similarity.dataframes",
     "train": "ember.training.training",
 }
+# Names of before, which warn when they are called.
+_ALIASES = dict.fromkeys(
+    ("approximate_top_k", "export_faiss", "similarity_join", "top_k"), "ember.similarity.aliases"
+)
+
+__all__ = ["errors", "udf", *_HOMES]  # noqa: PLE0604  # one list of them is enough
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'ember' has no attribute {name!r}")
+    if name in ("errors", "udf"):
+        return import_module(f"ember.{name}")
+    if name == "__version__":
+        return _version()
+    home = _HOMES.get(name) or _ALIASES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'ember' has no attribute {name!r}")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+def _version() -> str:
+    """That of the installed package; of a checkout or a zip sent to executors, unknown."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("ember-spark")
+    except PackageNotFoundError:
+        return "0+unknown"

@@ -79,7 +79,8 @@ def test_ids_of_any_atomic_type_are_exported_in_their_order(spark, tmp_path, mon
     ids = pa.array([3_000_000, 1_000_000, 2_000_000], pa.timestamp("us", "UTC"))
     write(tmp_path / "t.parquet", id=ids, embedding=pa.array([[3.0], [1.0], [2.0]], FLOATS))
     table = spark.read.parquet(str(tmp_path / "t.parquet"))
-    ember.export_faiss(table, str(tmp_path / "out"), "inner_product")
+    with pytest.warns(DeprecationWarning, match="export_faiss is deprecated; use ember.export"):
+        ember.export_faiss(table, str(tmp_path / "out"), "inner_product")
     assert pq.read_table(tmp_path / "out" / "ids.parquet")["id"].to_pylist() == sorted(
         ids.to_pylist()
     )
@@ -91,11 +92,11 @@ def test_what_cannot_be_exported_is_refused(spark, tmp_path, monkeypatch):
     table = spark.read.parquet(corpus(tmp_path / "in.parquet", 5)[0])
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(InvalidInput, match="faiss is not installed here"):
-        ember.export_faiss(table, str(tmp_path / "out"), id="key")
+        ember.export(table, str(tmp_path / "out"), id="key")
     monkeypatch.undo()
     pytest.importorskip("faiss")
     with pytest.raises(InvalidInput, match="no vectors to make an index of"):
-        ember.export_faiss(table.filter("key = ''"), str(tmp_path / "out"), id="key")
+        ember.export(table.filter("key = ''"), str(tmp_path / "out"), id="key")
     with pytest.raises(InvalidInput, match="unknown metric"):
-        ember.export_faiss(table, str(tmp_path / "out"), "dot", id="key")
+        ember.export(table, str(tmp_path / "out"), metric="dot", id="key")
     assert leftovers(tmp_path) == ["in.parquet"]

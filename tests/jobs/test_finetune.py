@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import ember
 from corpora import leftovers, manifest, rows, vectors, write
 
 COUNT = 60
@@ -160,3 +161,19 @@ def test_what_cannot_work_is_exit_code_2_and_nothing_written(finetune, tmp_path)
         assert (code, words in message, message) == (2, True, message)
     assert finetune("--dry-run") == (0, "")
     assert leftovers(tmp_path / "work") == []
+
+
+def test_the_library_refuses_what_the_job_does(spark, resnet, corpus, labels, out, tmp_path):
+    frames = spark.read.parquet(corpus), spark.read.parquet(labels)
+    tune = partial(ember.finetune, *frames, resnet, id="image_id", labels_id="key", label="kind")
+    with pytest.raises(ember.TooManyFailures, match="2 of 60 labeled rows failed"):
+        tune(str(out))
+    assert leftovers(out.parent) == ["model.failures"]
+    with pytest.raises(ember.InvalidInput, match=r"in\.parquet"):
+        tune(corpus, mode="overwrite")
+    with pytest.raises(ember.InvalidConfig, match="there is nothing to do"):
+        tune(str(out), head_epochs=0, full_epochs=0)
+    with pytest.raises(ember.InvalidConfig, match="finetune: patience"):
+        tune(str(out), patience=0)
+    with pytest.raises(ember.InvalidInput, match="no column kin"):
+        tune(str(out), label="kin")

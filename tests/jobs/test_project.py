@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 
 import ember
 from corpora import leftovers, manifest, write
-from ember.errors import InvalidConfig, InvalidInput
+from ember.errors import InvalidConfig, InvalidInput, TooManyFailures
 
 FLOATS = pa.list_(pa.float32())
 
@@ -91,10 +91,29 @@ def test_the_library_fits_to_a_share_or_to_another_table_s_dimension(spark, tmp_
     np.testing.assert_allclose(parted.components, whole.components, atol=1e-9)
     other, _ = source(tmp_path / "other.parquet", 3, name="id")
     like = spark.read.parquet(other).selectExpr("id", "slice(embedding, 1, 6) as embedding")
-    sizes = ember.project(table, like=like).selectExpr("size(embedding) as n").distinct().collect()
+    result = ember.project(table, like=like)
+    sizes = result.table.selectExpr("size(embedding) as n").distinct().collect()
     assert [row["n"] for row in sizes] == [6]
+    assert (result.table.count(), result.projection.output_dimension) == (200, 6)
+    assert result.facts["counts"] == {"rows": 200, "rejected": 0}
     with pytest.raises(InvalidConfig, match="give one of projection, dimension, explained, like"):
         ember.project(table, dimension=3, explained=0.5)
+
+
+def test_the_library_gives_the_rows_that_it_could_not_project_or_refuses_them(spark):
+    rows = [(n, [float(n), 1.0, 2.0]) for n in range(8)] + [(8, None), (9, [1.0])]
+    table = spark.createDataFrame(rows, "id int, embedding array<float>")
+    fitted = ember.fit_projection(table, dimension=1, max_failed_fraction=0.2)
+    result = ember.project(table, fitted, max_failed_fraction=0.2)
+    assert sorted(result.rejected.collect()) == [
+        (8, "null embedding"),
+        (9, "wrong length: 1 instead of 3"),
+    ]
+    assert result.table.count() == 8
+    assert result.facts["counts"] == {"rows": 8, "rejected": 2}
+    few = r"2 of 10 rows have no usable vector \(1 null embedding, 1 wrong length\)"
+    with pytest.raises(TooManyFailures, match=few):
+        ember.project(table, fitted, max_failed_fraction=0.15)
 
 
 def test_an_alignment_is_learned_from_rows_of_the_same_id(spark, tmp_path):

@@ -84,14 +84,21 @@ def test_the_measured_recall_holds_for_all_queries(run_job, spark, tmp_path):
     assert hit[:, 0].mean() > 0.9
 
     left, right = (spark.read.parquet(path).repartition(5) for path in paths)
-    again = ember.approximate_top_k(left, right, 5, recall=0.9).toArrow()
+    again = ember.search(left, right, k=5, mode="approximate", recall=0.9)
+    assert [again.recall.low, again.recall.high] == told["recall"]["interval_95"]
+    again = again.table.toArrow()
     assert again.sort_by([("query_id", "ascending"), ("rank", "ascending")]).equals(found)
 
 
 def test_a_search_in_itself_leaves_out_each_row_s_own(spark, tmp_path):
     rows = vectors(3, 1500)
     frame = spark.read.parquet(table(tmp_path / "t.parquet", rows, "r"))
-    found = ember.approximate_top_k(frame, None, 1, recall=0.8, exclude_self=True).toArrow()
+    result = ember.search(frame, k=1, mode="approximate", recall=0.8, exclude_self=True)
+    assert 0.8 <= result.recall.low <= result.recall.mean <= result.recall.high
+    found = result.table.toArrow()
+    told = result.facts["search"]
+    assert told["recall"]["measured"] == result.recall.mean
+    assert 0 < told["fraction_scanned"] < 0.5
     assert len(found) == 1500
     scores = exact(rows, rows, 2)[1][:, 1]
     ours = found.sort_by("query_id")
@@ -133,7 +140,7 @@ def test_where_nothing_is_won_the_search_is_exact_and_says_why(run_job, spark, t
 def test_a_recall_that_is_no_share_is_refused(spark, run_job, tmp_path):
     path = table(tmp_path / "t.parquet", vectors(5, 3), "r")
     with pytest.raises(InvalidInput, match="recall is 1"):
-        ember.approximate_top_k(spark.read.parquet(path), None, 1, recall=1)
+        ember.search(spark.read.parquet(path), k=1, mode="approximate", recall=1)
     code, message = run_job(
         "search", queries__path=path, queries__id="id", output__path=tmp_path / "o", recall=1.5
     )

@@ -18,7 +18,7 @@ from pyspark.sql.types import BinaryType, LongType
 
 import ember
 from corpora import write
-from ember.errors import InvalidInput
+from ember.errors import InvalidConfig, InvalidInput, TooManyFailures
 from ember.settings.similarity import ComparisonLimits
 from ember.similarity import blocks, blockwise, join, packed_files, packing, search, vector_files
 from ember.worker.vectors.block_cache import RunFiles
@@ -95,12 +95,12 @@ def test_top_k_is_that_of_brute_force(spark, tmp_path, metric, files):
     query_ids = [f"q{number:03}" for number in range(90)]
     ids = list(range(300))
     queries, corpus = clustered(1, 90), clustered(1, 300)
-    frame = ember.top_k(
+    frame = ember.search(
         table(spark, tmp_path / "q", query_ids, queries, files),
         table(spark, tmp_path / "c", ids, corpus, files),
         k=5,
         metric=metric,
-    )
+    ).table
     assert frame.dtypes == [
         ("query_id", "string"),
         ("neighbor_id", "bigint"),
@@ -120,7 +120,8 @@ def test_top_k_is_that_of_brute_force(spark, tmp_path, metric, files):
 def test_ties_go_to_the_smaller_id_and_a_row_s_own_id_can_be_left_out(spark, tmp_path):
     ids = [f"{number:04}" for number in range(400)]
     same = np.ones((400, DIMENSION), np.float32)
-    frame = ember.top_k(table(spark, tmp_path / "t", ids, same, 3), None, 3, exclude_self=True)
+    same_table = table(spark, tmp_path / "t", ids, same, 3)
+    frame = ember.search(same_table, k=3, exclude_self=True).table
     ours = collect_top_k(frame)
     assert len(ours) == 400
     for key, found in ours.items():
@@ -132,11 +133,11 @@ def test_a_corpus_smaller_than_k_and_empty_tables_give_what_there_is(spark, tmp_
     before = sorted(Path(gettempdir()).glob("ember-packed-*"))
     two = table(spark, tmp_path / "a", [1, 2], clustered(0, 2))
     none = two.filter("id < 0")
-    assert ember.top_k(two, two, 10).count() == 4
-    assert ember.top_k(two, none, 10).count() == 0
-    assert ember.top_k(none, two, 10).count() == 0
-    assert ember.similarity_join(none, threshold=-1).count() == 0
-    assert ember.similarity_join(two.limit(1), threshold=-1).count() == 0
+    assert ember.search(two, two).table.count() == 4
+    assert ember.search(two, none).table.count() == 0
+    assert ember.search(none, two).table.count() == 0
+    assert ember.join(none, threshold=-1).table.count() == 0
+    assert ember.join(two.limit(1), threshold=-1).table.count() == 0
     # What they packed goes with Spark.
     assert sorted(Path(gettempdir()).glob("ember-packed-*")) == before
     assert list(Path(SparkFiles.getRootDirectory()).glob("ember-packed-*"))
@@ -154,7 +155,7 @@ def test_rows_of_one_id_are_packed_into_several_blocks(spark, tmp_path):
     assert len(packed.blocks) >= 4
     sizes = np.diff([*packed.firsts, 500])
     assert 0 < min(sizes) <= max(sizes) <= 128
-    found = ember.similarity_join(same, threshold=0.9)
+    found = ember.join(same, threshold=0.9).table
     expected = np.triu(scores(matrix, matrix, "cosine") >= np.float32(0.9), 1).sum()
     assert found.count() == expected
 
@@ -166,9 +167,8 @@ def test_rows_of_one_id_are_packed_into_several_blocks(spark, tmp_path):
 def test_a_self_join_gives_each_pair_of_brute_force_once(spark, tmp_path, metric, threshold, files):
     ids = [f"r{number:03}" for number in range(350)]
     matrix = clustered(2, 350)
-    frame = ember.similarity_join(
-        table(spark, tmp_path / "t", ids, matrix, files), threshold=threshold, metric=metric
-    )
+    rows = table(spark, tmp_path / "t", ids, matrix, files)
+    frame = ember.join(rows, threshold=threshold, metric=metric).table
     ours = {(row["left_id"], row["right_id"]): row["score"] for row in frame.collect()}
     assert frame.count() == len(ours)
     table_ = scores(matrix, matrix, metric)
@@ -183,11 +183,11 @@ def test_a_self_join_gives_each_pair_of_brute_force_once(spark, tmp_path, metric
 
 def test_a_join_of_two_tables_gives_every_pair(spark, tmp_path):
     left, right = clustered(3, 130), clustered(4, 200)
-    frame = ember.similarity_join(
+    frame = ember.join(
         table(spark, tmp_path / "l", list(range(130)), left, 2),
         table(spark, tmp_path / "r", [f"r{n}" for n in range(200)], right, 3),
         threshold=0.2,
-    )
+    ).table
     hit = scores(left, right, "cosine") >= np.float32(0.2)
     expected = {(int(row), f"r{column}") for row, column in zip(*np.nonzero(hit), strict=True)}
     assert {(row["left_id"], row["right_id"]) for row in frame.collect()} == expected
@@ -201,9 +201,27 @@ def test_rows_that_cannot_be_compared_are_left_out(spark, tmp_path):
         id=list(range(207)),
         embedding=pa.array(rows, pa.list_(pa.float32())),
     )
-    frame = ember.top_k(spark.read.parquet(str(tmp_path / "t.parquet")), None, 1)
-    asked = {row["query_id"] for row in frame.collect()}
+    frame = spark.read.parquet(str(tmp_path / "t.parquet"))
+    found = ember.search(frame, k=1, max_failed_fraction=0.02)
+    asked = {row["query_id"] for row in found.table.collect()}
     assert asked == set(range(207)) - {2, 3, 4, 5}
+    assert sorted(found.rejected.collect()) == [
+        ("left", 2, "null embedding"),
+        ("left", 3, "not finite"),
+        ("left", 4, "zero norm"),
+        ("left", 5, "wrong length: 1 instead of 2"),
+    ]
+    assert found.facts["counts"] == {"rejected": {"left": 4}}
+    assert found.facts["tables"]["left"]["rows"] == 203
+    assert found.recall is None
+    too_many = (
+        r"4 of 207 rows of the left table have no usable vector \(1 not finite, 1 null embedding, "
+        r"1 wrong length, 1 zero norm\), more than max_failed_fraction = 0.01"
+    )
+    with pytest.raises(TooManyFailures, match=too_many):
+        ember.search(frame, k=1)
+    with pytest.raises(TooManyFailures, match="4 of 207 rows of the right table"):
+        ember.join(frame.limit(1), frame, threshold=0.5)
 
 
 def test_rows_of_many_lengths_are_counted_without_keeping_their_vectors(spark, tmp_path):
@@ -297,19 +315,23 @@ def test_what_is_no_table_of_embeddings_is_refused(spark, tmp_path):
     good = table(spark, tmp_path / "a", [1, 2], clustered(0, 2))
     longer = table(spark, tmp_path / "b", [1, 2], np.ones((2, 20), np.float32))
     with pytest.raises(InvalidInput, match="12 dimensions and the right ones 20"):
-        ember.top_k(good, longer, 1)
+        ember.search(good, longer, k=1)
     with pytest.raises(InvalidInput, match="mixes vectors of"):
-        ember.top_k(good.union(longer), None, 1)
+        ember.search(good.union(longer), k=1)
     with pytest.raises(InvalidInput, match="embeddings are array<float>"):
-        ember.top_k(good, None, 1, embedding="id")
+        ember.search(good, k=1, embedding="id")
     with pytest.raises(InvalidInput, match="no column key"):
-        ember.similarity_join(good, id="key")
+        ember.join(good, threshold=0.9, id="key")
     with pytest.raises(InvalidInput, match="k is 0"):
-        ember.top_k(good, None, 0)
+        ember.search(good, k=0)
+    with pytest.raises(InvalidInput, match="unknown mode 'exakt'"):
+        ember.search(good, mode="exakt")
+    with pytest.raises(InvalidConfig, match="max_failed_fraction"):
+        ember.search(good, max_failed_fraction=2)
     with pytest.raises(InvalidInput, match="unknown metric"):
-        ember.top_k(good, None, 1, metric="dot")
+        ember.search(good, k=1, metric="dot")
     with pytest.raises(InvalidInput, match="not a negative one"):
-        ember.similarity_join(good, threshold=-1, metric="euclidean")
+        ember.join(good, threshold=-1, metric="euclidean")
 
 
 def grouped(spark, path, ids, matrix, groups, files=2):
@@ -338,7 +360,7 @@ def test_only_rows_of_one_group_are_compared(spark, tmp_path, metric):
     share = 0.25 if metric == "euclidean" else 0.75
     threshold = float(np.quantile(table_[agree], share))
     columns = ["tenant", "shelf"]
-    frame = ember.similarity_join(one, other, threshold, metric, within=columns)
+    frame = ember.join(one, other, threshold=threshold, metric=metric, within=columns).table
     hit = table_ <= threshold if metric == "euclidean" else table_ >= np.float32(threshold)
     hit &= agree
     expected = {(int(row), f"r{column:03}") for row, column in zip(*np.nonzero(hit), strict=True)}
@@ -347,7 +369,7 @@ def test_only_rows_of_one_group_are_compared(spark, tmp_path, metric):
     assert len(found) == len(expected)
     assert {(row["left_id"], row["right_id"]) for row in found} == expected
 
-    ours = collect_top_k(ember.top_k(one, other, 3, metric, within=["tenant"]))
+    ours = collect_top_k(ember.search(one, other, k=3, metric=metric, within=["tenant"]).table)
     assert ours.keys() == set(np.flatnonzero(agree.any(axis=1)).tolist())
     sign = 1 if metric == "euclidean" else -1
     for row, neighbors in ours.items():
@@ -357,11 +379,8 @@ def test_only_rows_of_one_group_are_compared(spark, tmp_path, metric):
 
 def test_a_self_join_within_groups_gives_each_pair_once(spark, tmp_path):
     matrix, groups = clustered(3, 300), some_groups(3, 300)
-    frame = ember.similarity_join(
-        grouped(spark, tmp_path / "t", list(range(300)), matrix, groups),
-        threshold=0.3,
-        within=["shelf"],
-    )
+    rows = grouped(spark, tmp_path / "t", list(range(300)), matrix, groups)
+    frame = ember.join(rows, threshold=0.3, within=["shelf"]).table
     hit = np.triu(scores(matrix, matrix, "cosine") >= np.float32(0.3), 1)
     agree = np.array([[a is not None and a == b for b in groups] for a in groups])
     pairs = [(row["left_id"], row["right_id"]) for row in frame.collect()]
@@ -372,15 +391,15 @@ def test_a_self_join_within_groups_gives_each_pair_once(spark, tmp_path):
 def test_a_group_column_that_holds_no_single_values_is_refused(spark, tmp_path):
     good = table(spark, tmp_path / "a", [1, 2], clustered(0, 2))
     with pytest.raises(InvalidInput, match="within column embedding is array<float>"):
-        ember.top_k(good, None, 1, within=["embedding"])
+        ember.search(good, k=1, within=["embedding"])
     with pytest.raises(InvalidInput, match="no column tenant"):
-        ember.similarity_join(good, within=["tenant"])
+        ember.join(good, threshold=0.9, within=["tenant"])
 
 
 def test_spark_s_own_nearest_join_finds_the_same_neighbors(spark, tmp_path):
     queries = table(spark, tmp_path / "q", list(range(20)), clustered(5, 20))
     corpus = table(spark, tmp_path / "c", list(range(150)), clustered(6, 150), 3)
-    ours = collect_top_k(ember.top_k(queries, corpus, 4, "inner_product"))
+    ours = collect_top_k(ember.search(queries, corpus, k=4, metric="inner_product").table)
     left, right = queries.toDF("query_id", "asked"), corpus.toDF("neighbor_id", "there")
     score = "aggregate(zip_with(asked, there, (x, y) -> x * y), 0D, (s, x) -> s + x)"
     nearest = left.nearestByJoin(right, F.expr(score), 4, mode="exact", direction="similarity")
@@ -396,15 +415,7 @@ def test_one_folder_serves_many_searches_and_keeps_what_it_holds(spark, tmp_path
     for near in ("x", "y"):
         rows = [("a", [1.0, 0.0]), (near, [1.0, 0.1])]
         table = spark.createDataFrame(rows, "id string, embedding array<float>")
-        found = ember.top_k(
-            table,
-            None,
-            k=1,
-            id="id",
-            embedding="embedding",
-            exclude_self=True,
-            folder=str(tmp_path),
-        )
+        found = ember.search(table, k=1, exclude_self=True, folder=str(tmp_path)).table
         assert {row["query_id"]: row["neighbor_id"] for row in found.collect()} == {
             "a": near,
             near: "a",
@@ -424,3 +435,29 @@ def test_a_run_that_goes_on_with_other_cores_has_the_tasks_of_the_first(
         divided.append((join._tasks(found, 4 * found.cores), search._tasks(found, found.cores)))
     assert divided[0] == divided[1]
     assert len(divided[0][0]) > 1
+
+
+def test_rejected_rows_of_two_tables_with_ids_of_two_types_are_one_table(spark):
+    left = spark.sql("select 7 id, cast(null as array<float>) embedding union select 8, array(1f)")
+    right = spark.sql("select 'x' id, array(1f) embedding union select 'y', array(0f)")
+    found = ember.join(left, right, threshold=0.5, max_failed_fraction=0.5)
+    assert [(row.left_id, row.right_id) for row in found.table.collect()] == [(8, "x")]
+    assert sorted(found.rejected.collect()) == [
+        ("left", "7", "null embedding"),
+        ("right", "y", "zero norm"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "arguments"),
+    [
+        ("top_k", "search", {"corpus": None, "k": 1}),
+        ("approximate_top_k", "search", {"corpus": None, "k": 1}),
+        ("similarity_join", "join", {}),
+    ],
+)
+def test_a_name_of_before_warns_and_does_what_it_did(spark, old, new, arguments):
+    table_ = spark.sql("select 1 id, array(1f) embedding union select 2, null")
+    with pytest.warns(DeprecationWarning, match=rf"ember.{old} is deprecated; use ember.{new}"):
+        found = getattr(ember, old)(table_, **arguments)
+    assert found.count() == (0 if new == "join" else 1)

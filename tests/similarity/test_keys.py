@@ -67,7 +67,7 @@ def test_several_keys_are_not_run_together(spark):
         *((3, "a", b"b\xfe", [1.0]), (4, None, b"b\xfe", [1.0]), (5, "a,b", None, [1.0])),
     ]
     table = spark.createDataFrame(rows, "id int, x string, y binary, embedding array<float>")
-    found = ember.similarity_join(table.coalesce(1), threshold=0.5, within=["x", "y"]).collect()
+    found = ember.join(table.coalesce(1), threshold=0.5, within=["x", "y"]).table.collect()
     assert [(row["left_id"], row["right_id"]) for row in found] == [(1, 2)]
 
 
@@ -82,7 +82,7 @@ def test_keys_of_two_types_are_refused(spark, kind, other):
         for each in (kind, other)
     )
     with pytest.raises(InvalidInput, match=r"the within column key is .* write both as one type"):
-        ember.top_k(left, right, 1, within=["key"])
+        ember.search(left, right, k=1, within=["key"])
 
 
 def test_integers_agree_whatever_their_width(spark):
@@ -90,7 +90,7 @@ def test_integers_agree_whatever_their_width(spark):
         spark.sql(f"select 1 id, cast(7 as {each}) key, array(1f, 2f) embedding")
         for each in ("tinyint", "bigint")
     )
-    assert ember.similarity_join(left, right, 0.5, within=["key"]).count() == 1
+    assert ember.join(left, right, threshold=0.5, within=["key"]).table.count() == 1
 
 
 @pytest.mark.parametrize("kind", ["string collate UTF8_LCASE", "variant"])
@@ -98,7 +98,7 @@ def test_keys_that_cannot_be_compared_byte_by_byte_are_refused(spark, kind):
     made = "parse_json('1')" if kind == "variant" else "'a' collate UTF8_LCASE"
     table = spark.sql(f"select 1 id, {made} key, array(1f, 2f) embedding")
     with pytest.raises(InvalidInput, match="the within column key is"):
-        ember.similarity_join(table, threshold=0.5, within=["key"])
+        ember.join(table, threshold=0.5, within=["key"])
 
 
 REPEATED = {
@@ -140,9 +140,10 @@ def test_no_neighbor_has_the_query_s_own_id(spark, monkeypatch, kind, within, it
     )  # so that ids reach over several blocks
     left, ids, rows = repeated(spark, kind, 1)
     right, _, others = (left, ids, rows) if itself else repeated(spark, kind, 2)
-    frame = ember.top_k(
-        left, None if itself else right, 3, "euclidean", exclude_self=True, within=within
-    )
+    other = None if itself else right
+    frame = ember.search(
+        left, other, k=3, metric="euclidean", exclude_self=True, within=within
+    ).table
     found = sorted(
         (repr(row["query_id"]), row["rank"], repr(row["neighbor_id"]), row["score"])
         for row in frame.collect()
@@ -174,6 +175,6 @@ def test_own_ids_of_two_types_are_refused(spark):
         for each in ("int", "string")
     )
     with pytest.raises(InvalidInput, match="exclude_self needs ids of one type"):
-        ember.top_k(left, right, 1, exclude_self=True)
-    assert ember.top_k(left, left.selectExpr("cast(id as bigint) id", "embedding"), 1,
-                       exclude_self=True).count() == 0  # fmt: skip
+        ember.search(left, right, k=1, exclude_self=True)
+    same = left.selectExpr("cast(id as bigint) id", "embedding")
+    assert ember.search(left, same, k=1, exclude_self=True).table.count() == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,15 +17,16 @@ from ember.settings.embedding import TableConfig
 from ember.settings.evaluation import EvaluateConfig
 from ember.spark import tables
 
-__all__ = ["Inputs", "figures_of", "judge", "read_inputs"]
+__all__ = ["JUDGED", "Inputs", "check_inputs", "figures_of", "judge", "read_inputs"]
 
-# The table that is judged, by kind, and the other sections that the kind reads.
-_JUDGED = {
+JUDGED = {
     "classification": "predictions",
     "multilabel": "predictions",
     "retrieval": "neighbors",
     "similarity": "pairs",
 }
+"""The section that names the table that is judged, by kind."""
+# The other sections that a kind reads.
 _TRUTHS = {
     "classification": ("truth",),
     "multilabel": ("truth",),
@@ -47,7 +48,7 @@ class Inputs:
 
     @property
     def judged(self) -> DataFrame:
-        return self.frames[_JUDGED[self.kind]]
+        return self.frames[JUDGED[self.kind]]
 
     def files(self) -> list[str]:
         """Every file that is read, sorted."""
@@ -73,23 +74,38 @@ def figures_of(config: EvaluateConfig) -> list[str]:
 
 
 def read_inputs(spark: SparkSession, config: EvaluateConfig) -> Inputs:
-    """Check that the sections go with the kind and the tables have the columns; read nothing else.
+    """The tables that the configuration names, checked as by `check_inputs`; nothing else is read.
 
     Raises InvalidConfig or InvalidInput that names the section, the figure or the column.
     """
+    _check_settings(config)
+    named = {section: getattr(config, section) for section in _SECTIONS}
+    frames = {
+        name: tables.read_table(spark, given) for name, given in named.items() if given is not None
+    }
+    return check_inputs(config, frames)
+
+
+def check_inputs(config: EvaluateConfig, frames: Mapping[str, DataFrame]) -> Inputs:
+    """Check that the sections go with the kind and the tables have the columns that they name.
+
+    frames: by section; one for each that the configuration has.
+    Raises InvalidConfig or InvalidInput that names the section, the figure or the column.
+    """
+    kind = _check_settings(config)
+    for section, frame in frames.items():
+        columns = getattr(config, JUDGED[kind] if section == "baseline" else section)
+        for name in _columns(columns):
+            tables.column(frame, name)
+    return Inputs(kind, dict(frames))
+
+
+def _check_settings(config: EvaluateConfig) -> str:
+    """The kind of what is judged. Raises InvalidConfig for settings that do not go together."""
     kind = config.of if config.kind == "compare" else config.kind
     _check_sections(config, kind)
     check_requirements(config.require, figures_of(config))
-    frames = {}
-    for section in _SECTIONS:
-        given = getattr(config, section)
-        if given is None:
-            continue
-        frames[section] = tables.read_table(spark, given)
-        columns = getattr(config, _JUDGED[kind]) if section == "baseline" else given
-        for name in _columns(columns):
-            tables.column(frames[section], name)
-    return Inputs(kind, frames)
+    return kind
 
 
 def judge(config: EvaluateConfig, inputs: Inputs) -> Evaluation:
@@ -115,7 +131,7 @@ def judge(config: EvaluateConfig, inputs: Inputs) -> Evaluation:
 
 def _ids(config: EvaluateConfig, kind: str) -> dict[str, str]:
     """The columns that name a row in the judged table, each with its name in the truth."""
-    own = getattr(config, _JUDGED[kind]).id
+    own = getattr(config, JUDGED[kind]).id
     theirs = (config.truth.id if config.truth else None) or own
     own, theirs = ([each] if isinstance(each, str) else each for each in (own, theirs))
     # Where they are not as many, judging says so.
@@ -147,7 +163,7 @@ def _judge_one(
     if inputs.kind == "retrieval":
         return _judge_retrieval(config, inputs, judged, options)
     truth = inputs.frames["truth"]
-    given, section = config.truth, getattr(config, _JUDGED[inputs.kind])
+    given, section = config.truth, getattr(config, JUDGED[inputs.kind])
     options |= {"id": section.id, "truth_id": given.id if given else None}
     options |= {"label": given.label if given else "label"}
     if inputs.kind == "similarity":
@@ -206,7 +222,7 @@ def _check_sections(config: EvaluateConfig, kind: str) -> None:
             "population: predictions does not go with kind: retrieval; its queries are those of "
             "queries or relevance"
         )
-    needed = {_JUDGED[kind]}
+    needed = {JUDGED[kind]}
     if kind != "retrieval":
         needed.add("truth")
     if config.kind == "compare":

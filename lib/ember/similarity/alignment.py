@@ -7,6 +7,7 @@ Each task reduces its pairs to the moments of both vectors side by side, which m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -21,6 +22,8 @@ from ember.worker.vectors.align import Penalty
 from ember.worker.vectors.projection import Projection
 
 __all__ = ["Pairs", "fit_alignment", "pair"]
+
+Method = Literal["ridge", "procrustes", "cca"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def pair(left: DataFrame, right: DataFrame, max_failed_fraction: float = 0.01) -
 def fit_alignment(
     left: DataFrame,
     right: DataFrame,
-    method: str = "ridge",
+    method: Method = "ridge",
     *,
     id: str = "id",
     embedding: str = "embedding",
@@ -117,14 +120,40 @@ def fit_alignment(
 ) -> tuple[Projection, Projection | None]:
     """Linear maps learned from pairs, such as images and their texts, under the same ids.
 
-    left, right: an id column and a column array<float>, under the same names in both. See `pair`.
-    method: ridge or procrustes map the left vectors to the right ones; cca maps both. dimension,
-        penalty: see `ember.worker.vectors.align.fit_alignment`.
+    A row without a partner or without a usable vector is left out; an id that occurs more than
+    once makes all pairs of its rows.
 
-    Returns the projection for the left table, and that for the right one; None where it stays.
-    Use them in `project`, or save them with `save_projection` for the job.
+    Args:
+        left: an id column and a column array<float> or array<double>, vectors of d numbers.
+        right: the same, under the same names; vectors of e numbers.
+        method: ridge: left to right by least squares with a penalty. procrustes: left to right by
+            the best orthogonal map, scaled. cca: both to common coordinates, by canonical
+            correlations.
+        id: the name of the id column.
+        embedding: the name of the column of the vectors.
+        dimension: of the common coordinates of cca; None: the smaller of d and e.
+        penalty: for ridge and cca, what is added to the diagonal of the second moments, as a share
+            of their mean diagonal; cross_validation chooses it.
 
-    Raises InvalidInput for tables without pairs, and for sizes and methods that cannot be.
+    Returns:
+        The projection for the left table, and that for the right one; None where it stays as it
+        is. Use them in `project`, or save them with `save_projection`.
+
+    Raises:
+        InvalidInput: fewer than two pairs, ids that cannot be equal, and sizes and methods that
+            cannot be.
+
+    Example:
+        >>> rows = [(1, [1.0, 0.0]), (2, [0.0, 1.0]), (3, [-1.0, -1.0])]
+        >>> images = spark.createDataFrame(rows, "id int, embedding array<float>")
+        >>> turned = [(n, [-y, x]) for n, (x, y) in rows]
+        >>> texts = spark.createDataFrame(turned, "id int, embedding array<float>")
+        >>> to_texts, stays = ember.fit_alignment(images, texts, "procrustes")
+        >>> print(to_texts.facts["pairs"], stays)
+        3 None
+        >>> [aligned] = ember.project(images, to_texts).table.filter("id = 3").collect()
+        >>> [round(value, 3) for value in aligned.embedding]
+        [1.0, -1.0]
     """
     rows, others = (
         select_embeddings(table, id, embedding, f"the {name} table")

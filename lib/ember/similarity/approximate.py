@@ -20,18 +20,18 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
-from ember.errors import InvalidConfig, InvalidInput
-from ember.similarity import blockwise, comparison, packing, search
+from ember.errors import InvalidConfig
+from ember.similarity import blockwise, search
 from ember.similarity.blockwise import Written
 from ember.similarity.comparison import Comparison
 from ember.similarity.ivf import Division, Sizes, divide, measure
 from ember.spark import classic
-from ember.spark.classic import Accumulator, Broadcast, cores
+from ember.spark.classic import Accumulator, Broadcast
 from ember.spark.publish import Output
 from ember.spark.tasks import task_resources
 from ember.worker.vectors.ivf_recall import Recall, choose_probes
 
-__all__ = ["Approximate", "approximate_top_k", "check", "plan"]
+__all__ = ["Approximate", "check", "plan"]
 
 MIN_ROWS = 10_000
 """Below this the exact search is as fast."""
@@ -52,7 +52,7 @@ class Approximate:
     pairs: Accumulator[dict[int, int]] | None = None
 
     def top_k(self, spark: SparkSession, k: int, exclude_self: bool) -> DataFrame:
-        """The neighbors, as `ember.top_k` gives them, for what the search was planned for."""
+        """The neighbors, as `ember.search` gives them, for what the search was planned for."""
         body = self._body(spark, k, exclude_self)
         if body is None:
             return search.neighbors(spark, self.compared, k, exclude_self)
@@ -108,39 +108,6 @@ class Approximate:
                 "fraction_of_pairs_scored": scanned + self.sizes.overhead,
             },
         }
-
-
-def approximate_top_k(
-    queries: DataFrame,
-    corpus: DataFrame | None,
-    k: int,
-    metric: str = "cosine",
-    recall: float = 0.95,
-    *,
-    id: str = "id",
-    embedding: str = "embedding",
-    exclude_self: bool = False,
-    folder: str | None = None,
-) -> DataFrame:
-    """The k most similar rows of `corpus` for each row of `queries`, nearly all of them.
-
-    recall: the share of the exact answer that is found, on average over queries; the lower end of
-        its 95% interval, measured on sampled queries, reaches this.
-
-    The other arguments and the result are those of `ember.top_k`; scores are exact. Where the
-    tables are small, or so much would have to be scanned that nothing is won, the search is exact.
-    Raises InvalidInput as `ember.top_k` does, and for a recall that is not between 0 and 1.
-    """
-    comparison.check_k(k)
-    if not 0 < recall < 1:
-        raise InvalidInput(f"recall is {recall}; give a share between 0 and 1, or search exactly")
-    spark = queries.sparkSession
-    left, right = comparison.sides(queries, corpus, metric, id=id, embedding=embedding, within=())
-    where = comparison.scratch_folder(folder)
-    if exclude_self:
-        comparison.check_own(left, right)
-    compared = packing.prepare(left, right, metric, where, left_blocks=cores(spark), k=k)
-    return plan(spark, compared, k, recall, exclude_self).top_k(spark, k, exclude_self)
 
 
 def check(mode: str, within: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import ArrayType, DoubleType, StructField, StructType
 
 from ember.errors import InvalidInput
+from ember.settings.similarity import Metric
 from ember.similarity import blocks, comparison, vector_files
 from ember.similarity.blocks import Packed, TableVectors
 from ember.spark import places
@@ -25,35 +26,50 @@ from ember.spark.tables import files, select_embeddings
 from ember.worker.vectors.block_cache import from_ipc
 from ember.worker.vectors.faiss_file import FlatIndexFile, check_format
 
-__all__ = ["check_faiss", "export_faiss", "stage_index"]
+__all__ = ["check_faiss", "export", "stage_index"]
 
 
-def export_faiss(
+def export(
     table: DataFrame,
     path: str,
-    metric: str = "cosine",
     *,
+    metric: Metric = "cosine",
     id: str = "id",
     embedding: str = "embedding",
-    mode: str = "fail",
+    mode: Literal["fail", "overwrite"] = "fail",
     max_failed_fraction: float = 0.01,
 ) -> dict[str, Any]:
     """Write a table of embeddings as a flat faiss index, published whole or not at all.
 
-    table: an id column of any atomic type, and a column array<float>.
-    path: the folder to write: `index.faiss`; `ids.parquet` with `position` (int64, the number
-        that faiss returns) and `id`; `_manifest.json`.
-    metric: cosine and inner_product give an IndexFlatIP, euclidean an IndexFlatL2. For cosine the
-        rows are scaled to length 1; scale the queries, too. Doubles are rounded to float32, which
-        is what faiss computes in; its own distances far from the origin are rounded by more.
-    mode: fail where there is something at `path`, or overwrite it.
+    The folder has `index.faiss`; `ids.parquet` with `position` (int64, the number that faiss
+    returns) and `id`; and `_manifest.json`. Doubles are rounded to float32, which is what faiss
+    computes in; its own distances far from the origin are rounded by more.
 
-    Rows are in the order of their ids. Rows without a usable vector are left out and kept with
-    their reasons in `<path>.rejected`. The vectors pass through the driver 16 MiB at a time; beside
-    them it holds eight bytes for each row, and its temporary folder the index once.
+    Args:
+        table: an id column of any atomic type, and a column array<float> or array<double>.
+        path: the folder to write.
+        metric: cosine and inner_product give an IndexFlatIP, euclidean an IndexFlatL2. For cosine
+            the rows are scaled to length 1; scale the queries, too.
+        id: the name of the id column.
+        embedding: the name of the column of the vectors.
+        mode: fail where there is something at `path`, or overwrite what an export wrote.
+        max_failed_fraction: share of the rows that may have no usable vector; they are kept, with
+            their reasons, in `<path>.rejected`.
 
-    Returns the facts of the manifest. Raises InvalidInput for a table that is not embeddings, an
-    output that exists, and when faiss is not installed; TooManyFailures.
+    Returns:
+        What the manifest says of the index: its kind, the dimension, counts.
+
+    Raises:
+        InvalidInput: a table that holds no embeddings, a place that is taken, or faiss is not
+            installed.
+        TooManyFailures: more rows than `max_failed_fraction` have no usable vector; nothing is
+            published.
+
+    Example:
+        >>> rows = [("a", [1.0, 0.0]), ("b", [0.8, 0.6])]
+        >>> table = spark.createDataFrame(rows, "id string, embedding array<float>")
+        >>> ember.export(table, f"{folder}/index", metric="inner_product")["counts"]
+        {'rows': 2, 'rejected': 0}
     """
     comparison.check_metric(metric)
     check_faiss()

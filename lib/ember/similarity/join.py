@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, LongType, StructField, StructType
 
 from ember.errors import InvalidInput, TooManyPairs
-from ember.similarity import blockwise, comparison, packing
+from ember.similarity import blockwise
 from ember.similarity.blocks import Fitter
 from ember.similarity.blockwise import Written
 from ember.similarity.comparison import Comparison
@@ -22,38 +22,12 @@ from ember.spark.tasks import task_resources
 from ember.worker.vectors.arrays import Stored
 from ember.worker.vectors.basis import Basis
 
-__all__ = ["basis_fitter", "check_threshold", "pairs", "similarity_join", "write_pairs"]
+__all__ = ["basis_fitter", "check_threshold", "pairs", "write_pairs"]
 
 # More than one, since some find many pairs.
 _TASKS_PER_CORE = 2
 # A left block, and the right blocks that it is compared with.
 _Task = tuple[int, Sequence[int]]
-
-
-def similarity_join(
-    left: DataFrame,
-    right: DataFrame | None = None,
-    threshold: float = 0.9,
-    metric: str = "cosine",
-    *,
-    id: str = "id",
-    embedding: str = "embedding",
-    within: Sequence[str] = (),
-    folder: str | None = None,
-) -> DataFrame:
-    """All pairs of rows with score >= threshold (euclidean: distance <= threshold), exactly.
-
-    left, right, id, embedding, metric, within, folder: as for `ember.top_k`; right None joins the
-        left table with itself, each pair once, the smaller id on the left, without the diagonal.
-
-    Returns `left_id`, `right_id`, `score` float. Raises InvalidInput as `ember.top_k` does.
-    """
-    check_threshold(threshold, metric)
-    rows, others = comparison.sides(left, right, metric, id=id, embedding=embedding, within=within)
-    where = comparison.scratch_folder(folder)
-    fitter = basis_fitter(metric, threshold)
-    compared = packing.prepare(rows, others, metric, where, fitter=fitter)
-    return pairs(left.sparkSession, compared, threshold)
 
 
 def basis_fitter(metric: str, threshold: float) -> Fitter:
@@ -77,7 +51,7 @@ def check_threshold(threshold: float, metric: str) -> None:
 
 
 def pairs(spark: SparkSession, compared: Comparison, threshold: float) -> DataFrame:
-    """The result of `similarity_join` for tables that are packed."""
+    """All pairs at a threshold, as `ember.join` gives them, of tables that are packed."""
     tasks = list(enumerate(_tasks(compared, _TASKS_PER_CORE * compared.cores)))
     return blockwise.frame(spark, tasks, _joiner(compared, threshold), _schema(compared))
 
@@ -89,7 +63,7 @@ def write_pairs(
     threshold: float,
     max_pairs: int,
 ) -> Written:
-    """Stage the result of `similarity_join`, and take up what an earlier attempt staged.
+    """Stage the result of `pairs`, and take up what an earlier attempt staged.
 
     The pairs are counted while they are written, so that a join within its ceiling is done once.
     One that exceeds it is stopped, and counted without writing anything.

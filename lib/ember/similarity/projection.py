@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
@@ -43,7 +44,6 @@ __all__ = [
     "load_projection",
     "moments_of",
     "output_dimension",
-    "project",
     "projected",
     "projection_output",
     "rejected_rows",
@@ -71,16 +71,36 @@ def fit_projection(
 ) -> Projection:
     """Principal components of the vectors in a column of `table`; one of the two sizes is given.
 
-    dimension: how many. explained: the fewest that explain this share of the variance.
-    center, whiten: see `ember.worker.vectors.pca.fit_pca`, which also says what is fixed about
-        signs.
-
     Rows without a usable vector (null, another length, not finite) are left out.
     The result does not depend on the partitioning, up to the rounding of float64; directions of
-    equal variance are any orthonormal basis of their span.
+    equal variance are any orthonormal basis of their span. In each component, the first of the
+    largest coordinates by absolute value is positive.
 
-    Raises InvalidInput for a table without usable vectors or with two lengths of them, and a size
-    that cannot be; InvalidConfig unless one size is given.
+    Args:
+        table: a column array<float> or array<double> of vectors of d numbers.
+        dimension: how many components, 1 to d.
+        explained: instead, the fewest that explain this share of the variance, above 0 up to 1.
+        center: subtract the mean; without it, inner products are kept best.
+        whiten: scale each component to variance 1.
+        embedding: the name of the column.
+        max_failed_fraction: share of the vectors that may be of another length than most.
+
+    Returns:
+        The map, from d to so many dimensions, for `project`; `apply` takes a matrix (n, d).
+
+    Raises:
+        InvalidInput: a table without usable vectors or with two lengths of them, and a size that
+            cannot be.
+        InvalidConfig: not one size is given, but none or two.
+
+    Example:
+        >>> rows = [([3.0, 4.0],), ([6.0, 8.0],), ([-3.0, -4.0],)]
+        >>> table = spark.createDataFrame(rows, "embedding array<float>")
+        >>> fitted = ember.fit_projection(table, explained=0.99)
+        >>> fitted.input_dimension, fitted.output_dimension
+        (2, 1)
+        >>> fitted.components.ravel().round(3).tolist()
+        [0.6, 0.8]
     """
     check_choice(dimension=dimension, explained=explained)
     vectors = _vectors(table, embedding)
@@ -99,42 +119,6 @@ def fit_projection(
         )
     except ValueError as error:
         raise InvalidInput(str(error)) from None
-
-
-def project(
-    table: DataFrame,
-    projection: Projection | str | None = None,
-    *,
-    dimension: int | None = None,
-    explained: float | None = None,
-    like: DataFrame | None = None,
-    embedding: str = "embedding",
-) -> DataFrame:
-    """`table` with the vectors of one column projected to fewer dimensions.
-
-    projection: fitted by `fit_projection`, or the folder of a saved one; else it is fitted here,
-    with `dimension` or `explained` as there, or to the dimension of the table `like`, whose vectors
-    are in a column of the same name.
-
-    Returns all columns in their order, the others as they were. Rows that cannot be projected (null
-    vectors, another length, not finite) are left out. Lazy but for the fit.
-
-    Raises InvalidInput for a table or projection that cannot be used; InvalidConfig unless one way
-    is given.
-    """
-    check_choice(projection=projection, dimension=dimension, explained=explained, like=like)
-    _vectors(table, embedding)
-    spark = table.sparkSession
-    if isinstance(projection, str):
-        projection = load_projection(spark, projection)
-    if projection is None:
-        if like is not None:
-            dimension = output_dimension(like, embedding, "like")
-        projection = fit_projection(
-            table, dimension=dimension, explained=explained, embedding=embedding
-        )
-    check_length(table, embedding, projection)
-    return projected(table, projection, embedding)
 
 
 def projected(table: DataFrame, projection: Projection, embedding: str) -> DataFrame:
@@ -243,13 +227,30 @@ def save_projection(
     folder: str,
     target: Projection | None = None,
     *,
-    mode: str = "overwrite",
+    mode: Literal["fail", "overwrite"] = "overwrite",
 ) -> None:
     """Write a projection as a folder, wherever Spark can write, whole or not at all.
 
-    target: of an alignment by cca, the projection of the other table; goes to `folder`/target.
-    mode: overwrite replaces a projection that is there, fail refuses it.
-    Raises InvalidInput where `folder` holds anything else.
+    Args:
+        spark: the session.
+        projection: what `fit_projection` or `fit_alignment` fitted.
+        folder: where to; `project` takes it in place of the projection.
+        target: of an alignment by cca, the projection of the other table; goes to
+            `folder`/target.
+        mode: overwrite replaces a projection that is there, fail refuses it.
+
+    Returns:
+        Nothing.
+
+    Raises:
+        InvalidInput: `folder` holds anything else.
+
+    Example:
+        >>> table = spark.createDataFrame([([1.0, 2.0],), ([3.0, 5.0],)], "embedding array<float>")
+        >>> fitted = ember.fit_projection(table, dimension=1)
+        >>> ember.save_projection(spark, fitted, f"{folder}/pca")
+        >>> ember.load_projection(spark, f"{folder}/pca").fingerprint == fitted.fingerprint
+        True
     """
     output = projection_output(spark, folder, mode)
     with output.attempt():
@@ -258,9 +259,24 @@ def save_projection(
 
 
 def load_projection(spark: SparkSession, folder: str) -> Projection:
-    """What `save_projection` wrote, or the metric that `train` learned.
+    """The projection in a folder.
 
-    Raises InvalidInput when there is no usable projection.
+    Args:
+        spark: the session.
+        folder: what `save_projection` or the job `project` wrote, or a head that `train` wrote
+            with `head="similarity"`.
+
+    Returns:
+        The map, as it was fitted.
+
+    Raises:
+        InvalidInput: there is no usable projection.
+
+    Example:
+        >>> table = spark.createDataFrame([([1.0, 2.0],), ([3.0, 5.0],)], "embedding array<float>")
+        >>> ember.save_projection(spark, ember.fit_projection(table, dimension=2), f"{folder}/pca")
+        >>> ember.load_projection(spark, f"{folder}/pca").output_dimension
+        2
     """
     storage = Storage(spark)
     if not storage.exists(folder):

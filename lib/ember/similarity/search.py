@@ -12,10 +12,9 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, IntegerType, LongType, StructField, StructType
 
-from ember.similarity import blockwise, comparison, packing
+from ember.similarity import blockwise
 from ember.similarity.blockwise import Written
 from ember.similarity.comparison import Comparison
-from ember.spark.classic import cores
 from ember.spark.publish import Output
 from ember.spark.tasks import task_resources
 from ember.worker.vectors import topk
@@ -24,64 +23,14 @@ from ember.worker.vectors.block_cache import Shelf, shared_keys
 from ember.worker.vectors.grouped import meetings, search_within
 from ember.worker.vectors.neighbors import Neighbors
 
-__all__ = ["neighbors", "places", "plain", "rows", "schema", "top_k", "write_neighbors"]
+__all__ = ["neighbors", "places", "plain", "rows", "schema", "write_neighbors"]
 
 # A block of queries, and the blocks of the corpus that it is compared with.
 _Task = tuple[int, Sequence[int]]
 
 
-def top_k(
-    queries: DataFrame,
-    corpus: DataFrame | None,
-    k: int,
-    metric: str = "cosine",
-    *,
-    id: str = "id",
-    embedding: str = "embedding",
-    exclude_self: bool = False,
-    within: Sequence[str] = (),
-    folder: str | None = None,
-) -> DataFrame:
-    """The k most similar rows of `corpus` for each row of `queries`, exactly.
-
-    queries, corpus: an id column of any atomic type and a column array<float>, under the same
-        names in both; corpus None searches the queries in themselves.
-    metric: cosine, inner_product, or euclidean (whose score is the distance, smallest first).
-    exclude_self: leave out the corpus rows that have the query's own id.
-    within: columns of both tables; only rows that agree on all of them are compared. As in SQL,
-        null agrees with nothing.
-    folder: where the packed blocks go, in a new folder of their own, reachable by all executors;
-        by default a temporary folder of this machine, which serves local mode, until Spark stops.
-
-    Returns `query_id`, `neighbor_id`, `rank` int 1..k, `score` float; fewer than k rows for a
-    query when the corpus is smaller. Scores are those of the numbers as they are stored, float or
-    double. Ties go to the smaller id. Rows whose vector is null, of
-    another length, not finite, (for cosine) zero, or so long that a score could exceed float32 are
-    left out.
-
-    Raises InvalidInput for tables that are not embeddings, lengths and types of keys that differ,
-    a k below 1, and one of which the neighbors of a single query fill a worker's memory.
-    """
-    comparison.check_k(k)
-    left, right = comparison.sides(
-        queries, corpus, metric, id=id, embedding=embedding, within=within
-    )
-    if exclude_self:
-        comparison.check_own(left, right)
-    spark = queries.sparkSession
-    compared = packing.prepare(
-        left,
-        right,
-        metric,
-        comparison.scratch_folder(folder),
-        left_blocks=cores(spark),
-        k=k,
-    )
-    return neighbors(spark, compared, k, exclude_self)
-
-
 def neighbors(spark: SparkSession, compared: Comparison, k: int, exclude_self: bool) -> DataFrame:
-    """The result of `top_k` for tables that are packed."""
+    """The k best of each query, as `ember.search` gives them, of tables that are packed."""
     k = places(compared, k)
     tasks, body = _tasks(compared, compared.cores), _searcher(compared, k, exclude_self)
     found = blockwise.frame(spark, list(enumerate(tasks)), body, schema(compared))
@@ -95,7 +44,7 @@ def write_neighbors(
     k: int,
     exclude_self: bool,
 ) -> Written:
-    """Stage the result of `top_k`, and take up what an earlier attempt staged.
+    """Stage the result of `neighbors`, and take up what an earlier attempt staged.
 
     A search of few queries, which has to be spread over the corpus and merged, is done in one go.
     """

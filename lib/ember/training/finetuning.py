@@ -39,7 +39,7 @@ from ember.worker.finetune.process import ROWS, Order, tune, tune_together
 from ember.worker.finetune.rows import SCHEMA
 from ember.worker.spec import ModelSpec
 
-__all__ = ["Finetuning", "plan", "summary", "tuning_of"]
+__all__ = ["Finetuning", "check_settings", "plan", "plan_tables", "summary", "tuning_of"]
 
 _log = logging.getLogger(__name__)
 _BATCH = {"image": 32, "text": 32}
@@ -127,14 +127,19 @@ class Finetuning:
 def plan(spark: SparkSession, config: FinetuneConfig) -> Finetuning:
     """What the job is to do, checked and with the model at hand.
 
-    Raises InvalidConfig for settings that do not go together, InvalidInput for columns or a model
-    that cannot be used.
+    Raises InvalidConfig and InvalidInput as `plan_tables` does.
     """
-    _check(config)
-    training_table.check_split(config.split)
+    check_settings(config)
     corpus = tables.read_corpus(spark, config.input)
-    labeled = tables.read_table(spark, config.labels)
-    given = config.labels
+    return plan_tables(corpus, tables.read_table(spark, config.labels), config)
+
+
+def plan_tables(corpus: Corpus, labeled: DataFrame, config: FinetuneConfig) -> Finetuning:
+    """What is to be done with the tables that the configuration stands for.
+
+    Raises InvalidInput for columns or a model that cannot be used.
+    """
+    spark, given = labeled.sparkSession, config.labels
     labels = training_table.select_labels(labeled, given.id, given.label, config.split)
     kind = labels.schema["label"].dataType
     if kind.simpleString().startswith("array"):
@@ -162,7 +167,9 @@ def plan(spark: SparkSession, config: FinetuneConfig) -> Finetuning:
     return Finetuning(corpus, labels, spec, config)
 
 
-def _check(config: FinetuneConfig) -> None:
+def check_settings(config: FinetuneConfig) -> None:
+    """Raise InvalidConfig for settings that do not go together."""
+    training_table.check_split(config.split)
     model = config.model
     keras = model.name.startswith("keras:")
     if model.about_embeddings:
