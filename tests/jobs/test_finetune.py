@@ -145,7 +145,7 @@ def test_what_cannot_work_is_exit_code_2_and_nothing_written(finetune, tmp_path)
         ({"labels__path": several}, "finetune learns one label a row"),
         ({"labels__path": one}, "the training rows have 1 labels (a): nothing to learn"),
         ({"labels__path": twice}, "ids in column id are not unique: 1 (2 times)"),
-        ({"labels__path": texts}, "ids of the corpus are bigint and those of the labels string"),
+        ({"labels__path": texts}, "the ids of the corpus and of the labels are bigint and string"),
         (by_part, "split.column has the value dev; write train, validation, test"),
         ({"labels__min_rows": 31}, "the training rows have 0 labels (none)"),
         ({"labels__label": "sort"}, "there is no column sort"),

@@ -216,7 +216,10 @@ def test_cca_saves_a_map_for_each_side(run_job, tmp_path):
         ({"projection": "HERE"}, "no usable projection"),
         ({"dimension": 2, "save": "HERE"}, "here exists; set output.mode to overwrite"),
         ({"dimension": 2, "input__embedding": "a `b`"}, "embeddings are array<float>"),
-        ({"align__to__path": "SAME", "align__to__id": "a `b`.x"}, "the ids are string in one"),
+        (
+            {"align__to__path": "SAME", "align__to__id": "a `b`.x"},
+            "the ids of the left and the right table are string and ",
+        ),
         (
             {
                 "align__to__path": "SAME",
