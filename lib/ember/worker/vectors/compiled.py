@@ -1,16 +1,24 @@
 """Functions compiled by numba, which run without the interpreter's lock.
 
 Compiled code is kept beside its file or in the user's cache, whichever can be written
-(NUMBA_CACHE_DIR names another place); else each process compiles it, in some seconds. It is kept
-until its own file changes: touch that when something changes that it calls from another one.
+(NUMBA_CACHE_DIR names another place); else each process compiles it, in some seconds.
+
+numba itself keeps compiled code until the function's own file changes, although the code holds
+what it calls and reads from other files, too: an edited bounds.py would leave stale kernels. Here
+it is kept until any module of this package changes.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import suppress
+from functools import cache
+from importlib.resources import files
+from typing import Any, TypeVar
 
 import numba
+from numba.core.caching import CacheImpl, CompileResultCacheImpl, FunctionCache
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -23,10 +31,33 @@ def compiled(**options: object) -> Callable[[Function], Function]:
     """A decorator; options are those of numba.njit."""
 
     def decorated(function: Function) -> Function:
-        try:
-            made: Function = numba.njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # there is no place to keep it
-            made = numba.njit(nogil=True, **options)(function)
-        return made
+        made: Any = numba.njit(nogil=True, **options)(function)
+        with suppress(RuntimeError):  # there is no place to keep it
+            made._cache = _PackageCache(function)
+        result: Function = made
+        return result
 
     return decorated
+
+
+@cache
+def _package_hash() -> str:
+    """SHA-256 of the sources of this package, which may be inside a zip file."""
+    modules = [file for file in files(__package__).iterdir() if file.name.endswith(".py")]
+    digest = hashlib.sha256()
+    for file in sorted(modules, key=lambda file: file.name):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _stamped(locator: type) -> type:
+    """A numba locator under which cached code is valid for these sources of the package only."""
+    return type(locator.__name__, (locator,), {"get_source_stamp": lambda _: _package_hash()})
+
+
+class _PackageCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]  # numba has no types
+    _locator_classes = tuple(map(_stamped, CacheImpl._locator_classes))
+
+
+class _PackageCache(FunctionCache):  # type: ignore[misc]
+    _impl_class = _PackageCacheImpl
