@@ -15,7 +15,7 @@ from ember.errors import InvalidInput
 from ember.worker.batching import Encoder, Slot, encode
 from ember.worker.device import claim, hide_triton
 from ember.worker.models.chunks import Chunking, Splitter, chunk_slots, joined, texts_in
-from ember.worker.models.generation import ask_slot
+from ember.worker.models.generation import request_slot
 from ember.worker.models.model_folder import loading
 from ember.worker.results import Embedding, Result, to_batch
 from ember.worker.row_paths import PathRules
@@ -195,7 +195,7 @@ def run_batches(
     if chunking is not None:
         slots = chunk_slots(parts, splitter(encoder, chunking), whole=chunking.pool is not None)
     elif spec.task == "generate":
-        slots = (ask_slot(part, stats) for part in parts)
+        slots = (request_slot(part, stats) for part in parts)
     else:
         slots = (_content_slot(part) for part in parts)
     for slot in encode(slots, encoder, threads=max(1, threads), timed=stats.timed):

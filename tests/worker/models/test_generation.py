@@ -21,8 +21,8 @@ from ember.errors import InvalidInput
 from ember.worker import task
 from ember.worker.batching import encode
 from ember.worker.models import generation_steps
-from ember.worker.models.generation import Ask, Description, TextSlot
-from ember.worker.models.generation_steps import Chooser, gumbel, stream_key
+from ember.worker.models.generation import Description, Request, TextSlot
+from ember.worker.models.generation_steps import TokenSampler, gumbel, row_seed
 from ember.worker.spec import Generation, ModelSpec, Sampling
 from ember.worker.stats import TaskStats
 from tiny_models import spec_of, tiny_blip, tiny_captioner, tiny_git, tiny_gpt2
@@ -61,22 +61,24 @@ def writer(folder: Path, *, modality: str = "text", batch_size: int | None = Non
 
 
 def written(
-    spec: ModelSpec, asks: list[Ask], stats: TaskStats | None = None
+    spec: ModelSpec, requests: list[Request], stats: TaskStats | None = None
 ) -> tuple[list[str | None], dict[int, str]]:
     model = task.load(spec, address=None, threads=1, paths=False)
-    slot = TextSlot(asks, None, stats or TaskStats())
+    slot = TextSlot(requests, None, stats or TaskStats())
     list(encode([slot], model, threads=2, timed=lambda *_: None))
     return slot.texts, slot.errors
 
 
-def texts(spec: ModelSpec, asks: list[Ask], stats: TaskStats | None = None) -> list[str | None]:
-    found, errors = written(spec, asks, stats)
+def texts(
+    spec: ModelSpec, requests: list[Request], stats: TaskStats | None = None
+) -> list[str | None]:
+    found, errors = written(spec, requests, stats)
     assert errors == {}
     return found
 
 
-def asks(prompts: list[str] = PROMPTS) -> list[Ask]:
-    return [Ask(prompt.encode(), key=number) for number, prompt in enumerate(prompts)]
+def requests(prompts: list[str] = PROMPTS) -> list[Request]:
+    return [Request(prompt.encode(), key=number) for number, prompt in enumerate(prompts)]
 
 
 def plain(folder: Path, **how: Any) -> list[str]:
@@ -129,8 +131,8 @@ def test_texts_equal_plain_transformers_whatever_the_batches(
     spec = writer(gpt2, batch_size=batch_size)
     before = task.load(spec, address=None, threads=1, paths=False).truncated
     stats = TaskStats()
-    assert texts(spec, asks(), stats) == greedy
-    assert texts(spec, asks()[::-1]) == greedy[::-1]
+    assert texts(spec, requests(), stats) == greedy
+    assert texts(spec, requests()[::-1]) == greedy[::-1]
     too_long = sum(len(prompt) > POSITIONS - NEW for prompt in PROMPTS)
     assert 0 < too_long < len(PROMPTS)
     after = task.load(spec, address=None, threads=1, paths=False).truncated
@@ -141,15 +143,15 @@ def test_texts_equal_plain_transformers_whatever_the_batches(
 
 
 def test_lengths_and_stop_strings(gpt2: Path, greedy: list[str]) -> None:
-    assert texts(writer(gpt2, max_new_tokens=4), asks()) == plain(gpt2, max_new_tokens=4)
+    assert texts(writer(gpt2, max_new_tokens=4), requests()) == plain(gpt2, max_new_tokens=4)
     longer = {"max_new_tokens": 16, "min_new_tokens": 12}
     stats = TaskStats()
-    assert texts(writer(gpt2, **longer), asks(), stats) == plain(gpt2, **longer)
+    assert texts(writer(gpt2, **longer), requests(), stats) == plain(gpt2, **longer)
     assert stats.counts["generated_tokens"] >= 12 * len(PROMPTS)
 
     stop = (greedy[2][3:5], greedy[2][-1])
     stats = TaskStats()
-    stopped = texts(writer(gpt2, stop=stop, batch_size=7), asks(), stats)
+    stopped = texts(writer(gpt2, stop=stop, batch_size=7), requests(), stats)
     cut = [min((text.find(each) for each in stop if each in text), default=-1) for text in greedy]
     assert stopped == [
         text if place < 0 else text[:place] for text, place in zip(greedy, cut, strict=True)
@@ -161,12 +163,12 @@ def test_lengths_and_stop_strings(gpt2: Path, greedy: list[str]) -> None:
 def test_a_folder_s_penalties_do_not_see_the_padding(tmp_path: Path) -> None:
     folder = tiny_gpt2(tmp_path, repetition_penalty=1.7, no_repeat_ngram_size=2, do_sample=True)
     expected = plain(folder)
-    assert texts(writer(folder), asks()) == expected
+    assert texts(writer(folder), requests()) == expected
     assert expected != plain(folder, repetition_penalty=1.0, no_repeat_ngram_size=0)
 
 
 def test_a_sampled_text_depends_on_prompt_key_and_seed_alone(gpt2: Path) -> None:
-    rows = asks()
+    rows = requests()
     alone = texts(writer(gpt2, sampling=SAMPLING, batch_size=1), rows)
     for batch_size in (None, 4):
         spec = writer(gpt2, sampling=SAMPLING, batch_size=batch_size)
@@ -206,10 +208,10 @@ def test_tokens_come_as_often_as_transformers_own_filters_say(how: Sampling) -> 
     shares = wanted.softmax(dim=1)[0].double().numpy()
 
     rows, steps = 4000, 5
-    chooser = Chooser(torch, how, [stream_key(0, key) for key in range(rows)], careful=False)
+    sampler = TokenSampler(torch, how, [row_seed(0, key) for key in range(rows)], careful=False)
     counts = np.zeros(12, int)
     for _ in range(steps):
-        chosen = chooser(torch.zeros(rows, 1, dtype=torch.int64), scores.expand(rows, 12))
+        chosen = sampler(torch.zeros(rows, 1, dtype=torch.int64), scores.expand(rows, 12))
         counts += np.bincount(chosen.argmax(dim=1).numpy(), minlength=12)
     assert (counts[shares == 0] == 0).all()
     possible = shares > 0
@@ -221,7 +223,7 @@ def test_tokens_come_as_often_as_transformers_own_filters_say(how: Sampling) -> 
 def test_noise_of_rows_steps_and_tokens_is_independent() -> None:
     import torch
 
-    keys = torch.tensor([stream_key(5, key) for key in (0, 1, -1, 2**62)])
+    keys = torch.tensor([row_seed(5, key) for key in (0, 1, -1, 2**62)])
     tokens = torch.arange(20_000).expand(4, -1)
     noise = torch.stack([gumbel(torch, keys, step, tokens) for step in (0, 1)])
     flat = noise.reshape(8, -1).numpy()
@@ -237,10 +239,10 @@ def test_noise_of_rows_steps_and_tokens_is_independent() -> None:
 def choose(scores: np.ndarray, how: Sampling | None, key: int) -> tuple[int, bool]:
     import torch
 
-    chooser = Chooser(torch, how, [stream_key(0, key)] * len(scores), careful=True)
+    sampler = TokenSampler(torch, how, [row_seed(0, key)] * len(scores), careful=True)
     given = torch.from_numpy(scores)
-    chosen = chooser(torch.zeros(len(scores), 1, dtype=torch.int64), given).argmax(dim=1)
-    return chosen.tolist(), [marks[0] for marks in chooser.in_doubt()]
+    chosen = sampler(torch.zeros(len(scores), 1, dtype=torch.int64), given).argmax(dim=1)
+    return chosen.tolist(), [marks[0] for marks in sampler.in_doubt()]
 
 
 @settings(max_examples=60)
@@ -269,15 +271,15 @@ def test_rows_in_doubt_are_run_alone(
     gpt2: Path, greedy: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stats = TaskStats()
-    assert texts(writer(gpt2), asks(), stats) == greedy
+    assert texts(writer(gpt2), requests(), stats) == greedy
     assert stats.counts["rows_run_alone"] < 3
     monkeypatch.setattr(generation_steps, "SLACK", 0.05)
-    assert texts(writer(gpt2), asks(), stats) == greedy
+    assert texts(writer(gpt2), requests(), stats) == greedy
     assert stats.counts["rows_run_alone"] > 8
     # Half of the numbers of a float; so coarse, each row would be in doubt.
     low = replace(writer(gpt2), precision="bfloat16")
     alone = stats.counts["rows_run_alone"]
-    assert len(texts(low, asks(), stats)) == len(PROMPTS)
+    assert len(texts(low, requests(), stats)) == len(PROMPTS)
     assert stats.counts["rows_run_alone"] == alone
 
 
@@ -337,9 +339,9 @@ def test_captions_equal_plain_transformers(captioners: dict[str, Path], name: st
     prompted = plain_captions(folder, prompts)
     assert len(set(bare)) > 3
     assert sum(one != other for one, other in zip(bare, prompted, strict=True)) > 3
-    rows = [Ask(data) for data in IMAGES]
+    rows = [Request(data) for data in IMAGES]
     spoken = [
-        Ask(data, prompt.encode() if prompt else None)
+        Request(data, prompt.encode() if prompt else None)
         for data, prompt in zip(IMAGES, prompts, strict=True)
     ]
     for batch_size in (1, 4):
@@ -351,8 +353,14 @@ def test_captions_equal_plain_transformers(captioners: dict[str, Path], name: st
 def test_bad_rows_are_told_and_leave_the_others_alone(
     gpt2: Path, greedy: list[str], captioners: dict[str, Path]
 ) -> None:
-    bad = [Ask(None), Ask(b""), Ask(b" \n"), Ask(b"\xff"), Ask(None, problem="missing value: {x}")]
-    found, errors = written(writer(gpt2), [*bad, *asks()])
+    bad = [
+        Request(None),
+        Request(b""),
+        Request(b" \n"),
+        Request(b"\xff"),
+        Request(None, problem="missing value: {x}"),
+    ]
+    found, errors = written(writer(gpt2), [*bad, *requests()])
     assert found == [None] * 5 + greedy
     assert errors == {
         0: "null content",
@@ -363,8 +371,14 @@ def test_bad_rows_are_told_and_leave_the_others_alone(
     }
     good = IMAGES[0]
     rows = [
-        *(Ask(None), Ask(b"no image"), Ask(good[:99]), Ask(good, b" "), Ask(good, b"w" * 40)),
-        *(Ask(good, problem="missing value: {x}"), Ask(good)),
+        *(
+            Request(None),
+            Request(b"no image"),
+            Request(good[:99]),
+            Request(good, b" "),
+            Request(good, b"w" * 40),
+        ),
+        *(Request(good, problem="missing value: {x}"), Request(good)),
     ]
     found, errors = written(writer(captioners["captioner"], modality="image"), rows)
     assert [text is None for text in found] == [True] * 6 + [False]
@@ -383,7 +397,7 @@ def test_scores_that_are_no_numbers_are_an_error_of_the_row(tmp_path: Path) -> N
     weights["transformer.wte.weight"][len("<>") + 23] = float("nan")  # the letter x
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     for how in ({}, {"sampling": SAMPLING}):
-        found, errors = written(writer(folder, **how), asks(["a dog", "axe", "hello"]))
+        found, errors = written(writer(folder, **how), requests(["a dog", "axe", "hello"]))
         assert errors == {1: "not finite: the model returned NaN or infinity"}
         assert None not in (found[0], found[2])
 
@@ -401,7 +415,7 @@ def test_batches_are_halved_when_memory_runs_out(
         return generate(input_ids=input_ids, **given)
 
     fresh_process.setattr(model.model, "generate", limited)
-    assert texts(spec, asks()) == greedy
+    assert texts(spec, requests()) == greedy
     assert model.batch_size <= 3
 
 

@@ -16,9 +16,10 @@ from functools import cache
 
 import numpy as np
 
+from ember.worker.splitmix import GAMMA, mix
+
 __all__ = ["interval", "poisson_weights"]
 
-_STEP = np.uint64(0x9E3779B97F4A7C15)
 _LANES = 4
 # Few enough for the words of 1,000 replicates to stay in cache.
 _BLOCK_ROWS = 32
@@ -29,9 +30,9 @@ def poisson_weights(keys: np.ndarray, replicates: range) -> np.ndarray:
 
     keys: (n,) int64, a hash of each row's id. Replicate 0 is the sample itself: all ones.
 
-    Each 64-bit word of the generator SplitMix64 (Steele, Lea & Flood, OOPSLA 2014), started at the
-    key, is cut into four 16-bit numbers, whose Poisson(1) quantiles are the weights of four
-    replicates. The 16 bits cap a weight at 8 and leave the mean at 1 within 1e-5.
+    Each 64-bit word of SplitMix64, started at the key, is cut into four 16-bit numbers, whose
+    Poisson(1) quantiles are the weights of four replicates. The 16 bits cap a weight at 8 and leave
+    the mean at 1 within 1e-5.
     """
     drawn = range(max(replicates.start, 1), max(replicates.stop, 1))
     ones = len(replicates) - len(drawn)
@@ -40,12 +41,12 @@ def poisson_weights(keys: np.ndarray, replicates: range) -> np.ndarray:
     if not drawn:
         return weights
     first, last = (drawn[0] - 1) // _LANES, (drawn[-1] - 1) // _LANES
-    counters = np.arange(first + 1, last + 2, dtype=np.uint64) * _STEP
+    counters = np.arange(first + 1, last + 2, dtype=np.int64) * GAMMA
     start = (drawn[0] - 1) - first * _LANES
     for block in range(0, len(keys), _BLOCK_ROWS):
         rows = slice(block, block + _BLOCK_ROWS)
-        words = _mix(keys[rows].astype(np.uint64)[:, None] + counters)
-        draws = words.astype("<u8", copy=False).view("<u2")[:, start : start + len(drawn)]
+        words = mix(keys[rows][:, None] + counters)
+        draws = words.astype("<i8", copy=False).view("<u2")[:, start : start + len(drawn)]
         # Every draw is in the table; "clip" spares the check.
         weights[rows, ones:] = _quantiles().take(draws, mode="clip")
     return weights
@@ -66,16 +67,6 @@ def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
         return math.nan, math.nan
     low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def _mix(words: np.ndarray) -> np.ndarray:
-    """The output function of SplitMix64, in place."""
-    words ^= words >> np.uint64(30)
-    words *= np.uint64(0xBF58476D1CE4E5B9)
-    words ^= words >> np.uint64(27)
-    words *= np.uint64(0x94D049BB133111EB)
-    words ^= words >> np.uint64(31)
-    return words
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Rows to be described, and the texts that a model writes for them: into slots and out of them."""
+"""Requests for texts, one a row, and the texts generated for them: into slots and out of them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ember.worker.batching import Slot
 from ember.worker.rows import RowError, raw_values
 from ember.worker.stats import TaskStats
 
-__all__ = ["Ask", "Description", "TextSlot", "Written", "ask_slot"]
+__all__ = ["Description", "Generated", "Request", "TextSlot", "request_slot"]
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A row: the text to go on from, or an image and, where the model takes one, a prompt.
+class Request:
+    """A row: the text to continue, or an image and, where the model takes one, a prompt.
 
     problem: why the row cannot be described, where that is known already.
     key: a hash of the row's id, 64 bits with a sign, from which its random numbers come.
@@ -29,11 +29,10 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Written:
-    """A text, how many tokens the model gave for it, and whether the row was run once more alone.
+class Generated:
+    """A text, how many tokens the model generated for it, and whether the row was run again alone.
 
-    The tokens are those of the text and the end token; those of an attempt that was thrown away
-    do not count.
+    Counts the tokens of the text and the end token, not those of a discarded attempt.
     """
 
     text: str
@@ -44,12 +43,12 @@ class Written:
 class TextSlot(Slot):
     """A slot that holds texts, and counts in `stats` what was generated."""
 
-    def __init__(self, raws: list[Ask], tag: Any, stats: TaskStats) -> None:
+    def __init__(self, raws: list[Request], tag: Any, stats: TaskStats) -> None:
         super().__init__(raws, tag)
         self.texts: list[str | None] = [None] * len(raws)
         self.stats = stats
 
-    def fill(self, row: int, vector: Written | RowError) -> None:
+    def fill(self, row: int, vector: Generated | RowError) -> None:
         if isinstance(vector, RowError):
             self.fail(row, str(vector))
             return
@@ -70,9 +69,9 @@ class Description:
         return pa.array(texts, pa.string())
 
 
-def ask_slot(part: pa.RecordBatch, stats: TaskStats) -> Slot:
-    """The slot of a batch (id, content, prompt, problem, key); see Ask for the last four."""
+def request_slot(part: pa.RecordBatch, stats: TaskStats) -> Slot:
+    """The slot of a batch (id, content, prompt, problem, key); see Request for the last four."""
     contents, prompts = (raw_values(part.column(number)) for number in (1, 2))
     problems, keys = (part.column(number).to_pylist() for number in (3, 4))
-    asks = map(Ask, contents, prompts, problems, keys)
-    return TextSlot(list(asks), part.select([0]), stats)
+    requests = map(Request, contents, prompts, problems, keys)
+    return TextSlot(list(requests), part.select([0]), stats)

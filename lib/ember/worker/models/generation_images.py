@@ -9,15 +9,8 @@ from PIL import Image
 
 from ember.errors import InvalidInput
 from ember.worker.device import Device
-from ember.worker.models.generation import Ask
-from ember.worker.models.generation_runtime import (
-    Item,
-    TorchWriter,
-    alike,
-    noise_key,
-    text_of,
-    too_long,
-)
+from ember.worker.models.generation import Request
+from ember.worker.models.generation_runtime import Item, TorchGenerator, alike
 from ember.worker.models.text_tokenizer import check_tokenizer, load_tokenizer
 from ember.worker.models.torch_pictures import picture_of, processing
 from ember.worker.row_paths import PathRules
@@ -29,7 +22,7 @@ __all__ = ["TorchImageDescriber"]
 _TRIED = (64, 64)
 
 
-class TorchImageDescriber(TorchWriter):
+class TorchImageDescriber(TorchGenerator):
     """Images to texts through the folder's processor and AutoModelForImageTextToText.
 
     A VisionEncoderDecoderModel has an image processor and a tokenizer of its own, and a prompt
@@ -63,7 +56,7 @@ class TorchImageDescriber(TorchWriter):
         text_config = self.model.config.get_text_config(decoder=True)
         self.longest = getattr(text_config, "max_position_embeddings", None)
         if self.longest and self.longest <= self.generation.max_new_tokens:
-            raise too_long(spec, self.generation, self.longest)
+            raise self.too_long(self.longest)
         self.batch_size = spec.batch_size or (64 if device == "cuda" else 16)
         self.batch_cost = self.batch_size * (self.longest or 4096)
         self.window_rows = 2 * self.batch_size
@@ -93,18 +86,18 @@ class TorchImageDescriber(TorchWriter):
     def _kind(self, transformers: Any) -> Any:
         return transformers.AutoModelForImageTextToText
 
-    def prepare(self, raws: Sequence[Ask]) -> list[tuple[Item, int] | RowError]:
+    def prepare(self, raws: Sequence[Request]) -> list[tuple[Item, int] | RowError]:
         """The processor's tensors of each row, each with a first axis of rows."""
-        return [self._prepare(ask) for ask in raws]
+        return [self._prepare(request) for request in raws]
 
-    def _prepare(self, ask: Ask) -> tuple[Item, int] | RowError:
+    def _prepare(self, request: Request) -> tuple[Item, int] | RowError:
         try:
-            if ask.problem is not None:
-                raise RowError(ask.problem)
-            image = picture_of(ask.content, self.paths, self.spec)
+            if request.problem is not None:
+                raise RowError(request.problem)
+            image = picture_of(request.content, self.paths, self.spec)
             prompt = None
-            if ask.prompt is not None:
-                prompt = text_of(Ask(ask.prompt), self.spec.max_bytes)
+            if request.prompt is not None:
+                prompt = self.text_of(Request(request.prompt))
             tensors = self._processed(image, prompt)
             said = tensors.get("decoder_input_ids", tensors.get("input_ids"))
             length = 1 if said is None else said.shape[1] + int(self.apart)
@@ -116,7 +109,7 @@ class TorchImageDescriber(TorchWriter):
                 )
         except RowError as error:
             return error
-        return (tensors, noise_key(self.generation, ask)), length
+        return (tensors, self.seed_of(request)), length
 
     def _processed(self, image: Any, prompt: str | None) -> dict[str, Any]:
         if self.apart:

@@ -1,4 +1,4 @@
-"""Models of transformers that write texts: batch by batch, rows in doubt once more alone."""
+"""Generating texts with models of transformers: in batches, and rows in doubt again alone."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 from ember.errors import InvalidInput
 from ember.worker.device import Device
-from ember.worker.models.generation import Ask, Written
-from ember.worker.models.generation_steps import Chooser, Stops, stream_key
+from ember.worker.models.generation import Generated, Request
+from ember.worker.models.generation_steps import Stops, TokenSampler, row_seed
 from ember.worker.models.torch_runtime import TorchModel
 from ember.worker.rows import RowError, to_text
 from ember.worker.spec import Generation, ModelSpec
 
-__all__ = ["Item", "TorchWriter", "alike", "noise_key", "text_of", "too_long"]
+__all__ = ["Item", "TorchGenerator", "alike"]
 
-# A row ready for the model: its input, and the key of its random numbers.
+# A row ready for the model: its input, and the seed of its random numbers.
 Item = tuple[Any, int]
-_Outcome = Written | RowError
+_Outcome = Generated | RowError
 
 
-class TorchWriter(TorchModel):
-    """What both kinds share: batches through `generate`, and rows in doubt once more alone."""
+class TorchGenerator(TorchModel):
+    """What both kinds share: batches through `generate`, and rows in doubt again alone."""
 
     tokenizer: Any
 
@@ -36,6 +36,24 @@ class TorchWriter(TorchModel):
         config = self.model.generation_config
         if config.pad_token_id is None:  # masked in prompts and cut off behind texts
             config.pad_token_id = min(self.ends, default=0)
+
+    def text_of(self, request: Request) -> str:
+        """The prompt of a row. Raises RowError where there is none, and for one too long."""
+        if request.problem is not None:
+            raise RowError(request.problem)
+        return to_text(request.content, self.spec.max_bytes)
+
+    def seed_of(self, request: Request) -> int:
+        """Where the random numbers of a row start; 0 where nothing is drawn."""
+        sampling = self.generation.sampling
+        return row_seed(sampling.seed, request.key) if sampling else 0
+
+    def too_long(self, longest: int) -> InvalidInput:
+        """The error of a model that takes no more than `longest` tokens."""
+        return InvalidInput(
+            f"generation.max_new_tokens is {self.generation.max_new_tokens} and {self.spec.name} "
+            f"takes {longest} tokens in all, prompt included; give a smaller number"
+        )
 
     def _try(self, value: Any) -> None:
         """Have it write two tokens. Raises what the libraries raise for a model that cannot."""
@@ -56,7 +74,7 @@ class TorchWriter(TorchModel):
 
     def _alone(self, item: Item) -> _Outcome:
         (outcome,) = self._batch([item])
-        return replace(outcome, alone=True) if isinstance(outcome, Written) else _not_finite()
+        return replace(outcome, alone=True) if isinstance(outcome, Generated) else _not_finite()
 
     def _batch(self, items: Sequence[Item]) -> list[_Outcome | None]:
         """A text for each item; None for one that has to be run alone."""
@@ -76,12 +94,12 @@ class TorchWriter(TorchModel):
         """What `generate` takes for these rows, on the device."""
         raise NotImplementedError
 
-    def _write(self, inputs: Mapping[str, Any], keys: Sequence[int]) -> list[_Outcome | None]:
+    def _write(self, inputs: Mapping[str, Any], seeds: Sequence[int]) -> list[_Outcome | None]:
         how = self.generation
         # In lower precisions nearly every row would be in doubt.
-        careful = len(keys) > 1 and self.spec.precision == "float32"
-        chooser = Chooser(self._torch, how.sampling, keys, careful=careful)
-        stops = Stops(self._torch, self.tokenizer, how.stop, chooser) if how.stop else None
+        careful = len(seeds) > 1 and self.spec.precision == "float32"
+        sampler = TokenSampler(self._torch, how.sampling, seeds, careful=careful)
+        stops = Stops(self._torch, self.tokenizer, how.stop, sampler) if how.stop else None
         with self._torch.inference_mode():
             sequences = self.model.generate(
                 **inputs,
@@ -92,12 +110,12 @@ class TorchWriter(TorchModel):
                 return_dict_in_generate=False,
                 max_new_tokens=how.max_new_tokens,
                 min_new_tokens=how.min_new_tokens or None,
-                logits_processor=[chooser],
+                logits_processor=[sampler],
                 stopping_criteria=[stops] if stops else [],
             )
         outcomes: list[_Outcome | None] = []
-        doubts, broken = chooser.in_doubt(), chooser.not_finite()
-        for row, tokens in enumerate(sequences[:, chooser.width :].tolist()):
+        doubts, broken = sampler.in_doubt(), sampler.not_finite()
+        for row, tokens in enumerate(sequences[:, sampler.width :].tolist()):
             steps = self._steps(tokens, stops.ended.get(row) if stops else None)
             if any(broken[row][:steps]):
                 outcomes.append(_not_finite())
@@ -105,7 +123,7 @@ class TorchWriter(TorchModel):
                 outcomes.append(None)
             else:
                 text = self._text(tokens[:steps])
-                outcomes.append(Written(stops.cut(text) if stops else text, steps))
+                outcomes.append(Generated(stops.cut(text) if stops else text, steps))
         return outcomes
 
     def _steps(self, tokens: list[int], stopped: int | None) -> int:
@@ -132,28 +150,10 @@ def _end_tokens(model: Any) -> frozenset[int]:
     return frozenset([found] if isinstance(found, int) else found)
 
 
-def text_of(ask: Ask, max_bytes: int) -> str:
-    """The prompt of a row. Raises RowError where there is none, and for a longer one."""
-    if ask.problem is not None:
-        raise RowError(ask.problem)
-    return to_text(ask.content, max_bytes)
-
-
-def noise_key(generation: Generation, ask: Ask) -> int:
-    return stream_key(generation.sampling.seed, ask.key) if generation.sampling else 0
-
-
 def alike(signs: Sequence[Any]) -> Iterator[list[int]]:
     """Places of equal signs together, in the order of the signs."""
     for _, places in groupby(sorted(range(len(signs)), key=signs.__getitem__), signs.__getitem__):
         yield list(places)
-
-
-def too_long(spec: ModelSpec, generation: Generation, longest: int) -> InvalidInput:
-    return InvalidInput(
-        f"generation.max_new_tokens is {generation.max_new_tokens} and {spec.name} takes {longest} "
-        "tokens in all, prompt included; give a smaller number"
-    )
 
 
 def _not_finite() -> RowError:

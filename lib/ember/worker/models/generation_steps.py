@@ -1,10 +1,10 @@
-"""One step of writing a text: which token comes next, whether that is beyond doubt, when to stop.
+"""One step of generating a text: the next token, whether it is beyond doubt, when to stop.
 
-A row's text may not depend on the rows it shares a batch with. What it does depend on is made so:
-positions and attention leave padding out, and a row's random numbers come from a counter under a
-key of its own. Rounding remains: sums are taken in another order in a batch of another shape, and
-scores differ in their last bits. A choice that such a difference could turn is marked as in doubt;
-the caller throws that row's text away and runs the row alone, where nothing varies.
+A row's text must not depend on the rows it shares a batch with. Positions and attention leave
+padding out, and a row's random numbers come from a counter under a seed of its own. Rounding
+remains: in a batch of another shape sums are taken in another order, and scores differ in their
+last bits. A choice that such a difference could turn is marked as in doubt; the caller discards
+that row's text and runs the row alone, where nothing varies.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ember.worker.spec import Sampling
+import numpy as np
 
-__all__ = ["SLACK", "Chooser", "Stops", "gumbel", "stream_key"]
+from ember.worker.spec import Sampling
+from ember.worker.splitmix import GAMMA, mix, signed
+
+__all__ = ["SLACK", "Stops", "TokenSampler", "gumbel", "row_seed"]
 
 SLACK = 2e-5
 """Scores that are as close as this, relative to the largest of a step, count as tied.
@@ -22,28 +25,25 @@ SLACK = 2e-5
 In float32 the scores of a GPT-2 of 12 layers differ by up to 2e-6 between batches.
 """
 
-# Beyond the last of the k best, so many more are looked at for ties.
+# So many more than the k best are searched for ties.
 _SPARE = 8
-_MASK = (1 << 64) - 1
-# SplitMix64's.
-_GAMMA = 0x9E3779B97F4A7C15
-_FIRST = 0xBF58476D1CE4E5B9
-_SECOND = 0x94D049BB133111EB
+# Between the seeds of the steps of a row: odd, and far from SplitMix64's own step.
+_STEP = 0xD1342543DE82EF95
 
 
-class Chooser:
+class TokenSampler:
     """Picks the next token of each row; a logits processor of transformers, the last of them.
 
-    It hands back scores whose largest is the token to take. sampling: None takes the best token.
-    keys: (n,) one for each row, see `stream_key`. careful: mark what is in doubt.
+    It returns scores whose largest is the token to take. sampling: None takes the best token.
+    seeds: (n,) one for each row, see `row_seed`. careful: mark what is in doubt.
     """
 
     def __init__(
-        self, torch: Any, sampling: Sampling | None, keys: Sequence[int], *, careful: bool
+        self, torch: Any, sampling: Sampling | None, seeds: Sequence[int], *, careful: bool
     ) -> None:
         self._torch = torch
         self._sampling = sampling
-        self._keys = keys
+        self._seeds = seeds
         self._careful = careful
         self.width = 0
         """Tokens of the prompt, padding included."""
@@ -87,59 +87,55 @@ class Chooser:
         The Gumbel-max trick: of scores to each of which independent Gumbel noise is added, the
         largest is token i with probability softmax(scores)[i] (Gumbel, Statistical Theory of
         Extreme Values, 1954; Maddison, Tarlow & Minka, NeurIPS 2014).
+
+        A draw is beyond doubt where its token is inside top_k and top_p, and wins against all
+        tokens that may be inside, even if all scores are off by half the slack. Shares are then
+        off by a factor of exp(slack), for which four times the slack is allowed.
         """
         torch = self._torch
         scores, slack = scores / how.temperature, slack / how.temperature
         vocabulary = scores.shape[1]
         k = min(how.top_k or vocabulary, vocabulary)
-        values, tokens = scores.topk(min(k + _SPARE, vocabulary), dim=1)  # best first
-        keys = torch.tensor(self._keys, dtype=torch.int64, device=scores.device)
-        race = values.double() + gumbel(torch, keys, self._step, tokens)
+        top_p = torch.inf if how.top_p is None else how.top_p
+        # All (n, k + spare), best first.
+        values, tokens = scores.topk(min(k + _SPARE, vocabulary), dim=1)
+        seeds = torch.tensor(self._seeds, dtype=torch.int64, device=scores.device)
+        race = values.double() + gumbel(torch, seeds, self._step, tokens)
+        in_k = torch.arange(values.shape[1], device=values.device) < k
+        shares = values.where(in_k, -torch.inf).softmax(dim=1)
+        before = shares.cumsum(dim=1) - shares
+        place = race.where(in_k & (before < top_p), -torch.inf).argmax(dim=1, keepdim=True)
 
-        rank = torch.arange(values.shape[1], device=values.device)
-        allowed = (rank < k).expand_as(values)
-        floor = values[:, k - 1 : k]
-        near = values >= floor - slack
-        shares = values.where(allowed, -torch.inf).softmax(dim=1)
-        if how.top_p is not None:
-            before = shares.cumsum(dim=1) - shares
-            inside = allowed & (before < how.top_p)
-            # A slack s in all scores changes a share by a factor of exp(2 s) at most.
-            wider = allowed & (before < how.top_p + 4 * slack)
-            floor = values.where(wider, torch.inf).amin(dim=1, keepdim=True)
-            allowed, near = inside, near & (values >= floor - slack)
-
-        place = race.where(allowed, -torch.inf).argmax(dim=1, keepdim=True)
-        best = race.where(near, -torch.inf).topk(2, dim=1)
-        sure = (best.indices[:, :1] == place) & (best.values[:, :1] - best.values[:, 1:] > slack)
-        # Is the winner inside the cut even if all that is about as good came before it?
+        may_be_inside = in_k & (before < top_p + 4 * slack)
+        floor = values.where(may_be_inside, torch.inf).amin(dim=1, keepdim=True) - slack
+        others = race.where(values >= floor, -torch.inf).scatter(1, place, -torch.inf)
+        sure = race.gather(1, place) - others.amax(dim=1, keepdim=True) > slack
+        # Inside, even if all tokens that are about as good come before it?
         rivals = values > values.gather(1, place) - slack
         sure &= rivals.sum(dim=1, keepdim=True) <= k
-        if values.shape[1] < vocabulary:
-            # Ties beyond what was looked at; what may not come is no tie.
+        ahead = (shares * rivals).sum(dim=1, keepdim=True) - shares.gather(1, place)
+        sure &= ahead < top_p - 4 * slack
+        if values.shape[1] < vocabulary:  # there may be ties that topk left out
             last = values[:, -1:]
-            sure &= (last < values[:, k - 1 : k] - slack) | last.isneginf()
-        if how.top_p is not None:
-            ahead = (shares * rivals).sum(dim=1, keepdim=True) - shares.gather(1, place)
-            sure &= ahead < how.top_p - 4 * slack
+            sure &= (last < floor) | last.isneginf()
         return tokens.gather(1, place), sure[:, 0]
 
 
 class Stops:
     """Ends a row whose new text holds a stop string; a stopping criterion of transformers."""
 
-    def __init__(self, torch: Any, tokenizer: Any, strings: Sequence[str], chooser: Chooser):
+    def __init__(self, torch: Any, tokenizer: Any, strings: Sequence[str], sampler: TokenSampler):
         self._torch = torch
         self._tokenizer = tokenizer
         self._strings = strings
-        self._chooser = chooser
+        self._sampler = sampler
         # A token stands for a byte at least, special ones aside.
         self._reach = max(len(string.encode()) for string in strings) + _SPARE
         self.ended: dict[int, int] = {}
         """Rows that ended so, with the number of their tokens."""
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        new = input_ids[:, self._chooser.width :]
+        new = input_ids[:, self._sampler.width :]
         tails = new[:, -self._reach :].tolist()
         for row, text in enumerate(self._tokenizer.batch_decode(tails, skip_special_tokens=True)):
             if row not in self.ended and any(string in text for string in self._strings):
@@ -153,37 +149,18 @@ class Stops:
         return text[: min(places)] if places else text
 
 
-def stream_key(seed: int, key: int) -> int:
-    """Where the random numbers of a row start: 64 bits with a sign, of a seed and the row's key."""
-    word = _mix_int((_mix_int(seed & _MASK) + key) & _MASK)
-    return word - (1 << 64) if word >> 63 else word
+def row_seed(seed: int, key: int) -> int:
+    """Where the random numbers of a row start, an int64: of a seed and the row's key."""
+    return int(mix(mix(np.array([signed(seed)])) + key)[0])
 
 
-def gumbel(torch: Any, keys: Any, step: int, tokens: Any) -> Any:
-    """Gumbel noise (n, m) float64 for tokens (n, m) int64 at a step of rows with keys (n,) int64.
+def gumbel(torch: Any, seeds: Any, step: int, tokens: Any) -> Any:
+    """Gumbel noise (n, m) float64 for tokens (n, m) int64 at a step of rows with seeds (n,) int64.
 
-    A function of key, step and token alone: the output of the generator SplitMix64 (Steele, Lea &
-    Flood, OOPSLA 2014) at the token's place in a sequence that key and step start.
+    A function of seed, step and token alone: the word of SplitMix64 at the token's place in a
+    sequence that seed and step start.
     """
-    start = _mix(keys + _signed((step + 1) * 0xD1342543DE82EF95))
-    words = _mix(start[:, None] + (tokens + 1) * _signed(_GAMMA))
+    start = mix(seeds + signed((step + 1) * _STEP))
+    words = mix(start[:, None] + (tokens + 1) * GAMMA)
     uniform = (((words >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53
     return -torch.log(-torch.log1p(-uniform))
-
-
-def _signed(word: int) -> int:
-    word &= _MASK
-    return word - (1 << 64) if word >> 63 else word
-
-
-def _mix(words: Any) -> Any:
-    """The output function of SplitMix64 on int64 tensors, whose products wrap around."""
-    words = (words ^ ((words >> 30) & ((1 << 34) - 1))) * _signed(_FIRST)
-    words = (words ^ ((words >> 27) & ((1 << 37) - 1))) * _signed(_SECOND)
-    return words ^ ((words >> 31) & ((1 << 33) - 1))
-
-
-def _mix_int(word: int) -> int:
-    word = ((word ^ (word >> 30)) * _FIRST) & _MASK
-    word = ((word ^ (word >> 27)) * _SECOND) & _MASK
-    return word ^ (word >> 31)

@@ -9,15 +9,8 @@ import numpy as np
 
 from ember.worker.device import Device
 from ember.worker.models.first_layer import unchanged
-from ember.worker.models.generation import Ask
-from ember.worker.models.generation_runtime import (
-    Item,
-    TorchWriter,
-    alike,
-    noise_key,
-    text_of,
-    too_long,
-)
+from ember.worker.models.generation import Request
+from ember.worker.models.generation_runtime import Item, TorchGenerator, alike
 from ember.worker.models.text_call import TextCall
 from ember.worker.models.text_fit import Trial, find_longest
 from ember.worker.models.text_input import room_for_texts
@@ -30,7 +23,7 @@ from ember.worker.spec import ModelSpec
 __all__ = ["TorchTextGenerator"]
 
 
-class TorchTextGenerator(TorchWriter):
+class TorchTextGenerator(TorchGenerator):
     """Prompts to texts through AutoTokenizer and AutoModelForCausalLM. See `batching.Encoder`."""
 
     chunk_rows = 256
@@ -44,7 +37,7 @@ class TorchTextGenerator(TorchWriter):
         longest = self._longest()
         self.max_prompt = longest - self.generation.max_new_tokens
         if self.max_prompt <= special:
-            raise too_long(spec, self.generation, longest)
+            raise self.too_long(longest)
         self.batch_size = spec.batch_size or (128 if device == "cuda" else 32)
         self.batch_cost = self.batch_size * min(longest, 128 + self.generation.max_new_tokens)
         self.window_rows = 8 * self.batch_size
@@ -73,27 +66,23 @@ class TorchTextGenerator(TorchWriter):
     def _kind(self, transformers: Any) -> Any:
         return transformers.AutoModelForCausalLM
 
-    def prepare(self, raws: Sequence[Ask]) -> list[tuple[Item, int] | RowError]:
+    def prepare(self, raws: Sequence[Request]) -> list[tuple[Item, int] | RowError]:
         """Token ids (t,) int64 of each prompt, its beginning cut off where it is too long."""
-        outcomes: list[Any] = []
-        for ask in raws:
-            try:
-                outcomes.append(text_of(ask, self.spec.max_bytes))
-            except RowError as error:
-                outcomes.append(error)
-        texts = [outcome for outcome in outcomes if isinstance(outcome, str)]
-        tokens = iter(self._tokens(texts))
-        return [
-            self._item(next(tokens), ask) if isinstance(outcome, str) else outcome
-            for outcome, ask in zip(outcomes, raws, strict=True)
-        ]
+        tokens = self._tokens([self._prompt(request) for request in raws])
+        return [self._item(*each) for each in zip(tokens, raws, strict=True)]
 
-    def _item(self, tokens: Tokens | RowError, ask: Ask) -> tuple[Item, int] | RowError:
+    def _prompt(self, request: Request) -> str | RowError:
+        try:
+            return self.text_of(request)
+        except RowError as error:
+            return error
+
+    def _item(self, tokens: Tokens | RowError, request: Request) -> tuple[Item, int] | RowError:
         if isinstance(tokens, RowError):
             return tokens
         (ids,) = tokens
         cost = len(ids) + self.generation.max_new_tokens
-        return (ids, noise_key(self.generation, ask)), cost
+        return (ids, self.seed_of(request)), cost
 
     def _groups(self, items: Sequence[Item]) -> Iterable[list[int]]:
         """All of them; or prompts of one length, where padding would count as something said."""

@@ -51,16 +51,22 @@ class TextTokens:
         self._counting = Lock()
         tokenizer.truncation_side = self._side
 
-    def __call__(self, texts: Sequence[str]) -> list[Tokens | RowError]:
+    def __call__(self, texts: Sequence[str | RowError]) -> list[Tokens | RowError]:
         """The tokens of each text; an error for one that has none, or none within reach.
 
-        Equal to those of the whole text, cut. For threads after `settle`.
+        Equal to those of the whole text, cut. Errors in place of texts stay. For threads after
+        `settle`.
         """
         bound = max(_CHARACTERS_A_TOKEN * self.longest, _FEWEST_CHARACTERS)
-        short = iter(self._tokenize([text for text in texts if len(text) <= bound]))
+        short = iter(
+            self._tokenize([text for text in texts if isinstance(text, str) and len(text) <= bound])
+        )
         outcomes: list[Tokens | RowError] = []
         cuts = 0
         for text in texts:
+            if isinstance(text, RowError):
+                outcomes.append(text)
+                continue
             outcome = next(short) if len(text) <= bound else self._of_long(text, bound)
             if isinstance(outcome, RowError):
                 outcomes.append(outcome)

@@ -121,17 +121,16 @@ class TorchTextEncoder(TorchModel):
         self, raws: Sequence[bytes | RowError | None]
     ) -> list[tuple[Tokens, int] | RowError]:
         """Tokens (keys, t) int64 of each row, truncated at the model's length, counted."""
-        outcomes: list[Any] = []
-        for raw in raws:
-            try:
-                if isinstance(raw, RowError):  # no chunk could be made of the text
-                    raise raw
-                outcomes.append(to_text(raw, self.spec.max_bytes))
-            except RowError as error:
-                outcomes.append(error)
-        prompt = self.recipe.prompt
-        made = iter(self._tokens([prompt + each for each in outcomes if isinstance(each, str)]))
-        return [self._item(next(made)) if isinstance(each, str) else each for each in outcomes]
+        return [self._item(tokens) for tokens in self._tokens([self._text(raw) for raw in raws])]
+
+    def _text(self, raw: bytes | RowError | None) -> str | RowError:
+        """The row's text behind the prompt."""
+        if isinstance(raw, RowError):  # no chunk could be made of the text
+            return raw
+        try:
+            return self.recipe.prompt + to_text(raw, self.spec.max_bytes)
+        except RowError as error:
+            return error
 
     def _item(self, tokens: Tokens | RowError) -> tuple[Tokens, int] | RowError:
         if isinstance(tokens, RowError):
