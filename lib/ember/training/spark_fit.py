@@ -19,7 +19,7 @@ from ember.spark import classic
 from ember.worker.heads.fit import Recipe, fit, fold_loss, fold_of, problem_of, targets_of, to_head
 from ember.worker.heads.head import Float32, Head, standardize
 from ember.worker.heads.objective import Layers, minimize
-from ember.worker.heads.rows import Float64, Moments, check_scale, read_rows, scaling
+from ember.worker.heads.rows import ColumnMoments, Float64, check_scale, read_rows, scaling
 from ember.worker.heads.weighting import fit_weighted
 
 __all__ = ["fit_on_cluster"]
@@ -51,8 +51,8 @@ def fit_on_cluster(rows: DataFrame, recipe: Recipe, label_rows: Float64, count: 
             scaled.unpersist()
 
     try:
-        moments = raw.map(lambda block: Moments.of(pickle.loads(block).matrix)).treeReduce(
-            Moments.merge
+        moments = raw.map(lambda block: ColumnMoments.of(pickle.loads(block).matrix)).treeReduce(
+            ColumnMoments.merge
         )
         mean, scale = scaling(moments, list(recipe.parts), recipe.scaling)
         layers, scale, notes = fit_weighted(recipe, scale, attempt)

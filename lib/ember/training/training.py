@@ -35,8 +35,8 @@ from ember.worker.heads.calibrate import calibrate, figures
 from ember.worker.heads.fit import Recipe, fit_on_worker
 from ember.worker.heads.head import Head
 from ember.worker.heads.metric import fit_metric, retrieval_figures
-from ember.worker.heads.predictions import predictions
 from ember.worker.heads.rows import Rows, read_features, read_rows
+from ember.worker.results import Predictions
 
 __all__ = [
     "check_options",
@@ -239,13 +239,15 @@ def held_out_predictions(head: Head, examples: Examples, id: str) -> DataFrame:
         ]
     )
 
+    every_label = Predictions(head.labels, len(head.labels))
+
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             scores = head.scores(read_features(batch.columns[2:], list(head.parts)))
             yield pa.RecordBatch.from_arrays(
                 [
                     batch.column(0),
-                    predictions(scores, head.labels),
+                    every_label.of_scores(scores, np.zeros(len(scores), bool)),
                     pa.array(["ok"] * len(scores), pa.string()),
                     pa.nulls(len(scores), pa.string()),
                     batch.column(1),

@@ -174,7 +174,7 @@ def _failed(slot: Slot) -> npt.NDArray[np.bool_]:
 
 def unit_length(vectors: Matrix) -> Matrix:
     """Vectors (n, d) divided by their lengths; those of length 0 stay."""
-    # In float64: squares of very large or small values are no float32 numbers.
+    # In float64: squares of very large or small values overflow or underflow in float32.
     exact = vectors.astype(np.float64)
     lengths = np.linalg.norm(exact, axis=1, keepdims=True)
     lengths[lengths == 0] = 1

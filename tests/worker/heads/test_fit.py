@@ -19,7 +19,7 @@ from ember.errors import InvalidInput
 from ember.worker.heads.fit import fit, fit_on_worker, problem_of, targets_of
 from ember.worker.heads.metric import fit_metric
 from ember.worker.heads.objective import INTERCEPT_SCALING, Problem, minimize
-from ember.worker.heads.rows import Moments, Rows, check_scale, scaling
+from ember.worker.heads.rows import ColumnMoments, Rows, check_scale, scaling
 
 
 def accuracy(head, rows):
@@ -193,7 +193,11 @@ def test_moments_of_parts_are_those_of_the_whole():
     rng = np.random.default_rng(0)
     matrix = (1000 + rng.normal(size=(90, 3))).astype(np.float32)
     matrix[:50, 2] = np.nan
-    merged = Moments.of(matrix[:40]).merge(Moments.of(matrix[40:41])).merge(Moments.of(matrix[41:]))
+    merged = (
+        ColumnMoments.of(matrix[:40])
+        .merge(ColumnMoments.of(matrix[40:41]))
+        .merge(ColumnMoments.of(matrix[41:]))
+    )
     exact = matrix.astype(np.float64)
     np.testing.assert_allclose(merged.mean, np.nanmean(exact, axis=0), rtol=1e-12)
     np.testing.assert_allclose(merged.variance, np.nanvar(exact, axis=0), rtol=1e-9)
@@ -246,7 +250,7 @@ def test_very_large_rows_of_any_share_are_refused(share, power, d, positive, off
     large = np.random.default_rng(seed).permutation(400) < share * 400
     matrix = np.where(large[:, None], matrix * 10.0**power, matrix).astype(np.float32)
     for by in ("feature", "table"):
-        _, scale = scaling(Moments.of(matrix), [d], by)
+        _, scale = scaling(ColumnMoments.of(matrix), [d], by)
         with pytest.raises(InvalidInput, match=r"features table 1: .* rows differ by"):
             check_scale(matrix, [d], scale)
 
@@ -286,5 +290,5 @@ def test_heavy_tails_sparse_features_and_near_duplicates_are_no_reason_to_refuse
         "duplicates": lambda: np.where(rng.random((n, 1)) < 0.6, 0.3 + 1e-6 * plain, plain),
     }[kind]().astype(np.float32)
     for by in ("feature", "table"):
-        _, scale = scaling(Moments.of(matrix), [d], by)
+        _, scale = scaling(ColumnMoments.of(matrix), [d], by)
         check_scale(matrix, [d], scale)

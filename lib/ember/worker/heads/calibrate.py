@@ -84,6 +84,7 @@ def platt(logits: Float64, targets: NDArray[np.bool_]) -> tuple[float, float]:
     The targets are smoothed as Platt has it: (n+ + 1) / (n+ + 2) and 1 / (n- + 2).
     """
     from scipy.optimize import minimize
+    from scipy.special import expit
 
     present = int(targets.sum())
     absent = len(targets) - present
@@ -92,7 +93,7 @@ def platt(logits: Float64, targets: NDArray[np.bool_]) -> tuple[float, float]:
     def loss(point: Float64) -> tuple[float, Float64]:
         slope = np.exp(point[0])
         z = slope * logits + point[1]
-        error = 0.5 * (1 + np.tanh(0.5 * z)) - smooth
+        error = expit(z) - smooth
         gradient = np.array([slope * (error @ logits), error.sum()]) / len(z)
         return float((np.logaddexp(0, z) - smooth * z).mean()), gradient
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ember.errors import InvalidInput
 from ember.worker.heads.head import Float32, Head, Kind, standardize
 from ember.worker.heads.objective import INTERCEPT_SCALING, Layers, Loss, Problem, minimize
-from ember.worker.heads.rows import Float64, Moments, Rows, check_scale, scaling
+from ember.worker.heads.rows import ColumnMoments, Float64, Rows, check_scale, scaling
 from ember.worker.heads.weighting import fit_weighted
 
 __all__ = [
@@ -153,7 +153,7 @@ def fit_on_worker(rows: Rows, recipe: Recipe) -> Head:
 
     The order of the rows counts (floating-point sums): have them sorted by id.
     """
-    mean, scale = scaling(Moments.of(rows.matrix), list(recipe.parts), recipe.scaling)
+    mean, scale = scaling(ColumnMoments.of(rows.matrix), list(recipe.parts), recipe.scaling)
     check_scale(rows.matrix, recipe.parts, scale)
 
     def attempt(recipe: Recipe, scale: Float32) -> tuple[Layers, dict[str, Any]]:

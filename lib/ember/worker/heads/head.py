@@ -4,7 +4,7 @@
     logits = layers(z)                affine, with ReLU between layers
     scores = softmax or sigmoid of (slope * logits + offset)
 
-Scoring takes numpy alone, so a head goes to the workers as it is (it pickles). Its folder holds
+Scoring takes numpy and scipy alone; a head goes to the workers as it is (pickled). Its folder has
 `head.safetensors` (the arrays) and `head.json` (what they mean, and how they came about).
 """
 
@@ -24,7 +24,7 @@ from ember.errors import InvalidInput
 from ember.worker.json_files import read_json
 from ember.worker.vectors.projection import Projection
 
-__all__ = ["DESCRIPTION", "WEIGHTS", "Float32", "Head", "Kind", "sigmoid", "softmax"]
+__all__ = ["DESCRIPTION", "WEIGHTS", "Float32", "Head", "Kind"]
 
 Float32 = NDArray[np.float32]
 Kind = Literal["logistic", "svm", "mlp", "similarity"]
@@ -102,9 +102,12 @@ class Head:
         """
         if self.kind == "similarity":
             raise InvalidInput("this head is a learned metric; it projects and gives no labels")
+        from scipy.special import expit, softmax
+
         with np.errstate(over="ignore", invalid="ignore"):  # what is beyond float32 becomes NaN
             logits = self.logits(matrix) * self.slope + self.offset
-            return sigmoid(logits) if self.multilabel else softmax(logits)
+            scores: Float32 = expit(logits) if self.multilabel else softmax(logits, axis=1)
+            return scores
 
     def project(self, matrix: Float32) -> Float32:
         """The learned metric: (n, d) raw features to (n, m) float32, to be compared by cosine.
@@ -257,19 +260,6 @@ def standardize(
         missing[number] = np.isnan(matrix[:, part]).all(axis=1)
         rows[missing[number], part] = 0
     return np.concatenate([rows, missing[list(indicators)].T.astype(np.float32)], axis=1)
-
-
-def softmax(logits: Float32) -> Float32:
-    """Over the columns, shifted by the largest so that nothing overflows."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    out: Float32 = shifted / shifted.sum(axis=1, keepdims=True)
-    return out
-
-
-def sigmoid(logits: Float32) -> Float32:
-    """1 / (1 + exp(-x)) in the form that overflows nowhere."""
-    out: Float32 = 0.5 * (1 + np.tanh(0.5 * logits))
-    return out
 
 
 def _check(name: str, array: Any, shape: tuple[int, ...]) -> None:

@@ -9,15 +9,16 @@ The map W minimizes the supervised contrastive loss (Khosla et al., Supervised C
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ember.errors import InvalidInput
-from ember.worker.heads.fit import Recipe
+from ember.worker.heads.fit import Recipe, to_head
 from ember.worker.heads.head import Float32, Head, standardize
-from ember.worker.heads.rows import Float64, Moments, Rows, check_scale, scaling
+from ember.worker.heads.rows import ColumnMoments, Float64, Rows, check_scale, scaling
 
 __all__ = ["contrastive_loss", "fit_metric", "retrieval_figures", "same_label_map"]
 
@@ -39,26 +40,14 @@ def fit_metric(rows: Rows, recipe: Recipe) -> Head:
     if recipe.multilabel:
         raise InvalidInput("head: similarity learns from one label a row; the labels are lists")
     parts = list(recipe.parts)
-    mean, scale = scaling(Moments.of(rows.matrix), parts, recipe.scaling)
+    mean, scale = scaling(ColumnMoments.of(rows.matrix), parts, recipe.scaling)
     check_scale(rows.matrix, parts, scale)
     matrix = standardize(rows.matrix, recipe.parts, recipe.indicators, mean, scale)
     start = _principal_directions(matrix, recipe.dimension)
     weights = _descend(matrix.astype(np.float64), rows.targets, start, recipe)
-    nothing = np.empty(0, np.float32)
-    return Head(
-        kind="similarity",
-        labels=(),
-        multilabel=False,
-        parts=recipe.parts,
-        indicators=recipe.indicators,
-        mean=mean,
-        scale=scale,
-        layers=((weights.astype(np.float32), np.zeros(weights.shape[1], np.float32)),),
-        slope=nothing,
-        offset=nothing,
-        thresholds=nothing,
-        about={"penalty": recipe.penalty},
-    )
+    plain = replace(recipe, kind="similarity", labels=())
+    layer = weights, np.zeros(weights.shape[1])
+    return to_head(plain, [layer], mean, scale, {"penalty": recipe.penalty})
 
 
 def _principal_directions(matrix: Float32, dimension: int) -> Float64:
@@ -95,6 +84,8 @@ def contrastive_loss(
 
     Rows whose label no other row has pull nothing; without any pair the loss is 0.
     """
+    from scipy.special import log_softmax
+
     projected = matrix @ weights
     lengths = np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-12)
     unit = projected / lengths
@@ -106,8 +97,7 @@ def contrastive_loss(
     anchors = partners > 0
     if not anchors.any():
         return 0.0, np.zeros_like(weights)
-    top = logits.max(axis=1, keepdims=True)
-    logs = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+    logs = log_softmax(logits, axis=1)
     wanted = alike / np.maximum(partners, 1)[:, None]
     count = anchors.sum()
     loss = -(wanted * np.where(alike, logs, 0)).sum() / count

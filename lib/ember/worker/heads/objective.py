@@ -102,19 +102,19 @@ class Problem:
 
     def _loss(self, logits: Float64, targets: NDArray[Any]) -> tuple[float, Float64]:
         """The loss of a few rows, and its gradient by the logits."""
+        from scipy.special import expit, log_softmax
+
         if self.loss == "softmax":
             row = np.arange(len(logits))
-            logits = logits - logits.max(axis=1, keepdims=True)
-            logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+            logs = log_softmax(logits, axis=1)
             counts = self.weights[targets]
             delta = np.exp(logs)
             delta[row, targets] -= 1
             return float(-(counts * logs[row, targets]).sum()), delta * counts[:, None]
         counts = np.where(targets, self.weights[1], self.weights[0])
         if self.loss == "sigmoid":
-            chance = 0.5 * (1 + np.tanh(0.5 * logits))
             loss = counts * (np.logaddexp(0, logits) - np.where(targets, logits, 0))
-            return float(loss.sum()), counts * (chance - targets)
+            return float(loss.sum()), counts * (expit(logits) - targets)
         sign = np.where(targets, 1.0, -1.0)
         margin = np.maximum(1 - sign * logits, 0)
         return float((counts * margin**2).sum()), -2 * counts * sign * margin

@@ -15,7 +15,7 @@ from ember.errors import InvalidInput
 from ember.worker.heads.head import Float32
 from ember.worker.vectors.vectors import read_vectors
 
-__all__ = ["Moments", "Rows", "check_scale", "read_features", "read_rows", "scaling"]
+__all__ = ["ColumnMoments", "Rows", "check_scale", "read_features", "read_rows", "scaling"]
 
 Float64 = NDArray[np.float64]
 _LEAST_SPREAD = 1e-4
@@ -24,7 +24,7 @@ _CHECKED_SHARES = (0.5, 0.75, 0.95)
 _DENSE_SHARE = 0.25
 # Few rows can be close by chance.
 _LEAST_GROUP = 10
-# Of their size, near-duplicates may differ by that: numbers of half precision do.
+# Near-duplicates may differ by this share of their size: numbers of half precision do.
 _ROUNDING = 1e-3
 
 
@@ -57,21 +57,15 @@ def read_rows(
     batches: Iterable[pa.RecordBatch], labels: tuple[str, ...], multilabel: bool, parts: list[int]
 ) -> Rows:
     """Rows of batches (part, draw, labels list<string>, one column of vectors for each table)."""
-    matrices, targets, draws, names = [], [], [], []
+    # Each begins with no rows, which is all there is without batches.
+    matrices = [np.empty((0, sum(parts)), np.float32)]
+    targets = [np.empty((0, len(labels)), bool) if multilabel else np.empty(0, np.int64)]
+    draws, names = [np.empty(0)], [np.empty(0, np.str_)]
     for batch in batches:
         names.append(np.asarray(batch.column(0).to_pylist(), np.str_))
         draws.append(np.array(batch.column(1)))
         targets.append(_targets(batch.column(2), labels, multilabel))
         matrices.append(read_features(batch.columns[3:], parts))
-    if not matrices:
-        shape = (0, len(labels)) if multilabel else (0,)
-        nothing = np.empty(0)
-        return Rows(
-            np.empty((0, sum(parts)), np.float32),
-            np.empty(shape, bool if multilabel else np.int64),
-            nothing,
-            nothing.astype(np.str_),
-        )
     return Rows(*(np.concatenate(each) for each in (matrices, targets, draws, names)))
 
 
@@ -101,7 +95,7 @@ def _targets(column: pa.ListArray, labels: tuple[str, ...], multilabel: bool) ->
 
 
 @dataclass(frozen=True)
-class Moments:
+class ColumnMoments:
     """Count, mean and squared deviations of each feature, over the rows that have it; mergeable.
 
     Merging follows Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance (1983).
@@ -112,7 +106,7 @@ class Moments:
     squares: Float64
 
     @classmethod
-    def of(cls, matrix: Float32) -> Moments:
+    def of(cls, matrix: Float32) -> ColumnMoments:
         """Of (n, d) rows; NaN is not counted."""
         exact = matrix.astype(np.float64)
         present = ~np.isnan(exact)
@@ -121,12 +115,12 @@ class Moments:
         squares = (np.where(present, exact - mean, 0) ** 2).sum(axis=0)
         return cls(count, mean, squares)
 
-    def merge(self, other: Moments) -> Moments:
+    def merge(self, other: ColumnMoments) -> ColumnMoments:
         count = self.count + other.count
         share = other.count / np.maximum(count, 1)
         step = other.mean - self.mean
         squares = self.squares + other.squares + step**2 * self.count * share
-        return Moments(count, self.mean + step * share, squares)
+        return ColumnMoments(count, self.mean + step * share, squares)
 
     @property
     def variance(self) -> Float64:
@@ -134,7 +128,7 @@ class Moments:
         return out
 
 
-def scaling(moments: Moments, parts: list[int], by: str) -> tuple[Float32, Float32]:
+def scaling(moments: ColumnMoments, parts: list[int], by: str) -> tuple[Float32, Float32]:
     """(mean, scale), (d,) float32 each, that put the tables on one scale.
 
     by: "feature" gives each feature unit variance; "table" gives the features of a table unit
@@ -150,7 +144,7 @@ def scaling(moments: Moments, parts: list[int], by: str) -> tuple[Float32, Float
         means = [variance[end - size : end].mean() for end, size in zip(ends, parts, strict=True)]
         variance = np.repeat(means, parts)
     scale = np.where(variance > 0, np.sqrt(variance), 1)
-    # Of the smallest numbers there are, half would be none.
+    # Half of the smallest float32 number would be rounded to zero.
     scale = np.maximum(scale, np.finfo(np.float32).smallest_subnormal)
     return moments.mean.astype(np.float32), scale.astype(np.float32)
 
@@ -161,8 +155,9 @@ def check_scale(matrix: Float32, parts: Sequence[int], scale: Float32) -> None:
     matrix: (n, d) raw rows. The rows of a table that lie closest together, from half of them to all
     but a twentieth, must vary by more than `_LEAST_SPREAD` of the scale, if at all: a head could
     not tell them apart. A group of less than nearly all rows may be near-duplicates, that differ by
-    what rounding leaves. What is large is what most rows are not: where less than half are small
-    beside the others, those others set the scale, as in scikit-learn.
+    what rounding leaves. Only rows in the minority count as
+    large: where less than half are small beside the others, those others set the scale, as in
+    scikit-learn.
     """
     some = matrix[:: max(1, len(matrix) // _CHECKED_ROWS)].astype(np.float64)
     start = 0

@@ -45,9 +45,9 @@ def fit_weighted(
         for lower in _halved(weights):
             if lower not in tried:
                 narrow = replace(recipe, penalties=near)
-                fitted, told = attempt(narrow, _weighted(scale, recipe, lower))
-                tried[lower] = _loss(told)
-                found.append((fitted, told, lower))
+                fitted, chosen = attempt(narrow, _weighted(scale, recipe, lower))
+                tried[lower] = _loss(chosen)
+                found.append((fitted, chosen, lower))
         layers, notes, best = min(found, key=lambda each: _loss(each[1]))
         if best == weights:
             break
