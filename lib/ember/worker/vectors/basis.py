@@ -3,7 +3,7 @@
 A basis is fitted once, on a sample, and shared by all blocks that are to be compared. It holds the
 leading principal directions (uncentered for cosine and inner product, centered for Euclidean
 distance, which does not change under translation) and some pivots: means of clusters of the sample,
-around which top-k search looks first. Nothing depends on the quality of the fit but speed:
+around which top-k search begins. Only speed depends on the quality of the fit:
 bounds.py takes any nearly orthonormal directions. There are no more of them than the sample has
 rows, and neither time nor memory grows with the square of the dimension where rows are few.
 """
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ember.worker.vectors.arrays import Float64, Stored
+from ember.worker.vectors.kmeans import lloyd
 
 METRICS = ("cosine", "inner_product", "euclidean")
 SAMPLE_ROWS = 8192
@@ -32,9 +33,9 @@ USUAL = (-30, 40)
 LEAST_EXPONENT = -60
 """Shorter rows are scaled up by no more: see bounds.py, "Scale"."""
 FAR = 8.0
-"""From a center that is so many times as far away as rows are from it, they are measured."""
+"""Rows are measured from a center that is so many times as far away as they are from it."""
 
-# Of a direction in which rows vary less than this, relatively, nothing is known but rounding.
+# A direction in which rows vary less than this, relatively, is nothing but rounding.
 _RANK = 1e-12
 
 # A prefix that is hardly shorter than the vector saves nothing.
@@ -105,7 +106,7 @@ class Basis:
 
 
 def sample_size(dimension: int) -> int:
-    """How many rows of a sample `fit_basis` looks at, at most."""
+    """How many rows of a sample `fit_basis` uses, at most."""
     return max(1, min(SAMPLE_ROWS, SAMPLE_VALUES // max(1, dimension)))
 
 
@@ -147,7 +148,7 @@ def fit_basis(sample: Stored, metric: str, *, pivots: int = PIVOTS, seed: int = 
     known = directions.shape[1]
     widths = (*(w for w in LADDER if w <= WIDEST_SHARE * d and w < known), known)
     rotated = (vectors @ directions).astype(np.float32)
-    means = _means(rotated, rotated[rng.permutation(len(rotated))[:pivots]])
+    means = lloyd(rotated, rotated[rng.permutation(len(rotated))[:pivots]], ROUNDS, rng)
     columns = directions.astype(np.float32)
     return _basis(metric, center, columns, widths, means, exponent=exponent, moved=moved)
 
@@ -175,19 +176,6 @@ def _directions(vectors: Float64, most: int) -> Float64:
     # Orthonormal but for the rounding of the products, which this takes away.
     columns, _ = np.linalg.qr(vectors.T @ weights[:, known])
     return columns
-
-
-def _means(rows: NDArray[np.float32], means: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(c, m) means moved to the middle of their (n, m) rows: Lloyd's algorithm (Least squares
-    quantization in PCM, IEEE Transactions on Information Theory 28, 1982), some rounds of it.
-    """
-    for _ in range(ROUNDS if len(means) else 0):
-        owners = (rows @ means.T - 0.5 * np.square(means).sum(axis=1)).argmax(axis=1)
-        members = np.zeros((len(means), len(rows)), np.float32)
-        members[owners, np.arange(len(rows))] = 1.0
-        counts = members.sum(axis=1, keepdims=True)
-        means = np.where(counts > 0, members @ rows / np.maximum(counts, 1.0), means)
-    return means
 
 
 def check_metric(metric: str) -> None:

@@ -1,6 +1,6 @@
 """A corpus divided into lists around centroids, for approximate search.
 
-Rows go to the list of their nearest centroid, queries look into the nearest few (the inverted file
+Rows go to the list of their nearest centroid, queries search the nearest few (the inverted file
 of Sivic and Zisserman, Video Google, 2003; Jégou, Douze and Schmid, Product quantization for
 nearest neighbor search, 2011, section 4). What "near" means follows the metric:
 
@@ -25,6 +25,7 @@ from ember.worker.vectors import bounds
 from ember.worker.vectors.arrays import Float32, Float64, Int64, Stored
 from ember.worker.vectors.basis import Basis, fit_basis, scale_of
 from ember.worker.vectors.block import prepare
+from ember.worker.vectors.kmeans import CHUNK_ROWS, lloyd, squares
 from ember.worker.vectors.neighbors import Neighbors
 from ember.worker.vectors.threads import run_tiles
 from ember.worker.vectors.topk import search
@@ -33,9 +34,8 @@ ITERATIONS = 6
 ROWS_PER_LIST = 24
 """Rows of the sample for each list, at least."""
 QUERIES_PER_LIST = 20
-CHUNK_ROWS = 4096
 FARTHEST = 1e9
-"""Points are no further from the origin. Which list an outlier is in matters to no answer."""
+"""Points further from the origin are drawn in; any list will do for an outlier."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ class Lists:
 
         Those are few, so this costs far less than a search for the exact order.
         """
-        values, squares = points @ self.centroids.T, _squares(self.centroids)
-        longest = np.sqrt(squares.max())
-        error = np.sqrt(_squares(points)) * longest
+        values, halves = points @ self.centroids.T, 0.5 * squares(self.centroids)
+        longest = np.sqrt(2.0 * halves.max())
+        error = np.sqrt(squares(points)) * longest
         if self.basis.metric == "euclidean":
-            values -= 0.5 * squares
+            values -= halves
             error += longest * longest
         nearest = _largest(values, count)
         if count == len(self):
@@ -133,8 +133,11 @@ def fit_lists(sample: Stored, metric: str, count: int, *, seed: int = 0) -> List
         radius, center = 2.0**exponent, mean if moved else center
     points = _points(sample, metric, (radius, center), False)
     spherical = metric != "euclidean"
+    rng = np.random.default_rng(seed)
+    start = points[np.sort(rng.choice(len(points), count, replace=False))]
+    # On one thread, whose order of summation is always the same.
     (centroids,) = run_tiles(
-        lambda rows: _lloyd(rows, count, spherical, np.random.default_rng(seed)), [points], 1
+        lambda start: lloyd(points, start, ITERATIONS, rng, spherical=spherical), [start], 1
     )
     basis = fit_basis(centroids, "inner_product" if spherical else "euclidean")
     return Lists(metric, centroids, radius, center, basis)
@@ -144,7 +147,7 @@ def _points(rows: Stored, metric: str, scale: tuple[float, Float32], queries: bo
     radius, center = scale
     if metric == "euclidean":
         moved = radius != 1.0 or center.any()
-        return _near((rows.astype(np.float64) - center) / radius if moved else rows)
+        return _drawn_in((rows.astype(np.float64) - center) / radius if moved else rows)
     exact = rows.astype(np.float64)
     norms = np.sqrt(np.square(exact).sum(axis=1, keepdims=True))
     if metric == "cosine" or queries:
@@ -155,48 +158,15 @@ def _points(rows: Stored, metric: str, scale: tuple[float, Float32], queries: bo
         height = np.sqrt(np.maximum(1.0 - np.square(norms / radius), 0.0))
     if metric == "inner_product":
         exact = np.concatenate([exact, height], axis=1)
-    return _near(exact)
+    return _drawn_in(exact)
 
 
-def _near(points: Float32 | Float64) -> Float32:
+def _drawn_in(points: Float32 | Float64) -> Float32:
     """Points in float32, those beyond FARTHEST drawn in."""
     sizes = np.abs(points).max(axis=1, initial=0.0)
     if len(points) and sizes.max() > FARTHEST:
         points = points * np.minimum(1.0, FARTHEST / np.maximum(sizes, 1.0))[:, None]
     return points.astype(np.float32, copy=False)
-
-
-def _lloyd(points: Float32, count: int, spherical: bool, rng: np.random.Generator) -> Float32:
-    centroids = points[np.sort(rng.choice(len(points), count, replace=False))]
-    for _ in range(ITERATIONS):
-        owners = _owners(points, centroids, spherical)
-        sizes = np.bincount(owners, minlength=count)
-        order = np.argsort(owners, kind="stable")
-        filled = np.flatnonzero(sizes)
-        starts = np.concatenate([[0], np.cumsum(sizes[filled])[:-1]])
-        sums = np.add.reduceat(points[order], starts, axis=0, dtype=np.float64)
-        means = np.empty((count, points.shape[1]))
-        means[filled] = sums / sizes[filled, None]
-        empty = np.flatnonzero(sizes == 0)
-        # Of those that have a mean, again from the first where there are fewer than empty ones.
-        largest = np.resize(np.argsort(-sizes, kind="stable")[: len(filled)], len(empty))
-        nudge = 1.0 + 2.0**-10 * rng.choice([-1.0, 1.0], (len(empty), points.shape[1]))
-        means[empty] = means[largest] * nudge
-        if spherical:
-            lengths = np.sqrt(np.square(means).sum(axis=1, keepdims=True))
-            means /= np.where(lengths > 0, lengths, 1.0)
-        centroids = means.astype(np.float32)
-    return centroids
-
-
-def _owners(points: Float32, centroids: Float32, spherical: bool) -> Int64:
-    """The nearest centroid of each point, in float32 arithmetic."""
-    halves = np.float32(0.0) if spherical else 0.5 * _squares(centroids)
-    owners = np.empty(len(points), np.int64)
-    for start in range(0, len(points), CHUNK_ROWS):
-        part = slice(start, start + CHUNK_ROWS)
-        owners[part] = (points[part] @ centroids.T - halves).argmax(axis=1)
-    return owners
 
 
 def _largest(values: Float32, count: int) -> Int64:
@@ -207,12 +177,6 @@ def _largest(values: Float32, count: int) -> Int64:
         order = np.argsort(-np.take_along_axis(values, some, axis=1), axis=1)
         places = np.take_along_axis(some, order, axis=1)
     return places
-
-
-def _squares(rows: Float32) -> Float32:
-    """(n,) squared norms."""
-    squares: Float32 = np.einsum("ij,ij->i", rows, rows)
-    return squares
 
 
 def count_for(rows: int, queries: int, sample: int) -> int:
