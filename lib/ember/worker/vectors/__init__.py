@@ -1,8 +1,8 @@
 """Exact similarity kernels: rows packed into blocks, blocks compared tile by tile.
 
 ``prepare`` packs rows into a ``Block``; ``threshold_pairs`` and ``count_by_score`` join two blocks;
-``top_k`` searches a corpus of blocks; ``Neighbors`` merges partial searches. What a score is, to
-the last bit, is said in scores.py; why no pair is lost, in bounds.py.
+``top_k`` searches a corpus of blocks; ``Neighbors`` merges partial searches. scores.py
+defines a score to the last bit; bounds.py proves that no pair is lost.
 """
 
 from ember.worker.vectors.basis import METRICS, Basis, fit_basis

@@ -162,7 +162,7 @@ def _cca(parts: _Parts, dimension: int, penalty: Penalty) -> tuple[Projection, P
     whiten_y = _inverse_root(_steadied(parts.yy, penalties[1]))
     left, values, right = np.linalg.svd(whiten_x @ parts.xy @ whiten_y, full_matrices=False)
     values = values[:dimension]
-    told = {
+    facts = {
         "pairs": parts.pairs,
         "penalty": penalties[0],
         "target_penalty": penalties[1],
@@ -171,7 +171,7 @@ def _cca(parts: _Parts, dimension: int, penalty: Penalty) -> tuple[Projection, P
     maps = (whiten_x @ left[:, :dimension], whiten_y @ right[:dimension].T)
     means = (parts.x, parts.y)
     x, y = (
-        Projection("cca", mean, weights * values, np.zeros(dimension), told)
+        Projection("cca", mean, weights * values, np.zeros(dimension), facts)
         for mean, weights in zip(means, maps, strict=True)
     )
     return x, y

@@ -120,8 +120,8 @@ def prepare(
         metric: cosine, inner_product or euclidean.
         basis: of all the blocks that will meet this one; fitted on ``matrix`` where it is None.
         ids: (n,) int64, unique; 0..n-1 where it is None.
-        own: (n,) int64, keys of rows that are not compared with each other where a search is told
-            so; the ids where it is None.
+        own: (n,) int64, keys: a search with exclude_self compares no rows of equal keys; the ids
+            where it is None.
         threads: default: OMP_NUM_THREADS, else all cores.
 
     Raises:
@@ -164,7 +164,7 @@ def prepare(
 
 
 def _whole(matrix: Stored, parts: Sequence[Float32]) -> Float32:
-    """Parts of CHUNK_ROWS as one: the matrix itself where they are its own."""
+    """Parts of CHUNK_ROWS as one array: the matrix itself where they are views of it."""
     if matrix.dtype == np.float32 and all(np.may_share_memory(p, matrix) for p in parts if p.size):
         return matrix.astype(np.float32, copy=False)
     return np.concatenate(parts)
@@ -228,7 +228,7 @@ def _norms(rows: Stored, metric: str) -> Float64:
 def _compared(
     rows: Stored, made: tuple[Float64, Float32, Float64], basis: Basis
 ) -> tuple[Float64, Float32]:
-    """Squared norms of v, and v itself in float32; both zero for rows that it does not hold.
+    """Squared norms of v, and v itself in float32; both zero for rows beyond float32.
 
     made: norms, and what `scaled` made of the rows.
     """
@@ -250,7 +250,7 @@ def _compared(
 def _tails(prefix: Float32, lengths: Float64, widths: tuple[int, ...]) -> Float32:
     """sqrt(max(|v|^2 - |p|^2, 0)) beyond each width, rounded up to float32.
 
-    Not the squares: those of short rows are no float32 numbers.
+    Store roots: squares of tiny norms underflow in float32.
     """
     squares = np.square(prefix, dtype=np.float64)
     shares = np.add.reduceat(squares, (0, *widths[:-1]), axis=1)

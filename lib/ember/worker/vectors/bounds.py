@@ -73,7 +73,7 @@ Integers
     halves S^2 |v|^2 / 2 below 32,000^2 / 4 and S^2 eps (|v| + eps) below 2^17.
 
 Underflow
-    A coordinate of p is further off by d 2^-150 at most where it is no normal float32 number. For
+    A coordinate of p that is subnormal in float32 is off by up to d 2^-150 more. For
     rows that are not much longer than that it is not small beside eta |v|, and is paid for by
     ``SHORT``, which is added to s: SHORT s_b >= SHORT sqrt(delta) |v_b|. In integers the 0.01 in
     eps pays for it, also in s, or the scores of all rows are below ``TINY``. Products that
@@ -92,13 +92,13 @@ Scale
       c is far away, or e is not 0, other products are made of v, too.
 
     Scaling is exact in float64 and rounded once more, relatively by u, and by 2^-150 where the
-    result is no normal number. The first is in ``dot_slack``, the second is below 8 u of a row that
-    is no shorter than SHORTEST sqrt(d). Shorter ones are said to be so long: it makes their errors
+    result is subnormal. The first is in ``dot_slack``, the second is below 8 u of a row that
+    is no shorter than SHORTEST sqrt(d). Shorter ones are given that length: it makes their errors
     larger, and F smaller by less than TINY.
 
     Rows beyond MAX_NORM in this scale, which are outliers that the sample lacked, are packed as
     zeros, with an infinite slack coordinate: their filter value is infinite, so that each of their
-    pairs passes, and their size is said to be infinite, so that each gets its exact score.
+    pairs passes, and their size is given as infinite, so that each gets its exact score.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ EXACT = 1e-12
 TINY = 1e-37
 """Absolute allowance for underflow in float32."""
 SHORT = 1e-34
-"""Allowance in the slack coordinate for prefixes that are no normal float32 numbers."""
+"""Allowance in the slack coordinate for prefixes that are subnormal in float32."""
 MAX_NORM = 1e19
 """Norms above this could overflow a float32 product: for Euclidean distance, F's terms add up to
 twice its square."""

@@ -1,4 +1,4 @@
-"""A flat faiss index as a file, into which rows are put: its size does not matter to memory.
+"""A flat faiss index as a file that is filled row by row: memory does not grow with its size.
 
 faiss itself writes an index only from memory, where growing it takes up to twice its size. The file
 of a flat index is a header, a count and the rows; the writer here is compared with faiss's own
@@ -26,10 +26,11 @@ _DUMMY = 1 << 20
 class FlatIndexFile:
     """A context in which rows are put into their places; the file is complete when it ends.
 
-    metric: cosine and inner_product give an inner-product index (for cosine the rows are scaled to
-        length 1, and so must be the queries), euclidean an L2 index, whose scores are squared
-        distances.
-    rows: how many there will be in all.
+    Args:
+        metric: cosine and inner_product give an inner-product index (for cosine the rows are scaled
+            to length 1, and so must be the queries), euclidean an L2 index, whose scores are
+            squared distances.
+        rows: how many there will be in all.
     """
 
     def __init__(self, path: str, metric: str, dimension: int, rows: int) -> None:

@@ -27,7 +27,7 @@ from ember.worker.vectors.int8_layout import PANEL_COLUMNS
 
 ROWS, COLUMNS = 6, PANEL_COLUMNS
 LEAST, NEVER = -(2**31) + 1, 2**31 - 1
-"""Floors that every sum reaches but those of columns that are none, and that no sum reaches."""
+"""A floor that every sum reaches but that of a padding column, and one that no sum reaches."""
 
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 _SUMS, _PAIRS = ir.VectorType(_INT32, 8), ir.VectorType(ir.IntType(16), 16)
@@ -50,7 +50,7 @@ def floors(floor: Float64, offset: Float64, squared: float, least: Int32) -> Non
 
     Args:
         floor: (a,) F that pairs must reach.
-        offset: of pack_int8.Int8Rows, (a,).
+        offset: of int8_pack.Int8Rows, (a,).
         squared: the scale's square.
         least: (a,) receives the floors.
     """
@@ -73,8 +73,8 @@ def reaching(
     """Find the pairs whose product and bias add up to the least value of their row.
 
     Args:
-        left: (a, w) words (rounding.pack_rows), how many of them are int8, and the ratio by which
-            products of int8 count for more than others.
+        left: (a, w) words (int8_rounding.pack_rows), how many of them are int8, and the ratio by
+            which products of int8 count for more than others.
         right: panels, (b / 16, w, 16), the words of 16 columns side by side; and bias, (b,).
         least: (a,) int32.
         row: int64, with places for all pairs; receives positions.
@@ -83,12 +83,12 @@ def reaching(
     Returns:
         How many there are.
     """
-    values, low, ratio = left
-    panels, bias = right
+    values, low, ratio = left  # (a, w)
+    panels, bias = right  # (b / 16, w, 16), (b,)
     rows, words = values.shape
     whole = rows // ROWS * ROWS
-    # The last rows are a tile too, with one of them in the place of those that are none.
-    # Element by element: what numba makes of slices takes seconds to compile.
+    # The last rows, fewer than 6, are a tile too: filled up with copies of one of them, whose
+    # floors no sum reaches. Element by element: slices take numba seconds to compile.
     rest, rest_least = np.empty((ROWS, words), np.int32), np.full(ROWS, NEVER, np.int32)
     for place in range(ROWS if whole < rows else 0):
         taken = min(whole + place, rows - 1)
@@ -96,13 +96,15 @@ def reaching(
             rest[place, word] = values[taken, word]
         if whole + place < rows:
             rest_least[place] = least[taken]
-    masks = np.empty(ROWS, np.int32)
+    masks = np.empty(ROWS, np.int32)  # one bit for each of the 16 columns
     found = 0
+    # A panel stays in the first cache while all rows pass by.
     for panel in range(len(panels)):
         at, begin = panels[panel].ctypes.data, bias[panel * COLUMNS :].ctypes.data
         for first in range(0, rows, ROWS):
             own, floor = (rest, rest_least) if first == whole else (values[first:], least[first:])
             least_at, masks_at = floor.ctypes.data, masks.ctypes.data
+            # Few tiles have any pair that passes; masks are written for those alone.
             if _tile(low, words, ratio, (own.ctypes.data, at, begin, least_at, masks_at)):
                 for i in range(ROWS):
                     for j in range(COLUMNS if masks[i] else 0):
@@ -125,21 +127,27 @@ def _tile(context: Any, low: Any, words: Any, ratio: Any, addresses: Any) -> Any
 
 
 def _write_tile(context: Any, write: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+    """The instructions of `_tile`: sums[i][h] is a vector of row i and half h of the columns."""
     low, words, ratio = arguments[:3]
     left, panel, bias, least, masks = (
         write.inttoptr(a, _INT32.as_pointer()) for a in cgutils.unpack_tuple(write, arguments[3])
     )
+    # The first word of each row; word v of the panel is 16 int32 from 16 v on.
     starts = [write.gep(left, [write.mul(words, _INT64(i))]) for i in range(ROWS)]
     operands, begin = (starts, panel), write.add(low, _INT64(1))
 
+    # Words 1 to low, in int8: 16 int16 in each half, two for each column. They begin with word 0,
+    # which takes back what SHIFT adds (int8_rounding.py).
     initial = [write.bitcast(_load(write, panel, _INT64(8 * h)), _PAIRS) for h in _HALVES]
     sums = _summed(write, operands, (_INT64(1), begin), [initial] * ROWS, _of_int8)
+    # Both int16 of a column times the ratio, added to its bias: 8 int32 in each half.
     weight = write.trunc(ratio, ir.IntType(16))
     weights = write.bitcast(_same(write, weight, _PAIRS), _SUMS)
     biases = [_load(write, bias, _INT64(8 * h)) for h in _HALVES]
     weighted = [
         [write.add(biases[h], _of_int16(write, weights, row[h])) for h in _HALVES] for row in sums
     ]
+    # The other words, in int16, go to the same int32.
     added = _summed(write, operands, (begin, words), weighted, _of_int16)
     return _compared(write, added, least, masks)
 
@@ -151,16 +159,19 @@ def _summed(
     """Sums with the products of some words, one at least, added to them."""
     starts, panel = operands
     kind = initial[0][0].type
+    # before -> loop -> ... -> loop -> after, tested at its end.
     before, loop = write.block, write.append_basic_block("words")
     after = write.append_basic_block("summed")
     write.branch(loop)
     write.position_at_end(loop)
+    # In LLVM's form a variable of a loop is a phi: of `before` at first, then of the last round.
     word = write.phi(_INT64)
     sums = [[write.phi(kind) for _ in _HALVES] for _ in range(ROWS)]
     at = write.mul(word, _INT64(COLUMNS))
     columns = [_load(write, panel, write.add(at, _INT64(8 * half))) for half in _HALVES]
     added = []
     for i in range(ROWS):
+        # One word of the row with the same word of 16 columns.
         all_same = _same(write, write.load(write.gep(starts[i], [word])), _SUMS)
         added.append([write.add(sums[i][h], product(write, all_same, columns[h])) for h in _HALVES])
     following = write.add(word, _INT64(1))
@@ -177,7 +188,7 @@ def _summed(
 
 def _compared(write: ir.IRBuilder, sums: Sums, least: ir.Value, masks: ir.Value) -> ir.Value:
     """Whether any sum reaches its row's least value; if so, masks."""
-    reached = []
+    reached = []  # masks: all bits of an int32 whose sum reaches the floor
     for i in range(ROWS):
         floor = _same(write, write.load(write.gep(least, [_INT64(i)])), _SUMS)
         reached.append(
@@ -186,7 +197,7 @@ def _compared(write: ir.IRBuilder, sums: Sums, least: ir.Value, masks: ir.Value)
     union = reached[0][0]
     for mask in [mask for row in reached for mask in row][1:]:
         union = write.or_(union, mask)
-    some = _signs(write, union)
+    some = _signs(write, union)  # 0 where no pair of the tile passes
     with write.if_then(write.icmp_signed("!=", some, _INT32(0)), likely=False):
         for i in range(ROWS):
             bits = _INT32(0)

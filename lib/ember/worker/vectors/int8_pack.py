@@ -19,26 +19,26 @@ from ember.worker.vectors.pack import Filter, prefix_of, slack_of
 from ember.worker.vectors.threads import plain
 
 NO_ROW = -(2**31)
-"""The bias of a column that is none."""
+"""Bias of a padding column."""
 EVERY = 2**31 - 2
-"""The bias of a column whose products are zero and whose pairs all pass: floors of distances, the
-only metric with such columns, are below it. Not the largest number, which no sum may reach."""
+"""Bias of a column of zeros whose pairs must all pass: floors of distances, the only metric with
+such columns, are below it. One less than int8_kernel.NEVER, which no sum may reach."""
 _LIMIT = 32_000.0
 """Most that a value in int16 may be before it is rounded up."""
 _NORM, _SPREAD = 240.0, 32.0
-"""Norm of the int8 values of a usual row, for two halves below 181; where they are few, so many
-times the square root of their number: more would be clipped."""
+"""Norm of the int8 values of a usual row, which keeps either half below 181. Of few values: so
+many times the square root of their number, since larger ones would be clipped."""
 _USUAL = 0.99
-"""The quantile of norms that is usual."""
+"""The quantile of norms that counts as usual."""
 _SOME = 2048
-"""Rows, at most, whose norms are looked at for it."""
+"""Rows, at most, on which it is measured."""
 _LARGEST = 1e38
-"""Scale that is a float32 number."""
+"""The largest scale: still a float32 number."""
 
 
 @dataclass(frozen=True)
 class Scales:
-    """What coordinates are multiplied with: ``coarse`` to be int8, ``fine`` to be int16.
+    """What coordinates are multiplied by: ``coarse`` for int8, ``fine`` for int16.
 
     ``ratio`` is (fine / coarse)^2, an integer below 2^15.
     """
@@ -80,8 +80,9 @@ class Int8Rows:
 class Int8Columns:
     """n rows on the right, in panels of 16.
 
-    panels: (ceil(n / 16), w, 16), see int8_rounding.py. bias: (16 ceil(n / 16),), the least
-    int32 where there is no row: no floor is as low.
+    Attributes:
+        panels: (ceil(n / 16), w, 16), see int8_rounding.py.
+        bias: (16 ceil(n / 16),), NO_ROW for padding: no floor is as low.
     """
 
     panels: Int32
@@ -120,7 +121,7 @@ def scales_for(left: Block, right: Block, how: Filter) -> Scales:
 
 
 def _low_norms(block: Block, width: int | None) -> Float64:
-    """(n,) norms of the coordinates that become int8, or more where the basis does not tell."""
+    """(n,) norms of the coordinates that become int8; of all where the basis has no width 16."""
     widths = block.basis.widths
     if width is None or LEADING not in widths:
         return np.sqrt(block.lengths)

@@ -23,7 +23,9 @@ _HALF = 181.0
 """Norm of the half of a row's int8 values that one sum is made of: 181^2 < 2^15."""
 
 
-def pack_rows(values: Float32, last: Float64, layout: Layout, scales: tuple[float, float]) -> Int32:
+def pack_rows(
+    values: Float32, last: Float64, layout: Layout, scales: tuple[float, float], rows: int = 0
+) -> Int32:
     """Rows in words.
 
     Args:
@@ -31,13 +33,14 @@ def pack_rows(values: Float32, last: Float64, layout: Layout, scales: tuple[floa
         last: (n,) slack coordinates.
         layout: of each row.
         scales: coarse and fine.
+        rows: of the result, where these are more than n; the others are zeros.
 
     Returns:
-        (n, w): for each row two int16 with which the right side's sums of products of int8 begin;
-        the words of four int8; and words of two int16: leading coordinates, the slack coordinate,
-        and two that pay for what int8 loses.
+        (n or rows, w): for each row two int16 with which the right side's sums of products of int8
+        begin; the words of four int8; and words of two int16: leading coordinates, the slack
+        coordinate, and two that pay for what int8 loses.
     """
-    words = np.zeros((len(values), _words(layout)), np.int32)
+    words = np.zeros((max(rows, len(values)), _words(layout)), np.int32)
     _pack_rows(values, last, layout, scales, _as_parts(words))
     return words
 
@@ -46,10 +49,10 @@ def pack_panels(
     values: Float32, last: Float64, layout: Layout, scales: tuple[float, float]
 ) -> Int32:
     """The same, (ceil(n / 16), w, 16): 16 rows side by side."""
-    row = np.zeros((1, _words(layout)), np.int32)
-    panels = np.zeros((-(-len(values) // PANEL_COLUMNS), row.size, PANEL_COLUMNS), np.int32)
-    _pack_panels(values, last, layout, scales, (row, _as_parts(row), panels))
-    return panels
+    rows = -(-len(values) // PANEL_COLUMNS) * PANEL_COLUMNS
+    words = pack_rows(values, last, layout, scales, rows)
+    panels = words.reshape(-1, PANEL_COLUMNS, words.shape[1])
+    return np.ascontiguousarray(panels.transpose(0, 2, 1))
 
 
 def _words(layout: Layout) -> int:
@@ -69,20 +72,6 @@ def _pack_rows(
     for row in range(len(values)):
         parts = words[0][row], words[1][row]
         _pack(values[row], last[row], layout, scales, (room, *parts))
-
-
-@compiled()
-def _pack_panels(
-    values: Float32, last: Float64, layout: Layout, scales: tuple[float, float],
-    place: tuple[Int32, Parts, Int32],
-) -> None:  # fmt: skip
-    words, parts, panels = place
-    room = np.zeros(4 * layout[1], np.float32)
-    for row in range(len(values)):
-        _pack(values[row], last[row], layout, scales, (room, parts[0][0], parts[1][0]))
-        panel, column = row // PANEL_COLUMNS, row % PANEL_COLUMNS
-        for word in range(words.shape[1]):
-            panels[panel, word, column] = words[0, word]
 
 
 @compiled()

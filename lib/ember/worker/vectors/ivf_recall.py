@@ -34,7 +34,7 @@ def choose_probes(places: Int64, lists: int, target: float) -> Recall:
 
     Args:
         places: (q, k) the place, 0.., of each exact neighbor's list in the query's order of lists;
-            `lists` or more where it is beyond what was looked at; -1 where there is no neighbor.
+            `lists` or more where it is beyond those compared; -1 where there is no neighbor.
         lists: how many lists there are.
         target: above 0, below 1.
 

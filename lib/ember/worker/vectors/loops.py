@@ -1,5 +1,7 @@
-"""Compiled loops over the scores of a tile: without temporary arrays, and without the interpreter's
-lock, which threads that do many small steps in numpy wait for most of the time.
+"""Compiled loops over the scores of a tile, without temporary arrays or the interpreter's lock.
+
+For the lock, threads that do many small steps in numpy mostly wait. Shapes in the comments: a rows
+on the left, b on the right, d coordinates, w packed ones, k places for each row on the left.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from ember.worker.vectors.compiled import ANY_ORDER, compiled
 from ember.worker.vectors.scores import tie_floor
 
 Rows = tuple[Any, Float32, Float64, Int64]
-"""n rows: packed, for the filter product (pack.py); scaled (n, d), sizes, and keys."""
+"""n rows: packed (n, w), for the filter product (pack.py); scaled (n, d), sizes (n,), keys (n,)."""
 Rule = tuple[int, int, float]
 """Which pairs count, by their rows' keys: 0 all, 1 those that differ, 2 those whose right key is
 larger; the metric's place in METRICS; bounds.dot_slack."""
@@ -36,7 +38,7 @@ compiler unrolls the loop instead of using vectors."""
 def candidates(
     left: Rows, right: Rows, rule: Rule, floor: Float64, best: Float32, first: int, room: Room
 ) -> tuple[int, int]:
-    """The pairs of a rows with b others that may reach their row's floor, which rises on the way.
+    """The pairs of a rows with b others that may reach their row's floor, which rises meanwhile.
 
     Args:
         left: a rows, packed in float32: (a, w).
@@ -50,16 +52,17 @@ def candidates(
     Returns:
         How many pairs were found, and the column to go on with when there is no room for more.
     """
-    products, i, j, _, _ = room
-    packed, packed_right = left[0], right[0]
+    products, i, j, _, _ = room  # (a * width,), then one place for each pair
+    packed, packed_right = left[0], right[0]  # (a, w), (b, w)
     rows, columns = len(left[3]), len(right[3])
     width, found = len(products) // rows, 0
     least = np.empty(rows, np.float32)
+    # Stop before a tile whose pairs would have no room if all of them passed.
     while first < columns and found + rows * width <= len(i):
         stop = min(first + width, columns)
         grid = products[: rows * (stop - first)].reshape((rows, stop - first))
-        np.dot(packed, packed_right[first:stop].T, grid)
-        for row in range(rows):
+        np.dot(packed, packed_right[first:stop].T, grid)  # (a, width), never below F
+        for row in range(rows):  # anew for each tile: floors rise from tile to tile
             least[row] = _float32_below(floor[row])
         passed = reaching(grid, least, i[found:], j[found:])
         found = _kept(left, right, rule, floor, best, (first, stop), room, (found, passed))
@@ -71,16 +74,17 @@ def candidates(
 def candidates_int8(
     left: Rows, right: Rows, rule: Rule, floor: Float64, best: Float32, first: int, room: Room
 ) -> tuple[int, int]:
-    """`candidates` of rows that are packed in int8 (pack_int8.Int8Rows, Int8Columns)."""
+    """`candidates` of rows that are packed in int8 (int8_pack.Int8Rows, Int8Columns)."""
     products, i, j, _, _ = room
-    product, offset, squared = left[0]
-    panels, bias = right[0]
+    product, offset, squared = left[0]  # (words (a, w), int8 words, ratio), (a,), a number
+    panels, bias = right[0]  # (ceil(b / 16), w, 16), (16 ceil(b / 16),)
     rows, columns = len(left[3]), len(right[3])
     width, found = len(products) // rows, 0
     least = np.empty(rows, np.int32)
     while first < columns and found + rows * width <= len(i):
         stop = min(first + width, columns)
         int8_kernel.floors(floor, offset, squared, least)
+        # Tiles begin at panels, of which the last one may be filled up.
         begin, end = first // int8_kernel.COLUMNS, -(-stop // int8_kernel.COLUMNS)
         some = panels[begin:end], bias[first : end * int8_kernel.COLUMNS]
         passed = int8_kernel.reaching(product, some, least, i[found:], j[found:])
@@ -99,20 +103,23 @@ def _kept(
     ``columns`` are the first one compared and the end; ``passed`` is how many pairs the room had
     before, and how many passed, whose positions follow there. Returns how many it has then.
     """
-    _, vectors, norms, keys = left
+    _, vectors, norms, keys = left  # (a, d), (a,), (a,)
     _, vectors_right, norms_right, keys_right = right
     which, metric, slack = rule
     products, i, j, value, error = room
     first, stop = columns
     kept, more = passed
+    # The filter's products (a, width) are read already, so their room is free for exact ones.
     grid = products[: len(keys) * (stop - first)].reshape((len(keys), stop - first))
     dense = more > DENSE_SHARE * grid.size
     if dense:
         np.dot(vectors, vectors_right[first:stop].T, grid)
+    # What is kept moves to the front: `kept` never overtakes `place`.
     for place in range(kept, kept + more):
         row, column = i[place], first + j[place]
         if not _counts(keys[row], keys_right[column], which):
             continue
+        # In float32, off by dot_slack: better than the filter's value, and not yet the score.
         dot = grid[row, column - first] if dense else _dot(vectors, row, vectors_right, column)
         near, off = _bounded(dot, norms[row], norms_right[column], metric, slack)
         if _offered(row, near, off, floor, best):
@@ -124,7 +131,7 @@ def _kept(
 @compiled()
 def counts_all(keys: Int64, others: Int64, which: int) -> NDArray[np.bool_]:
     """Which of (p,) pairs count, by the keys of their rows."""
-    result = np.empty(len(keys), np.bool_)
+    result = np.empty(len(keys), np.bool_)  # (p,)
     for pair in range(len(keys)):
         result[pair] = _counts(keys[pair], others[pair], which)
     return result
@@ -177,9 +184,11 @@ def reaching(grid: NDArray[Any], least: NDArray[Any], row: Int64, column: Int64)
         floor = least[i]
         whole = grid.shape[1] // RUN * RUN
         for start in range(0, whole, RUN):
+            # No branch inside, so that the compiler compares with vector instructions.
             some = np.int32(0)
             for place in range(RUN):
                 some = np.int32(some | np.int32(grid[i, start + place] >= floor))
+            # Few runs have any entry that counts: those are searched by eights, then one by one.
             for eight in range(start, start + RUN if some else start, 8):
                 if _largest_of_eight(grid, i, eight) >= floor:
                     for j in range(eight, eight + 8):
@@ -187,7 +196,7 @@ def reaching(grid: NDArray[Any], least: NDArray[Any], row: Int64, column: Int64)
                             row[found] = i
                             column[found] = j
                             found += 1
-        for j in range(whole, grid.shape[1]):
+        for j in range(whole, grid.shape[1]):  # what is left of the row
             if grid[i, j] >= floor:
                 row[found] = i
                 column[found] = j
@@ -197,7 +206,7 @@ def reaching(grid: NDArray[Any], least: NDArray[Any], row: Int64, column: Int64)
 
 @compiled()
 def _largest_of_eight(grid: NDArray[Any], i: int, j: int) -> Any:
-    """Of grid[i, j : j + 8]; a tree becomes a few vector instructions, unlike a loop."""
+    """The largest of grid[i, j : j + 8]; a tree becomes a few vector instructions, a loop not."""
     a, b = max(grid[i, j], grid[i, j + 1]), max(grid[i, j + 2], grid[i, j + 3])
     c, d = max(grid[i, j + 4], grid[i, j + 5]), max(grid[i, j + 6], grid[i, j + 7])
     e, f = max(a, b), max(c, d)
@@ -206,7 +215,7 @@ def _largest_of_eight(grid: NDArray[Any], i: int, j: int) -> Any:
 
 @compiled(fastmath=ANY_ORDER)
 def _dot(left: Float32, i: int, right: Float32, j: int) -> np.float32:
-    """Of left[i] and right[j]; to slice them here would cost as much as the product."""
+    """The product of left[i] and right[j]; to slice them here would cost as much as that."""
     total = np.float32(0.0)
     for k in range(left.shape[1]):
         total += left[i, k] * right[j, k]
@@ -227,13 +236,13 @@ def _bounded(
     dot: np.float32, norm: float, other: float, metric: int, slack: float
 ) -> tuple[float, float]:
     """F (bounds.py) of a pair from its float32 dot product, and a bound on its error."""
-    if norm + other == np.inf:  # of a row that float32 products cannot hold nothing is known
+    if norm + other == np.inf:  # a row beyond float32 products: nothing is known
         return 0.0, np.inf
     value, norms = np.float64(dot), norm * other
-    if metric == COSINE:
+    if metric == COSINE:  # F = a.b / (|a| |b|)
         return value / norms, slack + bounds.TINY / norms
     error = slack * norms + bounds.TINY
-    if metric == EUCLIDEAN:
+    if metric == EUCLIDEAN:  # F = a.b - |a|^2 / 2 - |b|^2 / 2
         halves = 0.5 * (norm * norm + other * other)
         return value - halves, error + bounds.EXACT * halves
     return value, error
@@ -244,9 +253,9 @@ def _offered(row: int, value: float, error: float, floor: Float64, best: Float32
     """Whether a pair may reach its row's floor, which it may raise."""
     if value + error < floor[row]:
         return False
-    if best.shape[1]:
+    if best.shape[1]:  # top-k; a threshold join has no places, and its floors stay
         lower = _float32_below(value - error)
-        if lower > best[row, 0]:
+        if lower > best[row, 0]:  # the least of the heap, the k-th best so far
             replace_least(best[row], lower)
             floor[row] = max(floor[row], _tie_floor(best[row, 0]))
     return True
@@ -256,7 +265,7 @@ def _offered(row: int, value: float, error: float, floor: Float64, best: Float32
 def replace_least(heap: Float32, value: np.float32) -> None:
     """Put a value in the place of the least one, heap[0] (Williams, Algorithm 232: Heapsort, 1964).
 
-    The children of place p are at 2 p + 1 and 2 p + 2, and not below it.
+    The children of place p are at 2 p + 1 and 2 p + 2, and neither is smaller than it.
     """
     size, place = len(heap), 0
     while True:
@@ -267,7 +276,7 @@ def replace_least(heap: Float32, value: np.float32) -> None:
             child += 1
         if heap[child] >= value:
             break
-        heap[place] = heap[child]
+        heap[place] = heap[child]  # the smaller child moves up
         place = child
     heap[place] = value
 

@@ -127,11 +127,11 @@ class Projection:
         from safetensors.numpy import load_file
 
         try:
-            told = json.loads(Path(folder, DESCRIPTION).read_text("utf-8"))
+            description = json.loads(Path(folder, DESCRIPTION).read_text("utf-8"))
             arrays = load_file(Path(folder, TENSORS))
             mean, components, offset = (arrays[name] for name in ("mean", "components", "offset"))
-            result = cls(told["kind"], mean, components, offset, told["facts"])
-            expected = told["fingerprint"]
+            result = cls(description["kind"], mean, components, offset, description["facts"])
+            expected = description["fingerprint"]
         except Exception as error:  # safetensors has an exception of its own for damaged files
             raise ValueError(f"no usable projection: {type(error).__name__}: {error}") from error
         if result.fingerprint != expected:

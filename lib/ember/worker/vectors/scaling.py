@@ -12,7 +12,7 @@ __all__ = ["moved", "scaled"]
 
 
 def scaled(rows: Stored, norms: Float64, basis: Basis) -> tuple[Float32, Float64]:
-    """What products are made of.
+    """Rows as float32 products take them.
 
     Args:
         rows: (n, d) as stored.
@@ -20,8 +20,8 @@ def scaled(rows: Stored, norms: Float64, basis: Basis) -> tuple[Float32, Float64
         basis: of the block.
 
     Returns:
-        (n, d) float32, the rows themselves where these serve; and (n,) float64, norms of what was
-        rounded to it, infinite for rows that it does not hold, which are zeros in it.
+        (n, d) float32, the rows themselves where these serve; and (n,) float64, norms before the
+        rounding to float32. Rows beyond float32 are zeros with an infinite norm.
     """
     if basis.metric == "cosine":
         return _of_usual_length(rows, norms)

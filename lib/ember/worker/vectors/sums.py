@@ -1,8 +1,8 @@
 """Sums over pairs of rows in float64, in one order on every machine: that of numpy's own sums.
 
 Pairwise summation, with eight partial sums for up to 128 terms (Higham, Accuracy and Stability of
-Numerical Algorithms, 2nd ed., section 4.1). numpy gives the same bits, by way of temporary arrays,
-and with the interpreter's lock, which several threads then spend most of their time on.
+Numerical Algorithms, 2nd ed., section 4.1). numpy gives the same bits, but through temporary
+arrays and under the interpreter's lock, for which several threads then mostly wait.
 """
 
 from __future__ import annotations
@@ -15,20 +15,29 @@ from ember.worker.vectors.compiled import compiled
 RUN, PARTS = 128, 8
 
 
+@compiled()
 def products(left: Stored, right: Stored, i: Int64, j: Int64) -> Float64:
     """(p,) dot products of the rows left[i] and right[j]; i and j are (p,)."""
-    return _sums(left, right, (i, j), _runs(left.shape[1]), False)
+    result = np.empty(len(i))
+    for pair in range(len(i)):
+        result[pair] = _sum(left[i[pair]], right[j[pair]], False)
+    return result
 
 
+@compiled()
 def squared_distances(left: Stored, right: Stored, i: Int64, j: Int64) -> Float64:
     """(p,) squared Euclidean distances of the rows left[i] and right[j]."""
-    return _sums(left, right, (i, j), _runs(left.shape[1]), True)
+    result = np.empty(len(i))
+    for pair in range(len(i)):
+        result[pair] = _sum(left[i[pair]], right[j[pair]], True)
+    return result
 
 
 @compiled()
 def divided(rows: Stored, norms: Float64) -> Float32:
-    """(n, d) rows over their norms (n,), divided in float64: the inverse of a very small norm is no
-    float32 number.
+    """(n, d) rows over their norms (n,), divided in float64.
+
+    The inverse of a very small norm overflows float32.
     """
     result = np.empty(rows.shape, np.float32)
     for row in range(len(rows)):
@@ -37,38 +46,14 @@ def divided(rows: Stored, norms: Float64) -> Float32:
     return result
 
 
-def _runs(terms: int) -> tuple[Int64, Int64]:
-    """Where runs of at most 128 terms end, and how many sums of two to make after each."""
-
-    def halved(first: int, stop: int, closing: int) -> list[tuple[int, int]]:
-        if stop - first <= RUN:
-            return [(stop, closing)]
-        middle = first + (stop - first) // 2 // PARTS * PARTS
-        return [*halved(first, middle, 0), *halved(middle, stop, closing + 1)]
-
-    ends, closing = zip(*halved(0, terms, 0), strict=True)
-    return np.array(ends), np.array(closing)
-
-
 @compiled()
-def _sums(
-    left: Stored, right: Stored, pairs: tuple[Int64, Int64], runs: tuple[Int64, Int64],
-    squares: bool,
-) -> Float64:  # fmt: skip
-    i, j = pairs
-    ends, closing = runs
-    result, waiting = np.empty(len(i)), np.empty(len(ends))
-    for pair in range(len(i)):
-        a, b = left[i[pair]], right[j[pair]]
-        first, held = 0, 0
-        for run in range(len(ends)):
-            waiting[held] = _run(a[first : ends[run]], b[first : ends[run]], squares)
-            first, held = ends[run], held + 1
-            for _ in range(closing[run]):
-                held -= 1
-                waiting[held - 1] += waiting[held]
-        result[pair] = waiting[0]
-    return result
+def _sum(left: Stored, right: Stored, squares: bool) -> float:
+    """Of the terms of two rows (d,): halves of it, until they have at most RUN terms."""
+    if len(left) <= RUN:
+        return _run(left, right, squares)
+    middle = len(left) // 2 // PARTS * PARTS
+    first = _sum(left[:middle], right[:middle], squares)
+    return first + _sum(left[middle:], right[middle:], squares)
 
 
 @compiled()

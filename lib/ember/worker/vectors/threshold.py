@@ -25,7 +25,7 @@ from ember.worker.vectors.tiles import TILE_COLUMNS, TILE_ROWS, Side, Which, can
 SPAN_COLUMNS = 16 * TILE_COLUMNS
 """Columns of one task; a task of TILE_ROWS x SPAN_COLUMNS pairs bounds the size of a chunk."""
 _BIN = np.uint32((1 << 12) - 1)
-"""The bits of a float32 in which the numbers of a bin differ."""
+"""The last bits of a float32, in which the numbers of one bin differ."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Pairs:
 def join_basis(
     sample: Stored, metric: str, threshold: float, *, threads: int | None = None
 ) -> Basis:
-    """A basis for joins at a threshold: without pivots, its prefixes as wide as they may be of use.
+    """A basis for joins at a threshold: without pivots, with prefixes no wider than of use.
 
     Args:
-        sample: (n, d), as `fit_basis` takes it; at most `sample_size` of them are looked at.
+        sample: (n, d), as `fit_basis` takes it; at most `sample_size` of them are used.
         metric: cosine, inner_product or euclidean.
         threshold: score, or distance for Euclidean.
         threads: default: OMP_NUM_THREADS, else all cores.
@@ -55,10 +55,11 @@ def join_basis(
     sample = sample[spread(len(sample), sample_size(sample.shape[1]))]
     basis = fit_basis(sample, metric, pivots=0)
     block = prepare(sample, metric, basis, threads=threads)
+    # All rows have one floor, the threshold's F: one part, one filter.
     least = filter_value(metric, goal(metric, threshold), basis.exponent)
     floor = np.full(len(block), least)
     (plan,) = choose(block, block, floor, [np.arange(len(block))], "cpu", threads=threads)
-    # Other rows than the sampled ones may be better served by wider prefixes than these.
+    # Twice as wide as suits the sample: other rows may be better served by wider prefixes.
     return basis.truncate(2 * plan.filter.width) if plan.filter.width else basis
 
 
@@ -88,7 +89,7 @@ def threshold_pairs(
         content depend on the blocks alone.
 
     Raises:
-        ValueError: the blocks do not belong together, or the threshold is no number or a negative
+        ValueError: the blocks do not belong together, or the threshold is NaN or a negative
             distance.
     """
     join = _Join(
@@ -120,6 +121,7 @@ def count_by_score(
         left, right, threshold, triangle=triangle, threads=threads, device=device, plan=plan
     )
     total: Counter[float] = Counter()
+    # Exact sums, in whatever order tasks end.
     for counts in run_tiles(join.count, join.tasks(), join.threads):
         total.update(counts)
     return dict(total)
@@ -127,7 +129,7 @@ def count_by_score(
 
 def by_score(similarity: Float32) -> dict[float, int]:
     """Counts of similarities, (p,), by the lower edge of their bin; see `count_by_score`."""
-    bits = similarity.view(np.uint32)
+    bits = similarity.view(np.uint32)  # (p,)
     # The lower edge: of positive numbers the smaller ones, of negative ones the larger ones.
     edges = np.where(bits >> 31, bits | _BIN, bits & ~_BIN).astype(np.uint32)
     values, counts = np.unique(edges, return_counts=True)
@@ -163,20 +165,24 @@ class _Join:
             raise ValueError(f"a threshold of {threshold} selects nothing for {left.metric}")
         self.left, self.right, self.triangle = left, right, triangle
         self.threads = threads or default_threads()
-        self.goal = goal(left.metric, threshold)
+        self.goal = goal(left.metric, threshold)  # the least similarity of the result
         self.exponent = left.basis.exponent
+        # Pairs with F below `floor` are out, those from `certain` on are in; between, the exact
+        # score decides.
         self.floor = filter_value(left.metric, self.goal, self.exponent)
         self.certain = certain_value(left.metric, self.goal, self.exponent)
         if plan is None:
             floor, rows = np.full(len(left), self.floor), np.arange(len(left))
             (plan,) = choose(left, right, floor, [rows], device, threads=self.threads)
-        a, b = operands(left, right, plan.filter, device)
+        a, b = operands(left, right, plan.filter, device)  # packed whole, once for all tasks
         # With triangle both sides are one block, and keys are positions.
         self.a = Side.of(left, a, np.arange(len(left)))
         self.b = Side.of(right, b, np.arange(len(right)))
 
     def tasks(self) -> Iterator[_Task]:
+        """Rows and columns of rectangles that cover all pairs."""
         for row in range(0, len(self.left), TILE_ROWS):
+            # With triangle: the rectangles that touch the upper triangle; tiles check each pair.
             for column in range(row if self.triangle else 0, len(self.right), SPAN_COLUMNS):
                 yield slice(row, row + TILE_ROWS), slice(column, column + SPAN_COLUMNS)
 
@@ -184,13 +190,14 @@ class _Join:
         """Positions and similarities of the task's part of the result, by row, then column."""
         found = []
         for i, j, _, _ in self._candidates(task):
-            similarity = similarities(self.left, self.right, i, j)
+            similarity = similarities(self.left, self.right, i, j)  # exact, (p,)
             hit = similarity >= self.goal
             found.append((i[hit], j[hit], similarity[hit]))
         if not found:
             none = np.empty(0, np.int64)
             return none, none, np.empty(0, np.float32)
         i, j, similarity = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        # By row, then column, whatever filter and tiles found them in.
         order = np.lexsort((j, i))
         return i[order], j[order], similarity[order]
 
@@ -198,17 +205,19 @@ class _Join:
         """`count_by_score` of the task's part of the pairs."""
         found = [np.empty(0, np.float32)]
         for i, j, value, error in self._candidates(task):
-            certain = value - error >= self.certain
+            certain = value - error >= self.certain  # (p,): in the result without an exact score
             similarity = similarities(self.left, self.right, i[~certain], j[~certain])
             near = similarity_at(self.left.metric, value[certain], self.exponent)
+            # Near the threshold rounding must not put a pair below it.
             found += [np.maximum(near, self.goal), similarity[similarity >= self.goal]]
         return by_score(np.concatenate(found))
 
     def _candidates(self, task: _Task) -> Iterator[tuple[Int64, Int64, Float64, Float64]]:
         """Positions, values F and their error bounds of the pairs that may be in the result."""
-        rows, columns = task
+        rows, columns = task  # at most (TILE_ROWS, SPAN_COLUMNS)
         left, right = self.a.take(rows), self.b.take(columns)
         which = Which.LARGER_RIGHT_KEYS if self.triangle else Which.ALL
+        # One floor for all rows, and no places for the best: it stays as it is.
         floor = np.full(len(left.keys), self.floor)
         best = np.empty((len(floor), 0), np.float32)
         for some in candidates(left, right, self.left.metric, floor, best, which=which):

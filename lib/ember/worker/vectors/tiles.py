@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Operand = Any
 """(n, w) float32 array, Int8Rows or Int8Columns, or a tensor: in bfloat16, or on a GPU."""
 Shared = float | Scales
-"""What both blocks are packed for: see `common`."""
+"""What both blocks of a product are packed with: see `common`."""
 TILE_ROWS = 256
 TILE_COLUMNS = 1024
 """Both are multiples of int8_layout.PANEL_COLUMNS, so that tiles and parts of blocks are panels."""
@@ -85,10 +85,10 @@ class Candidates:
 
 
 def common(left: Block, right: Block, how: Filter) -> Shared:
-    """What to pack both blocks for: scales in int8; in bfloat16 the larger residual of the two."""
+    """What both blocks are packed with: in int8 scales, in bfloat16 the larger residual of two."""
     if how.precision == "int8":
         return scales_for(left, right, how)
-    if how.precision == "float32":
+    if how.precision == "float32":  # each block is packed by itself
         return 0.0
     return max(rounding_residual(block, how.width) for block in (left, right))
 
@@ -117,6 +117,7 @@ def to_device(packed: Float32, how: Filter, device: str) -> Operand:
         return packed
     import torch
 
+    # On a GPU int8 is not chosen: its products are float32 or bfloat16.
     dtype = torch.bfloat16 if how.precision == "bfloat16" else torch.float32
     return tensor(packed).to(device=device, dtype=dtype)
 
@@ -137,9 +138,11 @@ def candidates(
     """
     from ember.worker.vectors import loops
 
+    # Plain numbers, as compiled loops take them.
     rule = (int(which), METRICS.index(metric), bounds.dot_slack(left.scaled.shape[1]))
     in_int8 = isinstance(left.packed, Int8Rows)
-    if not in_int8 and not isinstance(left.packed, np.ndarray):
+    if not in_int8 and not isinstance(left.packed, np.ndarray):  # a tensor of torch's
+        # A GPU takes all columns at once, a core as many as stay in its cache.
         step = _FOUND_TILES * TILE_COLUMNS if left.packed.device.type == "cpu" else len(right.keys)
         for start in range(0, len(right.keys), max(step, 1)):
             part = right.take(slice(start, start + step))
@@ -147,13 +150,13 @@ def candidates(
             yield Candidates(i, j + start, value, error)
         return
     compare = loops.candidates_int8 if in_int8 else loops.candidates
-    first = 0
+    first = 0  # column; a call ends early when its room is full
     while first < len(right.keys) and len(left.keys):
         room = _room(len(left.keys) * TILE_COLUMNS)
         count, first = compare(left.arrays(), right.arrays(), rule, floor, best, first, room)
         if count:
             _, i, j, value, error = room
-            # Copies: the room is used again.
+            # Copies, (count,) each: the room is used again.
             positions = i[:count].copy(), j[:count].copy()
             yield Candidates(*positions, value[:count].copy(), error[:count].copy())
 
@@ -165,10 +168,10 @@ def passing(left: Operand, right: Operand, floor: Float64) -> Int64:
 
         least, rows = np.empty(len(floor), np.int32), len(right.bias)
         int8_kernel.floors(floor, left.offset, left.scales.squared, least)
-        i, j = np.empty((2, len(floor) * rows), np.int64)
+        i, j = np.empty((2, len(floor) * rows), np.int64)  # room for all pairs
         count = int8_kernel.reaching(left.product(), right.arrays(), least, i, j)
         return np.bincount(i[:count], minlength=len(floor))
-    products = left @ right.T
+    products = left @ right.T  # (a, b)
     if not isinstance(products, np.ndarray):
         products = products.float().numpy()
     counts: Int64 = np.count_nonzero(products >= floor[:, None], axis=1)
@@ -182,7 +185,8 @@ def _room(size: int) -> loops.Room:
     """This thread's buffers for tiles of so many pairs."""
     if getattr(_buffers, "size", 0) != size:
         room = _FOUND_TILES * size
-        places = np.empty((2, room), np.int64)
+        places = np.empty((2, room), np.int64)  # i and j
+        # Products of one tile; then positions, values and errors of the pairs of several.
         _buffers.room = np.empty(size, np.float32), *places, *np.empty((2, room))
         _buffers.size = size
     found: loops.Room = _buffers.room
@@ -196,9 +200,10 @@ def _passed(
     from ember.worker.vectors import loops
 
     a: torch.Tensor = left.packed
-    i, j = _survivors(a, right.packed, float32_below(floor))
+    i, j = _survivors(a, right.packed, float32_below(floor))  # (p,) each
     counted = loops.counts_all(left.keys[i], right.keys[j], rule[0])
     i, j = i[counted], j[counted]
+    # In float32, whatever the filter's precision.
     dots = dots_at(left.scaled, right.scaled, i, j, a.device)
     norms = left.sizes[i], right.sizes[j]
     value, error, kept = loops.offer(i, dots, norms, rule, floor, best)
@@ -211,8 +216,9 @@ def _survivors(left: torch.Tensor, right: torch.Tensor, floor: Float32) -> tuple
 
     from ember.worker.vectors import loops
 
-    products = left @ right.T
+    products = left @ right.T  # (a, b) on the device, in the filter's precision
     if left.device.type != "cpu":
+        # Only the positions of survivors come back to the CPU.
         mask = products >= torch.from_numpy(floor).to(left.device)[:, None]
         rows, columns = mask.nonzero().cpu().numpy().T
         return np.ascontiguousarray(rows), np.ascontiguousarray(columns)
@@ -225,6 +231,7 @@ def _survivors(left: torch.Tensor, right: torch.Tensor, floor: Float32) -> tuple
 
 def _floor_bits(floor: Float32) -> NDArray[np.int16]:
     """Bits of the next lower bfloat16; the least integer, which all reach, for floors <= 0."""
+    # The upper half of the bits of a float32 is the bfloat16 next to zero.
     high = (np.ascontiguousarray(floor).view(np.uint32) >> 16).astype(np.uint16).view(np.int16)
     return np.where(floor > 0, high, np.iinfo(np.int16).min).astype(np.int16)
 
@@ -237,11 +244,12 @@ def dots_at(left: Float32, right: Float32, i: Int64, j: Int64, device: torch.dev
 
     if device.type == "cpu":
         return loops.dots(left, right, i, j)
-    a, b = tensor(left).to(device), tensor(right).to(device)
+    a, b = tensor(left).to(device), tensor(right).to(device)  # (n, d), (m, d)
     result = np.empty(len(i), np.float32)
     step = max(1, _GATHERED // left.shape[1])
     for start in range(0, len(i), step):
         part = slice(start, start + step)
         rows, columns = (torch.from_numpy(places[part]).to(device) for places in (i, j))
+        # (step, d) gathered rows on either side.
         result[part] = torch.linalg.vecdot(a[rows], b[columns]).cpu().numpy()
     return result

@@ -34,9 +34,10 @@ from ember.worker.vectors.warm_start import seed_floor
 PART_ROWS = 1024
 """Queries that share a filter, at most: a task."""
 PLANNED_BLOCKS = 4
-"""Blocks that are searched by the filters that suit the first of them, if it is no small one."""
+"""Blocks searched with the filters that were chosen for the first of them; if one is more than
+twice as large, filters are chosen anew."""
 MAX_PENDING = 1 << 19
-"""Candidates of one part of the queries that wait for their exact score."""
+"""Candidates of one part of the queries that may wait for their exact score."""
 
 
 def top_k(
@@ -94,7 +95,7 @@ def search(
 
     Args as in ``top_k``; start from ``Neighbors.empty(len(queries), k)``.
     """
-    result = Neighbors(found.ids.copy(), found.similarity.copy())
+    result = Neighbors(found.ids.copy(), found.similarity.copy())  # (q, k) each
     threads = threads or default_threads()
     if device != "cpu":
         load_torch()  # before tiles run, which then see to the precision of its products
@@ -102,15 +103,18 @@ def search(
     plans: list[Plan] = []
     planned = 0
     k = found.ids.shape[1]
+    # (q,) floors from rows of all blocks around each query's nearest pivots.
     seeds = seed_floor(queries, corpus, k, exclude_self=exclude_self, threads=threads)
     for number, block in enumerate(corpus if len(queries) else ()):
         if len(block) == 0:
             continue
+        # F that a pair needs to be among the k best of what is found so far: (q,).
         reached = filter_value(queries.metric, result.similarity[:, -1], queries.basis.exponent)
         floor = np.maximum(reached, seeds)
         if number % PLANNED_BLOCKS == 0 or len(block) > 2 * planned:
             planned = len(block)
             parts = _parts(floor, threads)
+            # A filter costs a moment to choose: kept for some blocks of about this size.
             plans = (
                 [plan] * len(parts)
                 if plan
@@ -124,8 +128,9 @@ def search(
 
 def _parts(floor: Float64, threads: int) -> list[Int64]:
     """Positions of queries with similar floors: parts small enough to keep all threads busy."""
+    # Four parts for each thread, so that one slow part does not hold up the end.
     rows = min(PART_ROWS, max(64, -(-len(floor) // (4 * threads))))
-    order = np.argsort(floor, kind="stable")
+    order = np.argsort(floor, kind="stable")  # (q,), the lowest floors first
     return np.split(order, range(rows, len(order), rows))
 
 
@@ -150,19 +155,20 @@ class _Search:
 
     def tasks(self, parts: list[Int64], plans: list[Plan], threads: int) -> Iterator[_Task]:
         """A task for each part; the block is packed for each filter before."""
-        filters = list(dict.fromkeys(plan.filter for plan in plans))
+        filters = list(dict.fromkeys(plan.filter for plan in plans))  # several parts share one
         sides = dict(zip(filters, run_tiles(self._side, filters, threads), strict=True))
         for part, plan in zip(parts, plans, strict=True):
             yield _Task(part, plan.filter, *sides[plan.filter])
 
     def _side(self, how: Filter) -> tuple[Shared, Side]:
-        shared = common(self.queries, self.block, how)
+        shared = common(self.queries, self.block, how)  # for all queries, so for every part
         packed = operand(self.block, how, shared, self.device, right=True)
         return shared, Side.of(self.block, packed, self.block.own)
 
     def run(self, task: _Task) -> None:
         """Search the whole block for some queries."""
-        queries = self.queries.take(task.part)
+        queries = self.queries.take(task.part)  # p of q, at most PART_ROWS
+        # Copies of their places: no two tasks share any.
         found = Neighbors(self.result.ids[task.part], self.result.similarity[task.part])
         answer = _Answer(queries, self.block, self.floor[task.part], found)
         packed = operand(queries, task.how, task.shared, self.device, right=False)
@@ -170,9 +176,11 @@ class _Search:
         which = Which.OTHER_KEYS if self.exclude_self else Which.ALL
         for start in range(0, len(queries), TILE_ROWS):
             tile = slice(start, start + TILE_ROWS)
+            # Views, (a,) and (a, k), which `candidates` raises as better rows turn up.
             floor, best = answer.floor[tile], answer.best[tile]
             rows = left.take(tile)
             for some in candidates(rows, task.right, queries.metric, floor, best, which=which):
+                # Positions in the tile to those in the part; upper bounds of F.
                 answer.take(some.i + start, some.j, some.value + some.error)
         answer.score_pending()
         self.result.ids[task.part] = answer.found.ids
@@ -180,17 +188,20 @@ class _Search:
 
 
 class _Answer:
-    """The running answer for some queries.
+    """The running answer for p queries.
 
-    floor, best: what `candidates` raises.
+    Attributes:
+        floor: (p,) F that a row must reach.
+        best: (p, k) lower bounds of the k best F, as heaps; they know rows that have no exact
+            score yet.
     """
 
     def __init__(self, queries: Block, block: Block, floor: Float64, found: Neighbors) -> None:
         self.queries, self.block, self.found = queries, block, found
         self.floor = floor
         self.best: Float32 = np.full(found.ids.shape, -np.inf, np.float32)
-        self.pending: list[tuple[Int64, Int64, Float64]] = []
-        self.waiting = 0
+        self.pending: list[tuple[Int64, Int64, Float64]] = []  # i, j, upper bounds
+        self.waiting = 0  # pairs in `pending`
 
     def take(self, i: Int64, j: Int64, upper: Float64) -> None:
         """Keep candidates, with upper bounds of F, until there are enough of them to be scored."""
@@ -203,11 +214,13 @@ class _Answer:
         """Exact scores for the candidates that still reach the floor."""
         if not self.pending:
             return
+        # (p,) each: positions in the part and the block, upper bounds of F.
         i, j, upper = (np.concatenate(parts) for parts in zip(*self.pending, strict=True))
         self.pending, self.waiting = [], 0
+        # The floor has risen since most of them were found.
         possible = upper >= self.floor[i]
         i, j = i[possible], j[possible]
-        similarity = similarities(self.queries, self.block, i, j)
+        similarity = similarities(self.queries, self.block, i, j)  # (p,) exact, to the last bit
         self.found.add(i, self.block.ids[j], similarity)
         basis = self.queries.basis
         reached = filter_value(basis.metric, self.found.similarity[:, -1], basis.exponent)

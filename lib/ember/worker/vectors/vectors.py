@@ -21,7 +21,7 @@ ZERO_NORM = "zero norm"
 BEYOND_FLOAT32 = "beyond float32"
 _LARGEST = float(np.finfo(np.float32).max)
 LONGEST = {"cosine": np.inf, "inner_product": MAX_NORM, "euclidean": 1.7e38}
-"""Norms up to which all scores of a metric are float32 numbers; 2 x 1.7e38 is one."""
+"""Norms up to which no score of a metric overflows float32, which 2 x 1.7e38 does not."""
 _SHORTEST = 1e-140
 """Squares of shorter rows of float64 lose digits."""
 
@@ -54,7 +54,7 @@ def read_vectors(
     Args:
         column: list, large_list or fixed_size_list of floating-point numbers, n rows.
         metric: cosine, inner_product or euclidean; None where rows are not compared. Only cosine
-            rejects zero rows, the others rows whose scores could be no float32 numbers.
+            rejects zero rows, the others rows whose scores could overflow float32.
         dimension: the length that rows must have; by default the first usable row's.
         exact: float64 stays float64; else it is rounded.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PROBES = 2
 MAX_ROWS = 1024
-"""Rows of a block that are looked at for one pivot; the first ones, which are as good as any."""
+"""Rows of a block that are compared for one pivot: its first ones, as good as any."""
 
 
 def seed_floor(
@@ -33,21 +33,21 @@ def seed_floor(
     """
     from ember.worker.vectors import warm_start_loop
 
-    asking = _Asking(queries, threads)
-    best = np.full((asking.places.size, k), -np.inf, np.float32)
+    probes = _Probes(queries, threads)
+    best = np.full((probes.places.size, k), -np.inf, np.float32)
     # Several pivots at a time: threads that meet after each would wait for each other.
-    parts = [np.arange(first, asking.pivots, 4 * threads) for first in range(4 * threads)]
+    parts = [np.arange(first, probes.pivots, 4 * threads) for first in range(4 * threads)]
     for block in blocks:
         check_pair(queries, block)
         if len(block):
-            rows, near = asking.rows(block), _near(block, exclude_self)
-            look = partial(warm_start_loop.look, rows, near, best=best)
-            for _ in run_tiles(look, parts, threads):
+            left, right = probes.by_pivot(block), _rows_by_pivot(block, exclude_self)
+            compare = partial(warm_start_loop.compare, left, right, best=best)
+            for _ in run_tiles(compare, parts, threads):
                 pass
     return _floor(queries, best)
 
 
-class _Asking:
+class _Probes:
     """Queries by the pivots that they probe. Each fills places of its own, so no two share any."""
 
     def __init__(self, queries: Block, threads: int) -> None:
@@ -62,7 +62,7 @@ class _Asking:
         self.probes = probes.shape[1]
         self.places, self.starts = _by_pivot(probes.ravel(), self.pivots)
 
-    def rows(self, block: Block) -> warm_start_loop.Asking:
+    def by_pivot(self, block: Block) -> warm_start_loop.QueriesByPivot:
         """With the error of values of products with the block's rows."""
         queries, error = self.queries, np.zeros(len(self.queries))
         if queries.metric == "inner_product":
@@ -74,7 +74,7 @@ class _Asking:
         )  # fmt: skip
 
 
-def _near(block: Block, exclude_self: bool) -> warm_start_loop.Near:
+def _rows_by_pivot(block: Block, exclude_self: bool) -> warm_start_loop.RowsByPivot:
     """A block's rows by pivot, and what makes values of products with them.
 
     A value, product * scale - shift - error, rises and falls with a lower bound of F; see `_floor`.
@@ -105,6 +105,6 @@ def _floor(queries: Block, best: Float32) -> Float64:
         # The sizes of both are at least MIN_NORM, so what underflows is far below the slack.
         values = values / queries.sizes - slack
     elif queries.metric == "euclidean":
-        # slack |a| |b| is at most slack (|a|^2 + |b|^2) / 2; `_near` took the half of |b|.
+        # slack |a| |b| is at most slack (|a|^2 + |b|^2) / 2; `_rows_by_pivot` took the half of |b|.
         values -= 0.5 * (1.0 + 2.0 * slack) * queries.sizes**2 + bounds.TINY
     return tie_floor(values)
