@@ -161,7 +161,7 @@ def _searcher(
         from ember.worker.vectors.ivf import InvertedFile
 
         threads = task_resources()[1]
-        left, right = compared.shelves(threads)
+        left, right = compared.block_caches(threads)
         queries = compared.queries(number, left, right, exclude_self=exclude_self)
         lists, owners = sent.value.lists, sent.value.owners
         file = InvertedFile.on_node(right, owners, len(lists))

@@ -31,7 +31,7 @@ from ember.spark import classic
 from ember.spark.paths import literal
 from ember.worker.vectors.arrays import Int64, Stored
 from ember.worker.vectors.basis import Basis, sample_size
-from ember.worker.vectors.block_cache import RunFiles, Shelf, joined, own_keys, to_ipc
+from ember.worker.vectors.block_cache import BlockCache, RunFiles, joined, own_keys, to_ipc
 
 __all__ = ["Fitter", "Packed", "TableVectors", "fit", "pack", "sampled"]
 
@@ -137,14 +137,14 @@ class Packed:
         """The rows that cannot be compared: (id, reason)."""
         return vector_files.rejected_rows(spark, self.vectors.folder, self.id_type, self.dimension)
 
-    def shelf(self, basis: bytes, threads: int) -> Shelf:
+    def block_cache(self, basis: bytes, threads: int) -> BlockCache:
         """On a worker: this node's copy of the blocks."""
-        cache = str(Path(classic.received_folder(), "ember-blocks"))
+        folder = str(Path(classic.received_folder(), "ember-blocks"))
         files = self.files()
         here = dict(zip(files, _here(files, self.vectors.local), strict=True))
         blocks = [(here[file], row) for file, row in self.blocks]
         made = Basis.from_bytes(basis)
-        return Shelf(blocks, self.firsts, self.vectors.here(), made, cache, threads)
+        return BlockCache(blocks, self.firsts, self.vectors.here(), made, folder, threads)
 
     def files(self) -> list[str]:
         """URIs of the blocks' files, in the order of the vectors."""

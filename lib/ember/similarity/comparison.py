@@ -28,7 +28,7 @@ from ember.spark.staged_files import read_json
 from ember.spark.storage import Storage
 from ember.worker.vectors.basis import METRICS
 from ember.worker.vectors.block import Block
-from ember.worker.vectors.block_cache import Shelf, own_numbers
+from ember.worker.vectors.block_cache import BlockCache, own_numbers
 
 __all__ = [
     "Comparison",
@@ -89,12 +89,14 @@ class Comparison:
                 tables[name]["without_group"] = packed.ungrouped
         return {"dimension": self.left.dimension, "tables": tables}
 
-    def shelves(self, threads: int) -> tuple[Shelf, Shelf]:
+    def block_caches(self, threads: int) -> tuple[BlockCache, BlockCache]:
         """On a worker: the blocks of both tables."""
-        left = self.left.shelf(self.basis, threads)
-        return left, left if self.itself else self.right.shelf(self.basis, threads)
+        left = self.left.block_cache(self.basis, threads)
+        return left, left if self.itself else self.right.block_cache(self.basis, threads)
 
-    def queries(self, number: int, left: Shelf, right: Shelf, *, exclude_self: bool) -> Block:
+    def queries(
+        self, number: int, left: BlockCache, right: BlockCache, *, exclude_self: bool
+    ) -> Block:
         """On a worker: a left block; to leave out rows of a query's own id, with their keys.
 
         Within groups, keys are those of a pair of blocks: see `search`.

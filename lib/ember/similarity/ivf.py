@@ -22,7 +22,7 @@ from ember.spark.tasks import task_resources
 from ember.worker.vectors import topk
 from ember.worker.vectors.arrays import Int64
 from ember.worker.vectors.block import prepare
-from ember.worker.vectors.block_cache import Shelf, own_numbers
+from ember.worker.vectors.block_cache import BlockCache, own_numbers
 from ember.worker.vectors.ivf_lists import ITERATIONS, Lists, count_for, fit_lists
 from ember.worker.vectors.neighbors import Neighbors
 
@@ -88,15 +88,15 @@ def divide(spark: SparkSession, compared: Comparison, sizes: Sizes) -> Division:
     right = compared.right
     numbers = sampled(sizes.rows, sizes.sampled_rows)
 
-    def fit(shelf: Shelf, _: int, threads: int) -> bytes:
-        sample = shelf.rows_at(numbers)
-        return pickle.dumps(fit_lists(sample, shelf.basis.metric, sizes.lists, seed=_SEED))
+    def fit(cache: BlockCache, _: int, threads: int) -> bytes:
+        sample = cache.rows_at(numbers)
+        return pickle.dumps(fit_lists(sample, cache.basis.metric, sizes.lists, seed=_SEED))
 
     lists = pickle.loads(_collect(spark, compared, fit, 1)[0])
     sent = classic.broadcast(spark, lists)
 
-    def assign(shelf: Shelf, number: int, threads: int) -> bytes:
-        rows = shelf.block(number).rows
+    def assign(cache: BlockCache, number: int, threads: int) -> bytes:
+        rows = cache.block(number).rows
         nearest = sent.value.nearest(rows, 1, threads=threads)
         return bytes(nearest.astype(np.int32).tobytes())
 
@@ -124,23 +124,23 @@ def measure(
     half = max(1, sizes.lists // 2)
     sent = classic.broadcast(spark, division)
 
-    def search(shelf: Shelf, number: int, threads: int) -> bytes:
+    def search(cache: BlockCache, number: int, threads: int) -> bytes:
         from ember.worker.vectors.ivf import list_places
 
-        mine = left.shelf(compared.basis, threads)
+        mine = left.block_cache(compared.basis, threads)
         queries = prepare(
-            mine.rows_at(chunks[number]), shelf.basis.metric, shelf.basis, threads=threads
+            mine.rows_at(chunks[number]), cache.basis.metric, cache.basis, threads=threads
         )
         if exclude_self:
             own = (
-                shelf.own_at(chunks[number])
+                cache.own_at(chunks[number])
                 if compared.itself
-                else own_numbers(mine.ids_at(chunks[number]), shelf)
+                else own_numbers(mine.ids_at(chunks[number]), cache)
             )
             queries = replace(queries, own=own)
         found = Neighbors.empty(len(queries), k)
-        shelf.ready(range(len(shelf.packed)))
-        blocks = shelf.blocks(range(len(shelf.packed)))
+        cache.ready(range(len(cache.packed)))
+        blocks = cache.blocks(range(len(cache.packed)))
         found = topk.search(queries, blocks, found, exclude_self=exclude_self, threads=threads)
         numbers, _ = found.result(queries.metric)
         lists, owners = sent.value.lists, sent.value.owners
@@ -160,16 +160,16 @@ def tasks(spark: SparkSession, count: int) -> DataFrame:
 def _collect(
     spark: SparkSession,
     compared: Comparison,
-    work: Callable[[Shelf, int, int], bytes],
+    work: Callable[[BlockCache, int, int], bytes],
     count: int,
 ) -> list[bytes]:
-    """What `work` makes of the corpus's shelf, a task's number and its threads, in that order."""
+    """What `work` makes of the corpus's cache, a task's number and its threads, in that order."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         threads = task_resources()[1]
         for batch in batches:
             for number in batch.column(0).to_pylist():
-                made = work(compared.right.shelf(compared.basis, threads), number, threads)
+                made = work(compared.right.block_cache(compared.basis, threads), number, threads)
                 columns = {"number": pa.array([number]), "made": pa.array([made], pa.binary())}
                 yield pa.RecordBatch.from_pydict(columns)
 

@@ -120,7 +120,7 @@ def _joiner(
 
         number, others = task
         _, threads = task_resources()
-        left, right = compared.shelves(threads)
+        left, right = compared.block_caches(threads)
         right.ready(others)
         block, ids = left.block(number), left.ids(number)
         total = 0
@@ -157,7 +157,7 @@ def _count(
 
         number, others = task
         _, threads = task_resources()
-        left, right = compared.shelves(threads)
+        left, right = compared.block_caches(threads)
         right.ready(others)
         block = left.block(number)
         for other in others:

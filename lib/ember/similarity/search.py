@@ -19,7 +19,7 @@ from ember.spark.publish import Output
 from ember.spark.tasks import task_resources
 from ember.worker.vectors import topk
 from ember.worker.vectors.block import Block
-from ember.worker.vectors.block_cache import Shelf, shared_keys
+from ember.worker.vectors.block_cache import BlockCache, shared_keys
 from ember.worker.vectors.grouped import meetings, search_within
 from ember.worker.vectors.neighbors import Neighbors
 
@@ -111,7 +111,7 @@ def _searcher(
     def run(task: _Task) -> Iterator[pa.RecordBatch]:
         number, others = task
         _, threads = task_resources()
-        left, right = compared.shelves(threads)
+        left, right = compared.block_caches(threads)
         right.ready(others)
         queries = compared.queries(number, left, right, exclude_self=exclude_self)
         found = Neighbors.empty(len(queries), k)
@@ -131,7 +131,7 @@ def _searcher(
 
 
 def rows(
-    found: Neighbors, queries: Block, left: Shelf, number: int, right: Shelf
+    found: Neighbors, queries: Block, left: BlockCache, number: int, right: BlockCache
 ) -> Iterator[pa.RecordBatch]:
     """What was found for the left block `number`, as rows of `schema`."""
     numbers, scores = found.result(queries.metric)

@@ -9,8 +9,8 @@ import pytest
 
 from ember.worker.vectors import fit_basis, ivf, prepare
 from ember.worker.vectors.block_cache import (
+    BlockCache,
     RunFiles,
-    Shelf,
     own_keys,
     own_numbers,
     shared_keys,
@@ -24,7 +24,7 @@ from vector_cases import KINDS, brute_force, brute_top_k, clustered, random
 METRICS = ["cosine", "inner_product", "euclidean"]
 
 
-def shelf(folder, matrix, metric, size):
+def cache(folder, matrix, metric, size):
     """A table in packed blocks and runs, as Spark and as tasks write them: the vectors in another
     order."""
     count, dimension = matrix.shape
@@ -51,7 +51,7 @@ def shelf(folder, matrix, metric, size):
     np.save(runs[1], lying[starts[1] : starts[2]])
     vectors = RunFiles(runs, starts, count, dimension, matrix.dtype.name)
     blocks = [(file, row) for row in range(len(firsts))]
-    return Shelf(blocks, firsts, vectors, fit_basis(matrix, metric), str(folder / "cache"), 1)
+    return BlockCache(blocks, firsts, vectors, fit_basis(matrix, metric), str(folder / "cache"), 1)
 
 
 def stored(path, columns):
@@ -67,7 +67,7 @@ def test_all_lists_give_the_exact_answer(tmp_path, monkeypatch, metric, kind):
     rng = np.random.default_rng(3)
     corpus, queries = kind(rng, 300, 9), kind(rng, 40, 9)
     queries[:5] = corpus[:5]
-    here = shelf(tmp_path, corpus, metric, 120)
+    here = cache(tmp_path, corpus, metric, 120)
     lists = fit_lists(corpus, metric, 12)
     owners = lists.nearest(corpus, 1)[:, 0].astype(np.int32)
     file = InvertedFile.on_node(here, owners, 12)
@@ -91,7 +91,7 @@ def test_some_lists_give_the_best_rows_of_those(tmp_path, metric):
     corpus, queries = clustered(rng, 400, 6), clustered(rng, 30, 6)
     lists = fit_lists(corpus, metric, 16)
     owners = lists.nearest(corpus, 1)[:, 0].astype(np.int32)
-    here = shelf(tmp_path, corpus, metric, 400)
+    here = cache(tmp_path, corpus, metric, 400)
     probes = lists.nearest(queries, 3, queries=True)
     file = InvertedFile.on_node(here, owners, 16)
     found, _ = file.search(prepare(queries, metric, here.basis), probes, 5, threads=2)
@@ -108,7 +108,7 @@ def test_a_query_near_small_lists_still_gets_all_its_places(tmp_path):
     corpus = random(rng, 60, 5)
     lists = fit_lists(corpus, "euclidean", 30)
     owners = lists.nearest(corpus, 1)[:, 0].astype(np.int32)
-    here = shelf(tmp_path, corpus, "euclidean", 60)
+    here = cache(tmp_path, corpus, "euclidean", 60)
     block = prepare(corpus, "euclidean", here.basis)
     file = InvertedFile.on_node(here, owners, 30)
     assert (file.search(block, owners[:, None], 8)[0].result("euclidean")[0] < 0).any()
@@ -169,7 +169,7 @@ def test_more_lists_than_rows_are_refused():
 
 
 def test_own_rows_are_found_by_their_ids(tmp_path):
-    here = shelf(tmp_path, np.ones((10, 2), np.float32), "cosine", 4)
+    here = cache(tmp_path, np.ones((10, 2), np.float32), "cosine", 4)
     ids = pa.array(["r0007", "none", "r0000", None])
     assert own_numbers(ids, here).tolist() == [7, -2, 0, -4]
     np.testing.assert_array_equal(here.rows_at(np.array([1, 8])), np.ones((2, 2)))
@@ -210,7 +210,7 @@ def test_lists_of_rows_of_any_size_and_place(tmp_path, metric, away, powers, dty
     powers = [min(power, 18) if metric == "inner_product" else power for power in powers]
     sizes = 10.0 ** rng.choice(powers, (200, 1))
     rows = (away + rng.normal(size=(200, 6)) * sizes).astype(dtype)
-    here = shelf(tmp_path, rows, metric, 70)
+    here = cache(tmp_path, rows, metric, 70)
     lists = fit_lists(rows, metric, 8)
     owners = lists.nearest(rows, 1)[:, 0].astype(np.int32)
     file = InvertedFile.on_node(here, owners, 8)
@@ -223,7 +223,7 @@ def test_lists_of_rows_of_any_size_and_place(tmp_path, metric, away, powers, dty
 
 
 def test_rows_of_one_id_share_a_key_across_blocks(tmp_path):
-    here = shelf(tmp_path, np.ones((10, 2), np.float32), "cosine", 4)
+    here = cache(tmp_path, np.ones((10, 2), np.float32), "cosine", 4)
     assert here.own(1).tolist() == [4, 5, 6, 7]
     ids = pa.array([2, 2, 3, None, None])
     assert own_keys(ids, 10, 3).tolist() == [7, 7, 12, 13, 14]

@@ -11,7 +11,7 @@ under its name by one rename; the others find it there.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +28,7 @@ from ember.worker.vectors.arrays import Int64, Stored
 from ember.worker.vectors.basis import Basis
 from ember.worker.vectors.block import Block, prepare
 
-__all__ = ["RunFiles", "Shelf", "from_ipc", "made_once", "own_numbers", "to_ipc"]
+__all__ = ["BlockCache", "RunFiles", "from_ipc", "made_once", "own_numbers", "to_ipc"]
 
 
 def to_ipc(table: pa.Table) -> bytes:
@@ -49,7 +49,10 @@ def from_ipc(packed: pa.Buffer | pa.NativeFile) -> pa.Array:
 class RunFiles:
     """The vectors of one table on this node.
 
-    files: local paths of the runs. firsts: place of each run's first vector. rows: of all runs.
+    Attributes:
+        files: local paths of the runs.
+        firsts: place of each run's first vector.
+        rows: of all runs.
     """
 
     files: Sequence[str]
@@ -113,20 +116,21 @@ def _matrix_offset(file: str, size: int) -> int:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class BlockCache:
     """The blocks of one table on this node.
 
-    packed: local path of each block's file and row in it, in the order of the blocks' ids.
-    firsts: number of each block's first row; rows are numbered through the table in id order.
-    vectors: the runs that the blocks' vectors are in.
-    cache: the folder that holds the prepared blocks of this node.
+    Attributes:
+        packed: local path of each block's file and row in it, in the order of the blocks' ids.
+        firsts: number of each block's first row; rows are numbered through the table in id order.
+        vectors: the runs that the blocks' vectors are in.
+        folder: holds the prepared blocks of this node.
     """
 
     packed: Sequence[tuple[str, int]]
     firsts: Sequence[int]
     vectors: RunFiles
     basis: Basis
-    cache: str
+    folder: str
     threads: int
 
     def block(self, number: int) -> Block:
@@ -151,12 +155,14 @@ class Shelf:
 
     def own_at(self, numbers: Int64) -> Int64:
         """`own` of rows by their numbers, rising."""
-        owners = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
-        parts = [
-            self.own(int(owner))[numbers[owners == owner] - self.firsts[owner]]
-            for owner in np.unique(owners)
-        ]
+        parts = [self.own(block)[rows] for block, rows in self._by_block(numbers)]
         return np.concatenate([np.empty(0, np.int64), *parts])
+
+    def _by_block(self, numbers: Int64) -> Iterator[tuple[int, Int64]]:
+        """Blocks of rows by their numbers, rising, and the rows' positions there."""
+        blocks = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
+        for block in np.unique(blocks).tolist():
+            yield block, numbers[blocks == block] - self.firsts[block]
 
     def groups(self, number: int) -> pa.Array:
         """The group of each row of a block, sorted, memory-mapped."""
@@ -167,22 +173,19 @@ class Shelf:
 
     def ids_at(self, numbers: Int64) -> pa.Array:
         """Ids of rows by their numbers in the table, (n,) int64, n > 0, in the same order."""
-        owners = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
-        order = np.argsort(owners, kind="stable")
-        parts = []
-        for owner in np.unique(owners):
-            mine = numbers[order][owners[order] == owner] - self.firsts[owner]
-            parts.append(self.ids(int(owner)).take(pa.array(mine)))
+        order = np.argsort(numbers, kind="stable")
+        parts = [
+            self.ids(block).take(pa.array(rows)) for block, rows in self._by_block(numbers[order])
+        ]
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return pa.concat_arrays(parts).take(pa.array(back))
 
     def rows_at(self, numbers: Int64) -> Stored:
         """(n, d) vectors of rows by their numbers, rising; reads without preparing blocks."""
-        owners = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
         places = [
-            _numbers(*self._values(owner, "places"))[numbers[owners == owner] - self.firsts[owner]]
-            for owner in np.unique(owners)
+            _numbers(*self._values(block, "places"))[rows]
+            for block, rows in self._by_block(numbers)
         ]
         return self.vectors.take(np.concatenate([np.empty(0, np.int64), *places]))
 
@@ -207,7 +210,7 @@ class Shelf:
 
     def _path(self, number: int) -> Path:
         file, row = self.packed[number]
-        return Path(self.cache, f"{Path(file).stem}-{row}-{self.basis.key}")
+        return Path(self.folder, f"{Path(file).stem}-{row}-{self.basis.key}")
 
     def _prepare(self, number: int, folder: Path) -> None:
         ids, groups, places, again = self._values(number, "ids", "groups", "places", "again")
@@ -246,7 +249,7 @@ def made_once(folder: Path, make: Callable[[Path], None], *, wait: bool = True) 
 
 @dataclass(frozen=True)
 class _Blocks(Sequence[Block]):
-    shelf: Shelf
+    cache: BlockCache
     numbers: Sequence[int]
 
     def __len__(self) -> int:
@@ -254,24 +257,24 @@ class _Blocks(Sequence[Block]):
 
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
-            return _Blocks(self.shelf, self.numbers[place])
-        return self.shelf.block(self.numbers[place])
+            return _Blocks(self.cache, self.numbers[place])
+        return self.cache.block(self.numbers[place])
 
 
-def own_numbers(ids: pa.Array, shelf: Shelf) -> Int64:
-    """(n,) the `own` keys on a shelf of the rows that have these ids; negative where there is none.
+def own_numbers(ids: pa.Array, cache: BlockCache) -> Int64:
+    """(n,) the `own` keys of the cached rows that have these ids; negative where there is none.
 
-    Integers may be of other widths there.
+    Integers may have another width there.
     """
     import pyarrow.compute as pc
 
     own = -1 - np.arange(len(ids), dtype=np.int64)
     mine = _comparable(ids)
-    for number in range(len(shelf.firsts)):
-        there = _comparable(shelf.ids(number))
+    for number in range(len(cache.firsts)):
+        there = _comparable(cache.ids(number))
         found = pc.fill_null(pc.index_in(mine, value_set=there, skip_nulls=True), -1)
         positions = np.asarray(found).astype(np.int64)
-        own[positions >= 0] = shelf.own(number)[positions[positions >= 0]]
+        own[positions >= 0] = cache.own(number)[positions[positions >= 0]]
     return own
 
 
@@ -292,7 +295,7 @@ def joined(column: pa.ChunkedArray) -> pa.Array:
 
 
 def own_keys(ids: pa.Array, first: int, again: int) -> Int64:
-    """(n,) for sorted ids, the number of the first row with each row's id; see `Shelf.own`.
+    """(n,) for sorted ids, the number of the first row with each row's id; see `BlockCache.own`.
 
     first: number of the first row. again: how many rows before it have its id.
     """

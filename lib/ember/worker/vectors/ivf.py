@@ -21,7 +21,7 @@ from ember.worker.vectors import bounds
 from ember.worker.vectors.arrays import Float32, Float64, Int64
 from ember.worker.vectors.basis import Basis
 from ember.worker.vectors.block import Block
-from ember.worker.vectors.block_cache import Shelf, made_once
+from ember.worker.vectors.block_cache import BlockCache, made_once
 from ember.worker.vectors.ivf_lists import Lists
 from ember.worker.vectors.neighbors import NOBODY, Neighbors, best_of
 from ember.worker.vectors.scaling import scaled
@@ -58,20 +58,20 @@ class InvertedFile:
     starts: Int64
 
     @classmethod
-    def on_node(cls, shelf: Shelf, owners: NDArray[np.int32], lists: int) -> InvertedFile:
-        """The inverted file of the table on `shelf`, written if this node has none yet.
+    def on_node(cls, cache: BlockCache, owners: NDArray[np.int32], lists: int) -> InvertedFile:
+        """The inverted file of the table on `cache`, written if this node has none yet.
 
         owners: (n,) the list of each row of the table.
         """
         key = crc32(owners.tobytes())
-        folder = Path(shelf.cache, f"lists-{shelf.basis.key}-{key}-{lists}")
-        made_once(folder, lambda partial: _write(shelf, owners, lists, partial))
+        folder = Path(cache.folder, f"lists-{cache.basis.key}-{key}-{lists}")
+        made_once(folder, lambda partial: _write(cache, owners, lists, partial))
         numbers, own, norms = (
             np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("numbers", "own", "norms")
         )
         starts = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=lists))])
-        dtype = shelf.vectors.dtype
-        return cls(folder / "rows", shelf.basis, dtype, numbers, own, norms, starts)
+        dtype = cache.vectors.dtype
+        return cls(folder / "rows", cache.basis, dtype, numbers, own, norms, starts)
 
     def read(self, run: slice) -> Block:
         """Some rows as a block without prefixes; its ids are their numbers.
@@ -124,32 +124,34 @@ class InvertedFile:
         exclude_self: bool = False,
         threads: int = 1,
     ) -> tuple[Neighbors, int]:
-        """The k best rows in some lists for each query, and how many pairs were looked at.
+        """The k best rows in some lists for each query, and how many pairs were compared.
 
-        probes: (q, p) lists of each query, nearest first. exclude_self: leave out rows with the
-            query's `own` key. The pairs of the nearest list count twice: they are looked at
-            once more, before, for a first bound.
+        The pairs of the nearest list count twice: they are compared before all others, too, for a
+        first bound.
+
+        probes: (q, p) lists of each query, nearest first.
+        exclude_self: leave out rows with the query's `own` key.
         """
         search = _Search(self, queries, probes, k, exclude_self)
         search.run(threads)
         return search.found, search.pairs
 
 
-def _write(shelf: Shelf, owners: NDArray[np.int32], lists: int, folder: Path) -> None:
+def _write(cache: BlockCache, owners: NDArray[np.int32], lists: int, folder: Path) -> None:
     """One block at a time, its rows of each list in one piece."""
     numbers, own = np.empty((2, len(owners)), np.int64)
     norms = np.empty(len(owners))
     free = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=lists))])[:-1]
     with (folder / "rows").open("wb") as stream:
-        for number, first in enumerate(shelf.firsts):
-            block = shelf.block(number)
+        for number, first in enumerate(cache.firsts):
+            block = cache.block(number)
             mine = owners[first : first + len(block)]
             # Rows stay in the order of their numbers within a list.
             order = np.argsort(mine, kind="stable")
             ends = np.cumsum(np.bincount(mine, minlength=lists))
             for place, part in zip(free, np.split(order, ends[:-1]), strict=True):
                 if len(part):
-                    stream.seek(block.rows.itemsize * shelf.basis.dimension * int(place))
+                    stream.seek(block.rows.itemsize * cache.basis.dimension * int(place))
                     stream.write(np.ascontiguousarray(block.rows[part]).data)
                     numbers[place : place + len(part)] = first + part
                     own[place : place + len(part)] = block.own[part]
