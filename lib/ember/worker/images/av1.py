@@ -18,7 +18,7 @@ _SWITCH = 3
 class Av1Stream:
     """area: pixels of the largest frame that a sequence header allows. frames: that are decoded.
 
-    Raises RowError for a stream that is none, and for frames that may be larger than it says.
+    Raises RowError for damaged streams, and for frames that may be larger than the header says.
     """
 
     def __init__(self, data: bytes) -> None:

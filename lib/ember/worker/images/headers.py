@@ -1,7 +1,7 @@
 """What an encoded image claims to be: read from its bytes before any decoder sees them.
 
 A decoder believes a header: it makes room for what is claimed, and works for as long as the file
-asks. So the format is told by the first bytes, and its own reader here finds the size and what
+asks. So the first bytes tell the format, and its own reader here finds the size and what
 a pixel of this file costs, in time and memory, compared with one of an ordinary JPEG. Formats that
 hold other formats, run a program or are decoded without any bound are none of these.
 """

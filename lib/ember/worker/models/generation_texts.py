@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 
 from ember.worker.device import Device
-from ember.worker.models.first_layer import unchanged
 from ember.worker.models.generation import Request
 from ember.worker.models.generation_runtime import Item, TorchGenerator, alike
 from ember.worker.models.text_call import TextCall
-from ember.worker.models.text_fit import Trial, find_longest
+from ember.worker.models.text_fit import find_longest
 from ember.worker.models.text_input import room_for_texts
 from ember.worker.models.text_tokenizer import load_tokenizer, max_tokens
 from ember.worker.models.text_tokens import TextTokens, Tokens
-from ember.worker.models.text_trial import try_tables
+from ember.worker.models.text_trial import Trial, try_tables
 from ember.worker.rows import RowError
 from ember.worker.spec import ModelSpec
 
@@ -47,16 +46,8 @@ class TorchTextGenerator(TorchGenerator):
     def _longest(self) -> int:
         """The tokens that prompt and text may have together, by running the model."""
         call = TextCall(self.model, self._tokens.keys, self.torch_device)
-        trial = Trial(
-            model=self.model,
-            example=self._tokens.example(),
-            tolerance=0,
-            forward=lambda items, width: call(items, width)[0],
-            scores=lambda items, width: call(items, width)[0].logits[:, -1].float().cpu().numpy(),
-            is_out_of_memory=self.is_out_of_memory,
-            restore=unchanged(self.model),
-        )
-        longest, _ = try_tables(trial, self.tokenizer, call, self._tokens.longest, self.spec.name)
+        trial = Trial(self.model, self._tokens, call, tolerance=0)
+        longest, _ = try_tables(trial, self.tokenizer, self.spec.name)
         return find_longest(trial, longest)
 
     @property

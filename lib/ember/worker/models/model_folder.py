@@ -102,9 +102,9 @@ def plain_config(path: str, **changes: Any) -> Any:
 
 @contextmanager
 def loading(name: str, path: str) -> Iterator[None]:
-    """Whatever a library makes of a broken folder becomes InvalidInput that names the model.
+    """Whatever a library raises for a broken folder becomes InvalidInput that names the model.
 
-    What the machine lacks (memory, a package) is no fault of the folder, and stays what it is.
+    Errors for want of memory or a package are not the folder's fault, and pass unchanged.
     """
     try:
         yield
@@ -120,7 +120,7 @@ def loading(name: str, path: str) -> Iterator[None]:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a file of weights, where it can be told from its size and beginning."""
+    """What is wrong with a file of weights, as far as its size and beginning show."""
     for file in weight_files(path):
         if file.suffix not in _WEIGHTS:
             continue

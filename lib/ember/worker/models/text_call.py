@@ -44,7 +44,7 @@ class TextCall:
 
     call: a model, or its method for texts.
     keys: by line of `Tokens`.
-    masked: the model is told which tokens are padding, if it takes that at all.
+    masked: the model gets a mask of padding, if it takes one.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ Architectures differ in both, and neither a model's configuration nor its class 
 positions may start behind the padding's, attention may read what is masked, a model may take no
 mask at all. So a worker tries its model once, when it is loaded, always on the same tokens:
 
- 1. Two short texts go in while the tables that the model looks up are watched (`find_tables`).
+ 1. Two short texts go in while the tables that the model looks up are watched (`try_tables`).
  2. The longest text goes through the first layer; where that fails, shorter ones do.
  3. Short texts go through the whole model and long ones through the first layer, alone and in a
     batch. Where the company that a text is in changes its vector, the company is restricted.
@@ -21,14 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ember.errors import InvalidInput
-from ember.worker.models.first_layer import Lookup, first_layers, lookups, states_after
+from ember.worker.models.first_layer import first_layers, states_after
 from ember.worker.models.text_tokens import Tokens
+from ember.worker.models.text_trial import LONGER, SHORT, Trial, passes_first_layer, resized
 
-__all__ = ["Fit", "Tables", "Trial", "find_fit", "find_longest", "find_tables"]
+__all__ = ["Fit", "find_fit", "find_longest"]
 
 Matrix = npt.NDArray[np.float32]
 
-_SHORT, _LONGER = 8, 24
 # Longer ones would take seconds and gigabytes; of those the tables of positions tell.
 _LONGEST_ALONE, _LONGEST_PAIR = 4096, 2048
 # Floating-point operations of a trial, about a second of two processors.
@@ -40,17 +40,6 @@ _WIDTHS = (0, 4, 8, 16, 32, 64)
 Together = Literal["any", "equal", "alone"]
 # In the order of preference.
 _WAYS: tuple[Together, ...] = ("any", "equal", "alone")
-
-
-@dataclass(frozen=True)
-class Tables:
-    """The sizes of a model's tables: tokens that have a position, ids that have a vector.
-
-    None where the model looks nothing up.
-    """
-
-    positions: int | None
-    vocabulary: int | None
 
 
 @dataclass(frozen=True)
@@ -96,48 +85,6 @@ class Fit:
         return tuple(filter(None, (together, least * bool(self.least), fresh * self.fresh)))
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A loaded model under trial.
-
-    example: the tokens of some text.
-    tolerance: vectors are the same within this, relative to the largest value.
-    forward: the model's output for texts, padded to the longest or to so many tokens.
-    scores: what that output becomes, (n, d): vectors, or the scores of classes.
-    restore: puts the model back to what it was when loaded, and the random numbers to a seed.
-    """
-
-    model: Any
-    example: Tokens
-    tolerance: float
-    forward: Callable[[Sequence[Tokens], int], Any]
-    scores: Callable[[Sequence[Tokens], int], Matrix]
-    is_out_of_memory: Callable[[Exception], bool]
-    restore: Callable[..., None]
-
-
-def find_tables(trial: Trial, stated: int) -> Tables:
-    """Watch what the model looks up for two texts, of at most `stated` tokens."""
-    short = _resized(trial.example, min(_SHORT, stated))
-    longer = _resized(short, min(_LONGER, stated))
-    seen: list[list[Lookup]] = []
-    for item in (short, longer):
-        trial.restore()
-        with lookups() as found:
-            _states(trial, [item])
-        seen.append(found)
-    later = {each.table: each.largest for each in seen[1]}
-    growth = longer.shape[1] - short.shape[1]
-    positions, vocabulary = set(), set()
-    for each in seen[0]:
-        grown = later.get(each.table, -1) - each.largest
-        if growth and grown == growth:
-            positions.add(each.rows - (each.largest - (short.shape[1] - 1)))
-        elif each.largest == int(short[0].max()):
-            vocabulary.add(each.rows)
-    return Tables(min(positions, default=None), min(vocabulary, default=None))
-
-
 def find_fit(trial: Trial, longest: int, name: str, *, full: bool = False) -> Fit:
     """How texts are to be given to the model under trial.
 
@@ -150,7 +97,7 @@ def find_fit(trial: Trial, longest: int, name: str, *, full: bool = False) -> Fi
     """
     fewest, least = (longest, longest) if full else _least(trial, longest, name)
     trial.restore()
-    fit = Fit(_longest(trial, longest, max(_LONGER, least)), fewest, least)
+    fit = Fit(_longest(trial, longest, max(LONGER, least)), fewest, least)
     cases = _Cases(trial, fit)
     for fresh, together in product((False, True), _WAYS):
         fit = replace(fit, fresh=fresh, together=together)
@@ -163,7 +110,7 @@ def find_fit(trial: Trial, longest: int, name: str, *, full: bool = False) -> Fi
 def find_longest(trial: Trial, longest: int) -> int:
     """Most tokens of a text, by running the model; `longest` by files and tables."""
     trial.restore()
-    found = _longest(trial, longest, min(_LONGER, longest))
+    found = _longest(trial, longest, min(LONGER, longest))
     trial.restore()
     return found
 
@@ -174,10 +121,10 @@ class _Cases:
     def __init__(self, trial: Trial, fit: Fit) -> None:
         self._trial = trial
         self._restore = trial.restore
-        short, longer = (_resized(trial.example, min(n, fit.longest)) for n in (_SHORT, _LONGER))
+        short, longer = (resized(trial.example, min(n, fit.longest)) for n in (SHORT, LONGER))
         self._short = [short, longer, _turned(short)]
         most = min(fit.longest, _LONGEST_PAIR, _affordable(trial.model))
-        self._long = [_resized(trial.example, most * 5 // 8), _resized(trial.example, most)]
+        self._long = [resized(trial.example, most * 5 // 8), resized(trial.example, most)]
         self._vectors = [self._alone(fit, trial.scores, item) for item in self._short]
         self._states = [self._alone(fit, self._first, item) for item in self._long]
 
@@ -226,7 +173,7 @@ def _least(trial: Trial, longest: int, name: str) -> tuple[int, int]:
     def runs(length: int, width: int) -> bool:
         nonlocal reason
         try:
-            trial.scores([_resized(trial.example, length)], width)
+            trial.scores([resized(trial.example, length)], width)
         except InvalidInput:
             raise
         except Exception as error:
@@ -238,7 +185,7 @@ def _least(trial: Trial, longest: int, name: str) -> tuple[int, int]:
 
     widths = [*(each for each in _WIDTHS if each < longest), min(longest, _LONGEST_ALONE)]
     for width in widths:
-        lengths = [each for each in (_FEWEST, _SHORT) if each <= width or not width]
+        lengths = [each for each in (_FEWEST, SHORT) if each <= width or not width]
         if all(runs(length, width) for length in lengths) and (not width or runs(width, 0)):
             return next((each for each in widths if each and runs(each, 0)), 0) * bool(width), width
     raise InvalidInput(f"{name} cannot embed a text: {reason}")
@@ -248,7 +195,7 @@ def _longest(trial: Trial, stated: int, good: int) -> int:
     """`stated`, or fewer tokens where the model does not take so many; it takes `good`."""
 
     def runs(length: int) -> bool:
-        return _states(trial, [_resized(trial.example, length)])
+        return passes_first_layer(trial, [resized(trial.example, length)])
 
     bad = min(stated, _LONGEST_ALONE, max(_affordable(trial.model), good))
     if runs(bad) or bad <= good:
@@ -265,29 +212,11 @@ def _longest(trial: Trial, stated: int, good: int) -> int:
     return good
 
 
-def _states(trial: Trial, items: Sequence[Tokens]) -> bool:
-    """Do these texts get through the first layer? Where memory does not suffice, they may."""
-    try:
-        states_after(trial.model, lambda: trial.forward(items, 0), len(items))
-    except Exception as error:
-        return trial.is_out_of_memory(error)
-    return True
-
-
 def _affordable(model: Any) -> int:
     """So many tokens may go through the first layer in a trial."""
     parts = first_layers(model) or [model]
     size = max(sum(each.numel() for each in part.parameters()) for part in parts)
     return max(int(_TRIAL_COST / (8 * max(size, 1))), 256)
-
-
-def _resized(item: Tokens, length: int) -> Tokens:
-    """The same text with tokens inside left out or said again: (keys, length)."""
-    count = item.shape[1]
-    inner = count - 2
-    if inner < 1 or length < 3:
-        return item[:, np.arange(length) % count]
-    return item[:, [0, *(1 + np.arange(length - 2) % inner), count - 1]]
 
 
 def _turned(item: Tokens) -> Tokens:

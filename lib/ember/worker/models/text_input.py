@@ -31,7 +31,7 @@ def prompt_tokens(tokenizer: Any, prompt: str) -> int:
     """Tokens of the prompt at the start of each text, special ones before them included.
 
     Counted as sentence-transformers does: of the prompt alone, less a special token at its end.
-    Sets the tokenizer's truncation, so it is no call to be made while texts are tokenized.
+    Sets the tokenizer's truncation, so do not call it while texts are tokenized.
     """
     ids = tokenizer(prompt)["input_ids"] if prompt else []
     return len(ids) - (ids[-1] in tokenizer.all_special_ids) if ids else 0

@@ -30,7 +30,7 @@ def load_tokenizer(name: str, path: str, **settings: Any) -> Any:
 
 
 def check_tokenizer(tokenizer: Any, name: str) -> None:
-    """Raise InvalidInput for a length that is none, where the files state one."""
+    """Raise InvalidInput where the files state a length that cannot be one."""
     stated = tokenizer.model_max_length
     number = isinstance(stated, int | float) and not isinstance(stated, bool)
     if number and (stated >= _NO_LENGTH or (stated >= 1 and stated == int(stated))):

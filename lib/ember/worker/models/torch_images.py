@@ -109,14 +109,14 @@ class TorchImageEncoder(TorchModel):
         """Raise InvalidInput where the layer is `cls` and the first token is but a patch."""
         if self.spec.layer != "cls" or self._dual:
             return
-        told: list[Any] = []
+        outputs: list[Any] = []
 
         def call() -> Any:
-            told.append(self._output(items)[0])
-            return told[0]
+            outputs.append(self._output(items)[0])
+            return outputs[0]
 
         if not has_class_token(self.model, call):
-            pooler = getattr(told[0], "pooler_output", None) is not None
+            pooler = getattr(outputs[0], "pooler_output", None) is not None
             raise InvalidInput(
                 f"{self.spec.name} has no layer 'cls': it has no class token; use avg_pool"
                 + (" or pooler" if pooler else "")
@@ -188,7 +188,7 @@ class TorchImageEncoder(TorchModel):
         try:
             return self._run_alike(items)
         except (RuntimeError, ValueError, IndexError, MemoryError) as error:
-            # Fewer at a time may fit; what holds for all pictures is no fault of these.
+            # Fewer at a time may fit; what fails for usual pictures is not the fault of these.
             if shapes == self._usual or (len(items) > 1 and self.is_out_of_memory(error)):
                 raise
             size = "x".join(map(str, dict(shapes)["pixel_values"]))

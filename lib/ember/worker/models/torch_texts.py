@@ -11,14 +11,13 @@ import numpy.typing as npt
 from ember.errors import InvalidInput
 from ember.worker.device import Device
 from ember.worker.models.chunks import Chunking, Splitter
-from ember.worker.models.first_layer import unchanged
 from ember.worker.models.text_call import TextCall, accepted_keys, parameters
-from ember.worker.models.text_fit import Fit, Trial, find_fit
+from ember.worker.models.text_fit import Fit, find_fit
 from ember.worker.models.text_input import prompt_tokens, room_for_texts, set_up_tokenizer
 from ember.worker.models.text_modules import TextModules
 from ember.worker.models.text_tokenizer import load_tokenizer, max_tokens, stated_length
 from ember.worker.models.text_tokens import TextTokens, Tokens
-from ember.worker.models.text_trial import try_tables
+from ember.worker.models.text_trial import Trial, try_tables
 from ember.worker.models.torch_runtime import TorchModel
 from ember.worker.recipe import of_layer
 from ember.worker.rows import RowError, to_text
@@ -59,7 +58,6 @@ class TorchTextEncoder(TorchModel):
         # SigLIP was trained on texts of full length, padding unmasked, and pools the last token.
         full = self._dual and self.model.config.model_type.startswith("siglip")
         self._forward = TextCall(call, keys, self.torch_device, masked=not full)
-        self._restore = unchanged(self.model)
         # Tried on texts without the prompt, so that none of their tokens is left out.
         self._modules = TextModules(spec.path, self.recipe, self.torch_device, 0)
         self.fit = self._try(full)
@@ -84,18 +82,10 @@ class TorchTextEncoder(TorchModel):
 
     def _try(self, full: bool) -> Fit:
         """How texts are to be given to the model, by running it; see `text_fit`."""
-        trial = Trial(
-            model=self.model,
-            example=self._tokens.example(),
-            tolerance=RELATIVE_TOLERANCE[self.spec.precision],
-            forward=lambda items, width: self._forward(items, width)[0],
-            scores=self._scores,
-            is_out_of_memory=self.is_out_of_memory,
-            restore=self._restore,
-        )
-        longest, self._vocabulary = try_tables(
-            trial, self.tokenizer, self._forward, self._tokens.longest, self.spec.name
-        )
+        tolerance = RELATIVE_TOLERANCE[self.spec.precision]
+        trial = Trial(self.model, self._tokens, self._forward, tolerance, self._scores)
+        self._restore = trial.restore
+        longest, self._vocabulary = try_tables(trial, self.tokenizer, self.spec.name)
         return find_fit(trial, longest, self.spec.name, full=full)
 
     def _scores(self, items: Sequence[Tokens], width: int) -> Matrix:
