@@ -35,7 +35,7 @@ from ember.training.finetune_rows import (
 from ember.training.model_output import ModelOutput
 from ember.worker.finetune.augment import Augmentation
 from ember.worker.finetune.learner import Tuning
-from ember.worker.finetune.process import ROWS, Order, tune, tune_together
+from ember.worker.finetune.process import ROWS, TrainingJob, tune, tune_together
 from ember.worker.finetune.rows import SCHEMA
 from ember.worker.spec import ModelSpec
 
@@ -117,7 +117,7 @@ class Finetuning:
         spark = self.corpus.rows.sparkSession
         files = models.distribute(spark, self.spec)
         tuning = tuning_of(self.config, names)
-        make = partial(Order, tuning=tuning, folder=model.work)
+        make = partial(TrainingJob, tuning=tuning, folder=model.work)
         with _epochs_logged(model):
             if self.config.processes == 1:
                 return _alone(spark, files, make)
@@ -208,7 +208,9 @@ def tuning_of(config: FinetuneConfig, names: Iterable[str]) -> Tuning:
     )
 
 
-def _alone(spark: SparkSession, files: ModelFiles, make: Callable[..., Order]) -> dict[str, Any]:
+def _alone(
+    spark: SparkSession, files: ModelFiles, make: Callable[..., TrainingJob]
+) -> dict[str, Any]:
     threads = _threads(spark, 1)
 
     def run(_: Iterable[Any]) -> Iterator[dict[str, Any]]:
@@ -220,7 +222,7 @@ def _alone(spark: SparkSession, files: ModelFiles, make: Callable[..., Order]) -
 
 
 def _together(
-    spark: SparkSession, files: ModelFiles, make: Callable[..., Order], processes: int
+    spark: SparkSession, files: ModelFiles, make: Callable[..., TrainingJob], processes: int
 ) -> dict[str, Any]:
     from pyspark.ml.torch.distributor import TorchDistributor
 

@@ -10,7 +10,7 @@ import pytest
 from ember.embedding.labels import beside, read_labels
 from ember.worker.finetune import training
 from ember.worker.finetune.learner import Tuning
-from ember.worker.finetune.process import Order, tune
+from ember.worker.finetune.process import TrainingJob, tune
 from ember.worker.models.keras_models import application_module, build_features
 from staged_rows import LABELS, PICTURES, stage
 from tiny_models import keras_weights, needs_keras, spec_of
@@ -25,7 +25,7 @@ def weights(tmp_path_factory) -> Path:
     return keras_weights(tmp_path_factory.mktemp("keras") / "w.weights.h5", NAME, top=False)
 
 
-def order(folder: Path, weights: Path) -> Order:
+def job(folder: Path, weights: Path) -> TrainingJob:
     given = Tuning(
         labels=LABELS,
         epochs={"head": 1, "full": 2},
@@ -37,7 +37,7 @@ def order(folder: Path, weights: Path) -> Order:
         patience=9,
         seed=0,
     )
-    return Order(spec_of(weights, name=f"keras:{NAME}"), given, str(folder), threads=2)
+    return TrainingJob(spec_of(weights, name=f"keras:{NAME}"), given, str(folder), threads=2)
 
 
 def test_last_stage_and_head_learn_and_a_killed_run_ends_the_same(tmp_path, weights, monkeypatch):
@@ -45,7 +45,7 @@ def test_last_stage_and_head_learn_and_a_killed_run_ends_the_same(tmp_path, weig
 
     contents = PICTURES[:8]
     whole = stage(tmp_path / "whole", contents, rows=8)
-    expected = tune(order(whole, weights), None)
+    expected = tune(job(whole, weights), None)
     assert expected["history"][2]["loss"] < expected["history"][1]["loss"]
 
     class Killed(Exception):
@@ -62,8 +62,8 @@ def test_last_stage_and_head_learn_and_a_killed_run_ends_the_same(tmp_path, weig
     with monkeypatch.context() as patch:
         patch.setattr(training.Trainer, "_record", killed)
         with pytest.raises(Killed):
-            tune(order(halved, weights), None)
-    told = tune(order(halved, weights), None)
+            tune(job(halved, weights), None)
+    told = tune(job(halved, weights), None)
     assert told["resumed_epochs"] == 2
     made = keras.saving.load_model(whole / "model" / "model.keras", compile=False)
     again = keras.saving.load_model(halved / "model" / "model.keras", compile=False)

@@ -18,7 +18,7 @@ from PIL import Image
 from ember.worker.finetune import training
 from ember.worker.finetune.augment import Augmentation
 from ember.worker.finetune.learner import Batch, Tuning
-from ember.worker.finetune.process import Order, tune
+from ember.worker.finetune.process import TrainingJob, tune
 from ember.worker.finetune.torch_learner import TorchLearner
 from ember.worker.finetune.training import rate_at
 from ember.worker.models.torch_texts import TorchTextEncoder
@@ -30,7 +30,7 @@ WORDS = ("the cat sat", "a big dog runs", "blue house")
 TEXTS = [f"{WORDS[number % 3]} {number}".encode() for number in range(24)]
 
 
-def order(folder: Path, model: str, **changes) -> Order:
+def job(folder: Path, model: str, **changes) -> TrainingJob:
     modality = changes.pop("modality", "image")
     given = {
         "labels": LABELS,
@@ -45,7 +45,7 @@ def order(folder: Path, model: str, **changes) -> Order:
         **changes,
     }
     spec = spec_of(Path(model.removeprefix("hf:")), modality=modality)
-    return Order(spec, Tuning(**given), str(folder), threads=1)
+    return TrainingJob(spec, Tuning(**given), str(folder), threads=1)
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -65,7 +65,7 @@ def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> set[str]:
 )
 def test_what_is_frozen_stays_bit_by_bit(resnet, tmp_path, epochs, free):
     folder = stage(tmp_path / "run", PICTURES)
-    told = tune(order(folder, resnet, epochs=epochs), None)
+    told = tune(job(folder, resnet, epochs=epochs), None)
     before, after = weights(Path(resnet.removeprefix("hf:"))), weights(folder / "model")
     assert before.keys() == after.keys()
     changed = before.keys() - same(before, after)
@@ -82,7 +82,7 @@ def test_one_epoch_equals_a_plain_loop_in_torch(resnet, tmp_path):
 
     folder = stage(tmp_path / "run", PICTURES)
     own = ("ant", "bee", "cow", "dog", "elk")  # so that the head is kept, too
-    asked = order(
+    asked = job(
         folder, resnet, labels=own, epochs={"head": 0, "full": 1}, unfreeze=None,
         batch_norm="trained", augmentation=None,
     )  # fmt: skip
@@ -126,10 +126,10 @@ def test_the_head_learns_the_same_from_kept_features(resnet, tmp_path, monkeypat
 
     only_head = {"head": 3, "full": 0}
     kept = stage(tmp_path / "kept", PICTURES)
-    quick = tune(order(kept, resnet, epochs=only_head), None)
+    quick = tune(job(kept, resnet, epochs=only_head), None)
     monkeypatch.setattr(TorchLearner, "encode", lambda *_: None)
     whole = stage(tmp_path / "whole", PICTURES, shuffled=True)  # the order of the file is nothing
-    slow = tune(order(whole, resnet, epochs=only_head), None)
+    slow = tune(job(whole, resnet, epochs=only_head), None)
     for one, other in zip(quick["history"], slow["history"], strict=True):
         assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-4)
     name = "classifier.1.weight"
@@ -148,7 +148,7 @@ def test_a_killed_run_ends_with_the_same_weights(
     model = request.getfixturevalue("resnet" if modality == "image" else "bert")
     contents = PICTURES if modality == "image" else TEXTS
     whole = stage(tmp_path / "whole", contents)
-    expected = tune(order(whole, model, modality=modality), None)
+    expected = tune(job(whole, model, modality=modality), None)
 
     class Killed(Exception):
         pass
@@ -164,9 +164,9 @@ def test_a_killed_run_ends_with_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(training.Trainer, "_record", killed)
         with pytest.raises(Killed):
-            tune(order(halved, model, modality=modality), None)
+            tune(job(halved, model, modality=modality), None)
     assert not (halved / "model").exists()
-    told = tune(order(halved, model, modality=modality), None)
+    told = tune(job(halved, model, modality=modality), None)
 
     assert told["resumed_epochs"] == killed_after
     one, other = weights(whole / "model"), weights(halved / "model")
@@ -186,10 +186,10 @@ def test_a_killed_run_ends_with_the_same_weights(
 def test_two_processes_learn_what_one_does(resnet, tmp_path):
     changes = {"augmentation": None, "batch_size": 4}  # 18 rows: the last step has an odd share
     alone = stage(tmp_path / "alone", PICTURES)
-    expected = tune(order(alone, resnet, **changes), None)
+    expected = tune(job(alone, resnet, **changes), None)
     both = stage(tmp_path / "both", PICTURES)
     asked = tmp_path / "order.pickle"
-    asked.write_bytes(pickle.dumps(order(both, resnet, **changes)))
+    asked.write_bytes(pickle.dumps(job(both, resnet, **changes)))
     code = (
         "import pickle, sys; from ember.worker.finetune.process import tune_together; "
         f"tune_together(pickle.load(open({str(asked)!r}, 'rb')))"
@@ -220,7 +220,7 @@ def test_two_processes_learn_what_one_does(resnet, tmp_path):
 def test_a_stage_ends_when_nothing_gets_better_and_the_best_epoch_is_kept(resnet, tmp_path):
     folder = stage(tmp_path / "run", PICTURES)
     changes = {"epochs": {"head": 0, "full": 8}, "rates": {"head": 1, "full": 1e-30}, "patience": 2}
-    told = tune(order(folder, resnet, **changes), None)
+    told = tune(job(folder, resnet, **changes), None)
     assert len(told["history"]) == 3  # the first, and two that are no better
     assert told["best"]["epoch"] == 1
 
@@ -262,7 +262,7 @@ def test_augmentation_crops_and_mirrors_as_the_seed_says():
 @pytest.mark.parametrize("kind", ["longformer", "ibert", "xmod", "albert"])
 def test_the_longest_text_to_learn_from_is_the_longest_to_embed(tmp_path, kind):
     folder = text_model(tmp_path, kind)
-    it = order(tmp_path, f"hf:{folder}", modality="text")
+    it = job(tmp_path, f"hf:{folder}", modality="text")
     learner = TorchLearner(it.spec, it.tuning, "cpu", 1)
     learner.begin("full")
     words = b" ".join(b"w%d" % (number % 50) for number in range(100))

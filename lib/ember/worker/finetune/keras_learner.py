@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ember.worker.device import Device, require_cuda
+from ember.worker.device import Device
 from ember.worker.finetune.learner import Batch, Stage, Tuning
 from ember.worker.images.decoding import decode
 from ember.worker.models.keras_models import build_features, preparation
-from ember.worker.models.keras_runtime import configure
+from ember.worker.models.keras_runtime import start_tensorflow
 from ember.worker.models.pixels import to_pixels
 from ember.worker.spec import KERAS_INPUT_SIZE, ModelSpec
 
@@ -33,16 +32,10 @@ class KerasLearner:
     """
 
     def __init__(self, spec: ModelSpec, tuning: Tuning, device: Device, threads: int) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+        self._tf, _ = start_tensorflow(device, threads)
         import keras
-        import tensorflow as tf
 
-        gpus = tf.config.list_physical_devices("GPU")
-        if device == "cuda":
-            require_cuda(bool(gpus), "tensorflow")
-        configure(tf, gpus, threads)
-        self._keras, self._tf = keras, tf
+        self._keras = keras
         self.tuning = tuning
         self.spec = spec
         self.size = KERAS_INPUT_SIZE[spec.architecture]
@@ -156,6 +149,6 @@ class KerasLearner:
 
 
 def _height(layer: Any) -> int:
-    """The height of a layer's output; 1 where it is no map."""
+    """The height of a layer's output; 1 where it is not a feature map."""
     shape: Any = getattr(layer.output, "shape", ())
     return int(shape[1]) if len(shape) == 4 else 1

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ember.worker.finetune.augment import Augmentation
 
-__all__ = ["Alone", "Batch", "Group", "Learner", "Stage", "Tuning"]
+__all__ = ["Batch", "Learner", "ProcessGroup", "SingleProcess", "Stage", "Tuning"]
 
 Stage = Literal["head", "full"]
 
@@ -38,7 +38,7 @@ class Tuning:
     seed: int
 
 
-class Group(Protocol):
+class ProcessGroup(Protocol):
     """The processes that train together."""
 
     rank: int
@@ -49,7 +49,7 @@ class Group(Protocol):
         ...
 
 
-class Alone:
+class SingleProcess:
     """A group of one."""
 
     rank = 0

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ember.worker.device import Device, claim, hide_triton
-from ember.worker.finetune.learner import Alone, Group, Learner, Tuning
+from ember.worker.finetune.learner import Learner, ProcessGroup, SingleProcess, Tuning
 from ember.worker.finetune.rows import TuningRows
 from ember.worker.finetune.training import Trainer
 from ember.worker.finetune.workspace import Workspace
 from ember.worker.models.model_folder import loading
 from ember.worker.spec import ModelSpec
 
-__all__ = ["HISTORY", "MODEL", "ROWS", "Order", "tune", "tune_together"]
+__all__ = ["HISTORY", "MODEL", "ROWS", "TrainingJob", "tune", "tune_together"]
 
 ROWS = "rows"
 MODEL = "model"
@@ -40,7 +40,7 @@ _HISTORY = pa.schema(
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingJob:
     """What a process is to do; plain data.
 
     folder: the run's own, with the staged rows; checkpoints and the model go there.
@@ -53,7 +53,7 @@ class Order:
     threads: int
 
 
-def tune(order: Order, address: str | None) -> dict[str, Any]:
+def tune(job: TrainingJob, address: str | None) -> dict[str, Any]:
     """Train in this process alone; see `Trainer.run` for what is returned.
 
     address: the GPU that Spark assigned, None for the CPU.
@@ -63,10 +63,10 @@ def tune(order: Order, address: str | None) -> dict[str, Any]:
     _yield_cores()
     device = claim(address)
     hide_triton()
-    return _run(order, _learner(order, device), Alone())
+    return _run(job, _learner(job, device), SingleProcess())
 
 
-def tune_together(order: Order) -> dict[str, Any]:
+def tune_together(job: TrainingJob) -> dict[str, Any]:
     """Train as one of the processes that torchrun started; models of transformers only."""
     _yield_cores()
     import torch.distributed
@@ -77,7 +77,7 @@ def tune_together(order: Order) -> dict[str, Any]:
     torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         group = TorchGroup(device)
-        return _run(order, _learner(order, device, group), group)
+        return _run(job, _learner(job, device, group), group)
     finally:
         torch.distributed.destroy_process_group()
 
@@ -91,7 +91,7 @@ def _yield_cores() -> None:
 
 
 class TorchGroup:
-    """The processes of torch.distributed. See `learner.Group`."""
+    """The processes of torch.distributed. See `learner.ProcessGroup`."""
 
     def __init__(self, device: Device) -> None:
         import torch.distributed
@@ -125,35 +125,33 @@ class TorchGroup:
             each.div_(self.size)
 
 
-def _learner(order: Order, device: Device, group: TorchGroup | None = None) -> Learner:
-    with loading(order.spec.name, order.spec.path):
-        return _made(order, device, group)
+def _learner(job: TrainingJob, device: Device, group: TorchGroup | None = None) -> Learner:
+    with loading(job.spec.name, job.spec.path):
+        return _made(job, device, group)
 
 
-def _made(order: Order, device: Device, group: TorchGroup | None) -> Learner:
-    if order.spec.family == "keras":
+def _made(job: TrainingJob, device: Device, group: TorchGroup | None) -> Learner:
+    if job.spec.family == "keras":
         from ember.worker.finetune.keras_learner import KerasLearner
 
-        return KerasLearner(order.spec, order.tuning, device, order.threads)
+        return KerasLearner(job.spec, job.tuning, device, job.threads)
     from ember.worker.finetune.torch_learner import TorchLearner
 
-    return TorchLearner(order.spec, order.tuning, device, order.threads, group=group)
+    return TorchLearner(job.spec, job.tuning, device, job.threads, group=group)
 
 
-def _run(order: Order, learner: Learner, group: Group) -> dict[str, Any]:
-    workspace = Workspace(order.folder)
+def _run(job: TrainingJob, learner: Learner, group: ProcessGroup) -> dict[str, Any]:
+    workspace = Workspace(job.folder)
     with tempfile.TemporaryDirectory(prefix="ember-tune-") as local:
         rows = TuningRows(workspace, ROWS, Path(local))
-        trainer = Trainer(
-            learner, rows, order.tuning, workspace, group=group, threads=order.threads
-        )
-        told = trainer.run()
+        trainer = Trainer(learner, rows, job.tuning, workspace, group=group, threads=job.threads)
+        summary = trainer.run()
         if group.rank == 0:
             made = Path(local, MODEL)
             made.mkdir()
             learner.save(str(made))
-            table = pa.Table.from_pylist(told["history"], schema=_HISTORY)
+            table = pa.Table.from_pylist(summary["history"], schema=_HISTORY)
             pq.write_table(table, made / HISTORY)
             workspace.put_folder(str(made), MODEL)
         rows.close()
-    return told
+    return summary

@@ -46,9 +46,9 @@ def check_rows(
 ) -> Iterator[pa.RecordBatch]:
     """Batches (key, draw, part, label string, content) as SCHEMA has them.
 
-    targets: the position of each label. An image is decoded once, and a text looked at, so that
-    `error` says why a row cannot be learnt from; the content is then null. With `paths`, the
-    content becomes that of the file. Larger ones than `max_bytes` are not looked at.
+    targets: the position of each label. An image is decoded, and a text read, so that `error`
+    says why a row cannot be learnt from; the content is then null. With `paths`, the
+    content becomes that of the file. Larger ones than `max_bytes` are errors.
     """
     for batch in batches:
         contents: list[bytes | None] = []

@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ember.errors import InvalidInput
-from ember.worker.device import Device, require_cuda
+from ember.worker.device import Device
 from ember.worker.finetune.learner import Batch, Stage, Tuning
 from ember.worker.images.decoding import decode
 from ember.worker.models.declared_size import bounded
-from ember.worker.models.first_layer import unchanged
 from ember.worker.models.model_folder import FILES_ONLY, loading, plain_config
 from ember.worker.models.text_call import TextCall, accepted_keys
-from ember.worker.models.text_fit import Fit, Trial, find_fit
+from ember.worker.models.text_fit import Fit, find_fit
 from ember.worker.models.text_input import room_for_texts
 from ember.worker.models.text_tokenizer import load_tokenizer, max_tokens
 from ember.worker.models.text_tokens import TextTokens, Tokens
-from ember.worker.models.text_trial import try_tables
+from ember.worker.models.text_trial import Trial, try_tables
+from ember.worker.models.torch_runtime import start_torch
 from ember.worker.rows import RowError, to_text
 from ember.worker.spec import RELATIVE_TOLERANCE, ModelSpec
 
@@ -43,14 +43,7 @@ class TorchLearner:
     def __init__(
         self, spec: ModelSpec, tuning: Tuning, device: Device, threads: int, *, group: Any = None
     ) -> None:
-        import torch
-        import transformers
-
-        if device == "cuda":
-            require_cuda(torch.cuda.is_available(), "torch")
-        torch.set_num_threads(threads)
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
+        torch, transformers = start_torch(device, threads)
         self.spec = spec
         self.tuning = tuning
         self.device = torch.device(device)
@@ -180,7 +173,7 @@ class TorchLearner:
         finally:
             hook.remove()
         features: Float32 = taken[0].float().cpu().numpy()
-        # Anything but one vector a row is a head that looks at all tokens.
+        # More than one vector a row: the head reads all tokens.
         return features if features.size == features.shape[0] * features.shape[1] else None
 
     def train(self, batch: Batch, rate: float, rows: int) -> tuple[float, int]:
@@ -305,20 +298,8 @@ class _Texts:
         self._tokens.settle(self._fit.longest)  # before there are threads
 
     def _try(self, spec: ModelSpec, model: Any) -> Fit:
-        import torch
-
-        trial = Trial(
-            model=model,
-            example=self._tokens.example(),
-            tolerance=RELATIVE_TOLERANCE["float32"],
-            forward=lambda items, width: self._call(items, width)[0],
-            scores=lambda items, width: self._call(items, width)[0].logits.float().cpu().numpy(),
-            is_out_of_memory=lambda error: isinstance(error, torch.OutOfMemoryError | MemoryError),
-            restore=unchanged(model),
-        )
-        longest, self._vocabulary = try_tables(
-            trial, self.tokenizer, self._call, self._tokens.longest, spec.name
-        )
+        trial = Trial(model, self._tokens, self._call, RELATIVE_TOLERANCE["float32"])
+        longest, self._vocabulary = try_tables(trial, self.tokenizer, spec.name)
         return find_fit(trial, longest, spec.name)
 
     def prepare(self, content: bytes, _: np.random.Generator | None) -> Tokens:

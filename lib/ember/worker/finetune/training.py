@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ember.worker.finetune.learner import Batch, Group, Learner, Stage, Tuning
+from ember.worker.finetune.learner import Batch, Learner, ProcessGroup, Stage, Tuning
 from ember.worker.finetune.rows import TuningRows
 from ember.worker.finetune.workspace import Workspace
 
@@ -80,7 +80,7 @@ class Trainer:
         tuning: Tuning,
         workspace: Workspace,
         *,
-        group: Group,
+        group: ProcessGroup,
         threads: int,
     ) -> None:
         self.learner = learner
@@ -145,7 +145,7 @@ class Trainer:
         self.learner.seed(int(rng.integers(2**31)))
         order = rng.permutation(self.rows.parts["train"])
         batches = self._cut(order)
-        if len(batches) > 1 and len(batches[-1]) == 1:  # of one row there are no statistics
+        if len(batches) > 1 and len(batches[-1]) == 1:  # batch statistics need two rows
             batches[-2:] = [np.concatenate(batches[-2:])]
         shares = [batch[self.group.rank :: self.group.size] for batch in batches]
         steps = len(batches) * self.tuning.epochs[stage]
@@ -252,10 +252,10 @@ def rate_at(step: int, steps: int, peak: float) -> float:
 def _read_progress(workspace: Workspace) -> _Progress:
     if not workspace.exists(PROGRESS):
         return _Progress()
-    told = json.loads(workspace.read(PROGRESS))
-    return _Progress([Epoch(**each) for each in told["history"]], told["current"])
+    stored = json.loads(workspace.read(PROGRESS))
+    return _Progress([Epoch(**each) for each in stored["history"]], stored["current"])
 
 
 def _to_json(progress: _Progress) -> bytes:
-    told = {"history": [asdict(each) for each in progress.history], "current": progress.current}
-    return json.dumps(told).encode()
+    stored = {"history": [asdict(each) for each in progress.history], "current": progress.current}
+    return json.dumps(stored).encode()

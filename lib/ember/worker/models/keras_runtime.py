@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ember.worker.models.pixels import PixelEncoder, Pixels
 from ember.worker.row_paths import PathRules
 from ember.worker.spec import ModelSpec
 
-__all__ = ["KerasImageEncoder", "configure"]
+__all__ = ["KerasImageEncoder", "start_tensorflow"]
 
 _POLICY = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -28,15 +28,7 @@ class KerasImageEncoder(PixelEncoder):
     def __init__(
         self, spec: ModelSpec, device: Device, threads: int, *, paths: PathRules | None
     ) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-        with _quiet(device == "cpu"):
-            import tensorflow as tf
-
-            gpus = tf.config.list_physical_devices("GPU")
-        if device == "cuda":
-            require_cuda(bool(gpus), "tensorflow")
-        configure(tf, gpus, threads)
+        tf, gpus = start_tensorflow(device, threads)
         import keras
 
         keras.config.set_dtype_policy(_POLICY[spec.precision])
@@ -61,6 +53,28 @@ class KerasImageEncoder(PixelEncoder):
         return isinstance(error, self._exhausted | MemoryError)
 
 
+def start_tensorflow(device: Device, threads: int) -> tuple[Any, list[Any]]:
+    """The module, on so many threads, and its GPUs, whose memory it takes as needed.
+
+    Where TensorFlow is running already in this process (a notebook, a test) it keeps its settings.
+    Raises DeviceMissing where a GPU is asked for and TensorFlow sees none.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with _quiet(device == "cpu"):
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+    if device == "cuda":
+        require_cuda(bool(gpus), "tensorflow")
+    with suppress(RuntimeError):
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    return tf, gpus
+
+
 @contextmanager
 def _quiet(quiet: bool) -> Iterator[None]:
     """Drop what native code writes to stderr: on a CPU TensorFlow complains of missing GPUs."""
@@ -76,15 +90,3 @@ def _quiet(quiet: bool) -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def configure(tf: Any, gpus: list[Any], threads: int) -> None:
-    """Set TensorFlow's threads, and have it take GPU memory as needed, where it is not too late."""
-    try:
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:
-        # TensorFlow is running already in this process (a notebook, a test); it keeps its settings.
-        return

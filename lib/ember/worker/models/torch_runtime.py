@@ -17,6 +17,7 @@ from ember.worker.spec import ModelSpec
 __all__ = [
     "TorchModel",
     "probabilities",
+    "start_torch",
 ]
 
 Matrix = npt.NDArray[np.float32]
@@ -35,18 +36,27 @@ def probabilities(output: Any, problem_type: str | None) -> Any:
     return logits.sigmoid() if several else logits.softmax(dim=-1)
 
 
+def start_torch(device: Device, threads: int) -> tuple[Any, Any]:
+    """The modules torch, on so many threads, and transformers, quiet.
+
+    Raises DeviceMissing where a GPU is asked for and torch sees none.
+    """
+    import torch
+    import transformers
+
+    if device == "cuda":
+        require_cuda(torch.cuda.is_available(), "torch")
+    torch.set_num_threads(threads)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return torch, transformers
+
+
 class TorchModel:
     """What runs a transformers model: loading, device, precision, memory errors."""
 
     def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
-        import torch
-        import transformers
-
-        if device == "cuda":
-            require_cuda(torch.cuda.is_available(), "torch")
-        torch.set_num_threads(threads)
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
+        torch, transformers = start_torch(device, threads)
         self.spec = spec
         self.torch_device = torch.device(device)
         self.device = torch.cuda.get_device_name(0) if device == "cuda" else "cpu"
