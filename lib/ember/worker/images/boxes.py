@@ -52,7 +52,7 @@ def is_avif(data: bytes) -> bool:
 
 
 def avif(data: bytes) -> Claim:
-    """See `image_headers.read_claim`.
+    """See `headers.read_claim`.
 
     What counts is what the AV1 streams inside say, and how many frames they hold: their decoder
     goes by nothing else.
@@ -192,7 +192,7 @@ def is_jpeg2000(data: bytes) -> bool:
 
 
 def jpeg2000(data: bytes) -> Claim:
-    """See `image_headers.read_claim`. The size is that of the stream, not the box's before it."""
+    """See `headers.read_claim`. The size is that of the stream, not the box's before it."""
     start = 0
     if data.startswith(_JP2):
         found = [begin for kind, begin, _ in _boxes(data, 0, len(data)) if kind == b"jp2c"]

@@ -38,7 +38,7 @@ def decode(data: bytes | None, max_pixels: int) -> Image.Image:
     0 is white.
 
     A pixel of a file that costs more to decode than one of a JPEG (see
-    `image_headers.read_claim`) counts for several against `max_pixels`, so that it bounds the
+    `headers.read_claim`) counts for several against `max_pixels`, so that it bounds the
     time and the memory of a row as well: 16 bytes a pixel and what `data` takes.
 
     Raises RowError: null or empty content, not an image, a kind of image that is not read,

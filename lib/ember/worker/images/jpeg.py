@@ -25,7 +25,7 @@ _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # no `+`: it would be trie
 
 
 def claim(data: bytes) -> Claim:
-    """See `image_headers.read_claim`. A pixel costs more with more scans than usual."""
+    """See `headers.read_claim`. A pixel costs more with more scans than usual."""
     size, layers, kind = (0, 0), 0, 0
     exifs = 0
     kept: list[bytes] = []  # what is decoded, where a part of the file is left out

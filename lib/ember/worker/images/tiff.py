@@ -28,7 +28,7 @@ _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 
 
 def claim(data: bytes) -> Claim:
-    """See `image_headers.read_claim`. A pixel costs more where strips or tiles cover it twice."""
+    """See `headers.read_claim`. A pixel costs more where strips or tiles cover it twice."""
     tags = _Tags(data)
     width, height = tags.number(_WIDTH), tags.number(_HEIGHT)
     if not width or not height:
