@@ -34,7 +34,7 @@ from ember.training.training_table import Examples, check_split, gather, select_
 from ember.worker.heads.calibrate import calibrate, figures
 from ember.worker.heads.fit import Recipe, fit_on_worker
 from ember.worker.heads.head import Head
-from ember.worker.heads.metric import fit_metric, retrieval_figures
+from ember.worker.heads.metric import fit_metric, same_label_figures
 from ember.worker.heads.rows import Rows, read_features, read_rows
 from ember.worker.results import Predictions
 
@@ -341,7 +341,7 @@ def _judge(
     def judge(held_out: Rows) -> Head:
         parts = {part: held_out.take(held_out.part == part) for part in ("validation", "test")}
         if recipe.kind == "similarity":
-            fitted, told = head, retrieval_figures
+            fitted, told = head, same_label_figures
         else:
             fitted, told = calibrate(head, parts["validation"], threshold), figures
         metrics = {part: told(fitted, rows) for part, rows in parts.items()}

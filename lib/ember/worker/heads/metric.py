@@ -20,7 +20,7 @@ from ember.worker.heads.fit import Recipe, to_head
 from ember.worker.heads.head import Float32, Head, standardize
 from ember.worker.heads.rows import ColumnMoments, Float64, Rows, check_scale, scaling
 
-__all__ = ["contrastive_loss", "fit_metric", "retrieval_figures", "same_label_map"]
+__all__ = ["contrastive_loss", "fit_metric", "same_label_figures", "same_label_map"]
 
 _TEMPERATURE = 0.1
 _BATCH_ROWS = 256
@@ -108,7 +108,7 @@ def contrastive_loss(
     return float(loss), matrix.T @ by_projected
 
 
-def retrieval_figures(head: Head, rows: Rows) -> dict[str, Any]:
+def same_label_figures(head: Head, rows: Rows) -> dict[str, Any]:
     """How well neighbors by cosine have a row's label: plain features against projected ones.
 
     On at most 5,000 rows. {} where no two rows have one label.
