@@ -8,8 +8,8 @@ from functools import reduce
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from ember.errors import TooManyFailures
 from ember.similarity.comparison import Comparison
+from ember.spark.failed_rows import refuse_failures
 from ember.spark.ids import text_of
 
 __all__ = ["count_reasons", "refuse_many", "refuse_rejected", "rejected_rows"]
@@ -44,13 +44,10 @@ def refuse_many(
 ) -> None:
     """Raise TooManyFailures when the rows counted by reason are more than this share of `total`."""
     rejected = sum(reasons.values())
-    if rejected > max_failed_fraction * total:
-        shown = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        raise TooManyFailures(
-            f"{rejected} of {total} rows{of_what} have no usable vector ({shown}), more than "
-            f"max_failed_fraction = {max_failed_fraction:g}; mend the table, or raise the limit "
-            "and look at what the result has in rejected"
-        )
+    shown = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    told = f"rows{of_what} have no usable vector ({shown})"
+    otherwise = " and look at what the result has in rejected"
+    refuse_failures(rejected, total, max_failed_fraction, told, otherwise=otherwise)
 
 
 def count_reasons(rejected: DataFrame) -> dict[str, int]:

@@ -22,14 +22,16 @@ def refuse_failures(
 
     failed, rows: how many failed, of how many. told: what the message says of them after their
     number, such as "rows failed (2 not an image)". keep: called above the ceiling; keeps the
-    failed rows beside the output and says where. otherwise: what a user can do in place of mending
-    the input, beside raising the limit.
+    failed rows beside the output and says where; None in a library call. otherwise: what a user
+    can do in place of mending the input, beside raising the limit.
     """
     if failed <= max_failed_fraction * rows:
         return
-    look = f"Look at {keep()}; then mend" if keep else "Mend"
+    found = f"{failed} of {rows} {told}, more than"
+    ceiling = f"max_failed_fraction = {max_failed_fraction:g}"
+    if keep is None:
+        raise TooManyFailures(f"{found} {ceiling}; mend the input or raise the limit{otherwise}")
     raise TooManyFailures(
-        f"{failed} of {rows} {told}, more than limits.max_failed_fraction = "
-        f"{max_failed_fraction:g}; nothing was published. {look} the input or raise the limit"
-        f"{otherwise}"
+        f"{found} limits.{ceiling}; nothing was published. Look at {keep()}; then mend the input "
+        f"or raise the limit{otherwise}"
     )
