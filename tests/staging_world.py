@@ -38,9 +38,6 @@ class Disk:
         self._gate()
         return Path(path).exists()
 
-    def name(self, path: str) -> str:
-        return Path(path).name
-
     def files(self, folder: str) -> list[str]:
         return self._list(folder, Path.is_file)
 

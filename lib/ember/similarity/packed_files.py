@@ -20,6 +20,7 @@ from pyspark.sql.types import DataType, IntegerType, StringType, StructField, St
 
 from ember.spark.paths import literal
 from ember.spark.session import is_local
+from ember.spark.staged_files import name_of
 from ember.spark.storage import Storage
 
 __all__ = ["MATRIX", "Pack", "matrix_file", "schema", "seen_by_tasks", "write"]
@@ -125,7 +126,7 @@ class _Writer:
         found = [tuple(row) for row in table.mapInArrow(run, told).collect()]
         written = {each for *_, name in found for each in (name, matrix_file(name))}
         for file in storage.files(self.folder):
-            if storage.name(file) not in written:  # of an attempt that failed
+            if name_of(file) not in written:  # of an attempt that failed
                 storage.delete(file)
         return found
 

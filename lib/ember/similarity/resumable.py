@@ -23,6 +23,7 @@ from pyspark.sql import DataFrame
 
 from ember.spark.paths import literal
 from ember.spark.publish import Output
+from ember.spark.staged_files import name_of
 
 __all__ = ["TaskOutput"]
 
@@ -50,12 +51,12 @@ class TaskOutput:
                 self._storage.files(new) if new else []
             )
             for file in files:
-                if name := _kept_name(self._storage.name(file), tasks):
+                if name := _kept_name(name_of(file), tasks):
                     self._storage.rename(file, f"{self._kept}/{name}")
         self.note_empty(empty)
         self._storage.write_text(f"{self._kept}/_SUCCESS", "")
         self._staging.forget_sources()
-        kept = (_TASK.match(self._storage.name(file)) for file in self._storage.files(self._kept))
+        kept = (_TASK.match(name_of(file)) for file in self._storage.files(self._kept))
         return empty | {int(name[1]) for name in kept if name}
 
     def kept_rows(self) -> int:

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from ember.spark import contents
-from ember.spark.staged_files import Files, read_json, read_manifest
+from ember.spark.staged_files import Files, name_of, read_json, read_manifest
 
 __all__ = ["ATTEMPT", "Attempts"]
 
@@ -62,7 +62,7 @@ class Attempts:
 
     def data_files(self, folder: str) -> list[str]:
         """The files right in `folder` that hold rows."""
-        named = ((self._files.name(file), file) for file in self._files.files(folder))
+        named = ((name_of(file), file) for file in self._files.files(folder))
         return [file for name, file in named if not name.startswith(("_", "."))]
 
     def _rows_of(self, folder: str) -> list[str]:
@@ -80,7 +80,7 @@ class Attempts:
         """The folder of an attempt's own rows; None where it holds the table that was replaced."""
         new = f"{attempt}/{self._inner}"
         manifest = read_manifest(self._files, new)
-        own = manifest is None or manifest.get("attempt") == self._files.name(attempt)
+        own = manifest is None or manifest.get("attempt") == name_of(attempt)
         return new if own else None
 
     def _is_complete(self, folder: str) -> bool:
@@ -122,9 +122,9 @@ class Attempts:
     def _is_published(self, folder: str) -> bool:
         """Is what this attempt made the table that is published?"""
         manifest = read_manifest(self._files, self._target)
-        return manifest is not None and manifest.get("attempt") == self._files.name(folder)
+        return manifest is not None and manifest.get("attempt") == name_of(folder)
 
     def _others(self) -> list[str]:
         folders = self._files.folders(self._root)
-        named = ((self._files.name(each), each) for each in folders)
+        named = ((name_of(each), each) for each in folders)
         return [each for name, each in named if ATTEMPT.fullmatch(name) and name != self.attempt]

@@ -81,7 +81,8 @@ def application_id(spark: SparkSession) -> str:
 
 def setting(spark: SparkSession, key: str, default: str = "") -> str:
     """A setting of the application, as it was when it started."""
-    return spark.sparkContext.getConf().get(key, default) or default
+    # Not by getConf(), which copies all settings out of Java one by one.
+    return spark.sparkContext._conf.get(key, default) or default
 
 
 def cores(spark: SparkSession) -> int:

@@ -259,8 +259,8 @@ def check_target(
     if storage.is_file(path):
         raise InvalidInput(f"{path} exists and is a file; {_ADVICE}")
     manifest = read_manifest(storage, path)
-    empty = not storage.files(path) and not storage.folders(path)
-    if not is_ours(manifest) and not empty:
+    ours = is_ours(manifest)
+    if not ours and (storage.files(path) or storage.folders(path)):
         raise InvalidInput(
             f"{path} exists and was not written by Ember (it has no {MANIFEST} of a job); "
             f"{_ADVICE}, or delete it yourself"
@@ -270,8 +270,10 @@ def check_target(
             f"{path} exists; set output.mode to overwrite (replace it) or, where the job knows it, "
             f"resume (keep the rows that are done), or {_ADVICE}"
         )
+    if not ours:
+        return  # empty
     by, kind = (manifest or {}).get("job"), (manifest or {}).get("holds", TABLE)
-    if not empty and job is not None and (by, kind) != (job, holds):
+    if job is not None and (by, kind) != (job, holds):
         raise InvalidInput(
             f"{path} exists and is a {kind} that {by} wrote; a {holds} of {job} replaces only such "
             f"a one: {_ADVICE}, or delete it yourself"

@@ -19,7 +19,7 @@ from ember.spark import classic, contents, places
 from ember.spark.contents import MANIFEST
 from ember.spark.failed_rows import refuse_failures
 from ember.spark.paths import literal
-from ember.spark.staged_files import read_manifest
+from ember.spark.staged_files import name_of, read_manifest
 from ember.spark.staging import Staging
 from ember.spark.storage import Storage
 from ember.spark.tables import column
@@ -327,7 +327,7 @@ class Output:
             self.staging.trash(self.failures)
         if self._sides is not None and not self._stranger(self.rejected):
             for folder in self.storage.folders(self.rejected) if self._sides else [self.rejected]:
-                if self.storage.name(folder) not in self._sides:
+                if name_of(folder) not in self._sides:
                     self.staging.trash(folder)
         self.staging.discard()
 

@@ -8,14 +8,13 @@ from typing import Any, Protocol
 
 from ember.spark.contents import MANIFEST
 
-__all__ = ["Files", "read_json", "read_manifest"]
+__all__ = ["Files", "name_of", "read_json", "read_manifest"]
 
 
 class Files(Protocol):
     """What staging asks of a file system; see `ember.spark.storage.Storage`."""
 
     def exists(self, path: str) -> bool: ...
-    def name(self, path: str) -> str: ...
     def files(self, folder: str) -> list[str]: ...
     def folders(self, folder: str) -> list[str]: ...
     def below(self, folder: str) -> Iterator[tuple[str, int]]: ...
@@ -26,6 +25,11 @@ class Files(Protocol):
     def exchange(self, one: str, other: str) -> bool: ...
     def read_text(self, path: str) -> str: ...
     def write_text(self, path: str, text: str) -> None: ...
+
+
+def name_of(path: str) -> str:
+    """The last part of a path as file systems list it, without a slash at its end."""
+    return path.rpartition("/")[2]
 
 
 def read_json(files: Files, file: str) -> dict[str, Any] | None:

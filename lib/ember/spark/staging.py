@@ -35,7 +35,7 @@ from ember.spark import contents
 from ember.spark.attempts import ATTEMPT, Attempts
 from ember.spark.contents import MANIFEST
 from ember.spark.processes import is_running, this_process
-from ember.spark.staged_files import Files, read_json, read_manifest
+from ember.spark.staged_files import Files, name_of, read_json, read_manifest
 
 __all__ = ["Staging"]
 
@@ -100,9 +100,9 @@ class Staging(Attempts):
         Changes nothing.
         """
         foreign = [
-            self._files.name(each)
+            name_of(each)
             for each in [*self._files.folders(self._root), *self._files.files(self._root)]
-            if not ATTEMPT.fullmatch(self._files.name(each))
+            if not ATTEMPT.fullmatch(name_of(each))
         ]
         if foreign:
             raise InvalidInput(
@@ -211,7 +211,7 @@ class Staging(Attempts):
             _log.warning("discarding the unpublished rows of an earlier run at %s", other)
         self._files.make_folder(f"{self.folder}/{use}")
         try:
-            self._files.rename(other, f"{self.folder}/{use}/{self._files.name(other)}")
+            self._files.rename(other, f"{self.folder}/{use}/{name_of(other)}")
         except OSError:
             if self._files.exists(other):  # else another run was faster, as publishing finds out
                 raise
@@ -257,7 +257,7 @@ class Staging(Attempts):
             raise InvalidInput(lost)
         self._files.make_folder(self.new)
         for file in self.data_files(self.kept):
-            self._files.rename(file, f"{self.new}/{self._files.name(file)}")
+            self._files.rename(file, f"{self.new}/{name_of(file)}")
         facts = {**manifest, "attempt": self.attempt, "identity": self._identity}
         facts[contents.FILES] = contents.noted(self._files, self.new)
         text = json.dumps(facts, indent=2, ensure_ascii=False)

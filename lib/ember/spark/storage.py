@@ -38,10 +38,13 @@ class Storage:
     def __init__(self, spark: SparkSession) -> None:
         self._jvm: Any = classic.jvm(spark)
         self._conf: Any = classic.hadoop_configuration(spark)
+        # Once: Java is asked for each part of a class's name.
+        hadoop = self._jvm.org.apache.hadoop.fs
+        self._path, self._glob = hadoop.Path, hadoop.GlobPattern
 
     def _open(self, path: str) -> tuple[Any, Any]:
         check_path(path)
-        hadoop_path = self._jvm.org.apache.hadoop.fs.Path(path)
+        hadoop_path = self._path(path)
         system = hadoop_path.getFileSystem(self._conf)
         if not path.isascii() and system.getScheme() == "file":
             self._check_letters(path)
@@ -69,9 +72,8 @@ class Storage:
             parts = path.split("/")
             first = next(number for number, part in enumerate(parts) if is_glob(part))
             root = "/".join([*parts[:first], ""]) or "."
-            glob = self._jvm.org.apache.hadoop.fs.GlobPattern
             try:
-                levels = [glob(part).matches for part in parts[first:] if part]
+                levels = [self._glob(part).matches for part in parts[first:] if part]
             except Py4JJavaError:  # no glob either, as reading it will say
                 return
         if (local := self._local(root)) is not None:
@@ -84,19 +86,19 @@ class Storage:
 
     def sibling(self, path: str, name: str) -> str:
         """The path of `name` in the folder that holds `path`."""
-        parent = self._jvm.org.apache.hadoop.fs.Path(self.qualify(path)).getParent()
+        parent = self._path(self.qualify(path)).getParent()
         return f"{str(parent.toString()).rstrip('/')}/{name}"
 
     def parents(self, path: str) -> Iterator[str]:
         """The folders above `path`, the nearest first, up to the root."""
-        above = self._jvm.org.apache.hadoop.fs.Path(self.resolve(path)).getParent()
+        above = self._path(self.resolve(path)).getParent()
         while above is not None:
             yield str(above.toString())
             above = above.getParent()
 
     def name(self, path: str) -> str:
         """The last part of `path`."""
-        return str(self._jvm.org.apache.hadoop.fs.Path(self.qualify(path)).getName())
+        return str(self._path(self.qualify(path)).getName())
 
     def resolve(self, path: str) -> str:
         """`qualify`, with the links of this machine's own file system followed."""
@@ -239,9 +241,8 @@ class Storage:
     def is_named(self, pattern: str, path: str) -> bool:
         """Does the glob name `path`, or a folder that it lies in, once that is there?"""
         patterns, names = self.qualify(pattern).split("/"), self.qualify(path).split("/")
-        glob = self._jvm.org.apache.hadoop.fs.GlobPattern
         return len(patterns) <= len(names) and all(
-            one == other or glob(one).matches(other)
+            one == other or self._glob(one).matches(other)
             for one, other in zip(patterns, names, strict=False)
         )
 
@@ -300,14 +301,14 @@ class Storage:
             OSError: it cannot be written.
         """
         system, hadoop_path = self._open(path)
-        source = self._jvm.org.apache.hadoop.fs.Path(f"file://{Path(local).absolute()}")
+        source = self._path(f"file://{Path(local).absolute()}")
         with _named(path):
             system.copyFromLocalFile(False, True, source, hadoop_path)
 
     def download(self, path: str, local: str) -> None:
         """Copy a file or folder to this machine. Raises OSError when it cannot be read."""
         system, hadoop_path = self._open(path)
-        target = self._jvm.org.apache.hadoop.fs.Path(f"file://{Path(local).absolute()}")
+        target = self._path(f"file://{Path(local).absolute()}")
         try:
             system.copyToLocalFile(False, hadoop_path, target, True)
         except Exception as error:
