@@ -9,7 +9,6 @@ from ember.evaluation.running import judge, read_inputs
 from ember.job import Run
 from ember.report import add_page, check_page, collect
 from ember.settings.evaluation import EvaluateConfig
-from ember.spark.publish import Output
 
 
 def evaluate(run: Run[EvaluateConfig]) -> None:
@@ -18,7 +17,7 @@ def evaluate(run: Run[EvaluateConfig]) -> None:
         if config.report:
             check_page(spark, config.content, config.query_content)
         inputs = read_inputs(spark, config)
-        output = run.output(Output, {"job": "evaluate"})
+        output = run.output({"job": "evaluate"})
         output.check()
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")

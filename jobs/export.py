@@ -8,7 +8,6 @@ from ember.job import Run
 from ember.settings.similarity import ExportConfig
 from ember.similarity import export
 from ember.spark import tables
-from ember.spark.publish import Output
 
 
 def export_index(run: Run[ExportConfig]) -> None:
@@ -16,7 +15,7 @@ def export_index(run: Run[ExportConfig]) -> None:
     with run.phase("check"):
         rows = tables.read_embeddings(spark, config.corpus)
         export.check_faiss()
-        output = run.output(Output, {"job": "export"})
+        output = run.output({"job": "export"})
         output.check()
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")

@@ -8,7 +8,6 @@ from ember.job import Run
 from ember.settings.training import FinetuneConfig
 from ember.spark import tables
 from ember.spark.identity import identity_of
-from ember.spark.publish import Output
 from ember.training import finetuning
 from ember.training.model_output import GROWS_IN, ModelOutput
 
@@ -18,7 +17,7 @@ def finetune(run: Run[FinetuneConfig]) -> None:
     with run.phase("check"):
         work = finetuning.plan(spark, config)
         identity = identity_of(spark, config, work.identity)
-        output = run.output(Output, identity, new=GROWS_IN)
+        output = run.output(identity, new=GROWS_IN)
         output.check()
     if run.dry_run:
         device = work.try_out()

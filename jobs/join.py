@@ -23,7 +23,7 @@ def run_join(run: Run[JoinConfig]) -> None:
         join.check_threshold(config.threshold, config.metric)
         facts = comparison.identity("join", left, right)
         identity = identity_of(spark, config, facts)
-        output = run.output(Output, identity)
+        output = run.output(identity)
         output.check()
         groups = components.output(spark, config, identity, run.run_id)
         if config.report:

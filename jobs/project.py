@@ -19,7 +19,7 @@ def project(run: Run[ProjectConfig]) -> None:
     embedding, ceiling = config.input.embedding, config.limits.max_failed_fraction
     with run.phase("check"):
         work = plan(spark, config)
-        output = run.output(Output, {"job": "project"})
+        output = run.output({"job": "project"})
         output.check()
         folder = config.projection or config.save or f"{output.path}.projection"
         saved: Output | None = None

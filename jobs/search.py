@@ -11,7 +11,6 @@ from ember.similarity import approximate, comparison, packing, search
 from ember.spark import tables
 from ember.spark.classic import cores
 from ember.spark.identity import identity_of
-from ember.spark.publish import Output
 
 
 def run_search(run: Run[SearchConfig]) -> None:
@@ -27,7 +26,7 @@ def run_search(run: Run[SearchConfig]) -> None:
             comparison.check_own(queries, corpus)
         facts = comparison.identity("search", queries, corpus)
         identity = identity_of(spark, config, facts)
-        output = run.output(Output, identity)
+        output = run.output(identity)
         output.check()
         if config.report:
             check_page(spark, config.report.queries, config.report.corpus)

@@ -8,7 +8,6 @@ from ember.job import Run
 from ember.settings.training import TrainConfig
 from ember.spark import tables
 from ember.spark.heads import place_head
-from ember.spark.publish import Output
 from ember.training import training, training_table
 
 
@@ -21,7 +20,7 @@ def train(run: Run[TrainConfig]) -> None:
         labels = training_table.select_labels(
             labeled, config.labels.id, config.labels.label, config.split
         )
-        output = run.output(Output, {"job": "train"})
+        output = run.output({"job": "train"})
         output.check()
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")

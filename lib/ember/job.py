@@ -34,7 +34,6 @@ _PACKAGES = (
     *("transformers", "tokenizers"),
 )
 ConfigT = TypeVar("ConfigT", bound=config.Config)
-OutputT = TypeVar("OutputT", bound=Output)
 
 
 @dataclass
@@ -63,10 +62,10 @@ class Run(Generic[ConfigT]):
             spent = self.seconds.get(name, 0.0) + perf_counter() - start
             self.seconds[name] = round(spent, 3)
 
-    def output(self, kind: type[OutputT], identity: Mapping[str, Any], **more: Any) -> OutputT:
+    def output(self, identity: Mapping[str, Any], **more: Any) -> Output:
         """The run's way to what its configuration names as output; see `publish.Output`."""
         given = getattr(self.config, "output")  # noqa: B009  # all jobs have it
-        return kind(
+        return Output(
             self.spark,
             given.path,
             given.mode,

@@ -15,7 +15,6 @@ from ember.settings.training import ClassifyConfig
 from ember.spark import tables
 from ember.spark.accounting import Account
 from ember.spark.identity import identity_of
-from ember.spark.publish import Output
 
 __all__ = ["run_row_job"]
 
@@ -34,7 +33,7 @@ def run_row_job(run: Run[ConfigT], plan: Callable[[SparkSession, ConfigT], RowWo
     with run.phase("check"):
         work = plan(spark, config)
         identity = identity_of(spark, config, work.identity)
-        output = run.output(Output, identity, part=work.part)
+        output = run.output(identity, part=work.part)
         output.check()
     if run.dry_run:
         run.say(f"{work.try_out()}; nothing was written")

@@ -281,6 +281,6 @@ def test_what_does_not_go_together_is_exit_code_2(classify, run_job, out, tmp_pa
 def test_the_type_that_spark_declares_is_the_one_that_workers_give(spark):
     from pyspark.sql.pandas.types import from_arrow_type
 
-    from ember.embedding.row_work import TYPES
+    from ember.spark.column_types import TYPES
 
     assert from_arrow_type(PREDICTIONS) == TYPES["predictions"]

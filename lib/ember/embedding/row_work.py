@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
@@ -10,42 +10,19 @@ from pyspark import TaskContext
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
-    ArrayType,
-    DataType,
-    FloatType,
-    IntegerType,
-    StringType,
     StructField,
     StructType,
 )
 
 from ember.spark import classic, gpu
 from ember.spark.accounting import Reports
+from ember.spark.column_types import TYPES
 from ember.spark.tables import column
 from ember.worker.garbage import spare_modules
-from ember.worker.models.chunks import CHUNK_COLUMNS
 from ember.worker.spec import Modality, Task
 from ember.worker.stats import TaskStats, WorkerRecord
 
-__all__ = ["TYPES", "Body", "RowWork", "map_rows", "spread"]
-
-# Types of the columns that come after the id, by name.
-TYPES: Mapping[str, DataType] = {
-    "embedding": ArrayType(FloatType()),
-    "predictions": ArrayType(
-        StructType(
-            [
-                StructField("index", IntegerType()),
-                StructField("label", StringType()),
-                StructField("score", FloatType()),
-            ]
-        )
-    ),
-    "description": StringType(),
-    "status": StringType(),
-    "error": StringType(),
-    **dict.fromkeys(CHUNK_COLUMNS, IntegerType()),
-}
+__all__ = ["Body", "RowWork", "map_rows", "spread"]
 
 # Rows that a killed task loses at most, unless the user says how many.
 _ROWS_PER_TASK = {"image": 1000, "text": 2000}

@@ -78,12 +78,12 @@ def read_inputs(spark: SparkSession, config: EvaluateConfig) -> Inputs:
 
     Raises InvalidConfig or InvalidInput that names the section, the figure or the column.
     """
-    _check_settings(config)
+    kind = _check_settings(config)
     named = {section: getattr(config, section) for section in _SECTIONS}
     frames = {
         name: tables.read_table(spark, given) for name, given in named.items() if given is not None
     }
-    return check_inputs(config, frames)
+    return _with_columns(config, kind, frames)
 
 
 def check_inputs(config: EvaluateConfig, frames: Mapping[str, DataFrame]) -> Inputs:
@@ -92,7 +92,10 @@ def check_inputs(config: EvaluateConfig, frames: Mapping[str, DataFrame]) -> Inp
     frames: by section; one for each that the configuration has.
     Raises InvalidConfig or InvalidInput that names the section, the figure or the column.
     """
-    kind = _check_settings(config)
+    return _with_columns(config, _check_settings(config), frames)
+
+
+def _with_columns(config: EvaluateConfig, kind: str, frames: Mapping[str, DataFrame]) -> Inputs:
     for section, frame in frames.items():
         columns = getattr(config, JUDGED[kind] if section == "baseline" else section)
         for name in _columns(columns):

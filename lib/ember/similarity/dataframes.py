@@ -261,8 +261,7 @@ def project(
 
 def check_search(k: int, recall: float | None, within: Sequence[str]) -> None:
     """Raise InvalidInput or InvalidConfig for a search that cannot be; recall None is exact."""
-    if k < 1:
-        raise InvalidInput(f"k is {k}; ask for at least one neighbor")
+    comparison.check_k(k)
     if recall is None:
         return
     approximate.check("approximate", within)

@@ -13,9 +13,6 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql.types import (
-    ArrayType,
-    FloatType,
-    IntegerType,
     StringType,
     StructField,
     StructType,
@@ -25,6 +22,7 @@ from ember.errors import InvalidConfig
 from ember.settings.config import parse
 from ember.settings.embedding import EmbeddingsConfig
 from ember.settings.training import TrainOptions
+from ember.spark.column_types import TYPES
 from ember.spark.failed_rows import refuse_failures
 from ember.spark.publish import Output
 from ember.spark.tables import same_column, select_embeddings
@@ -50,13 +48,6 @@ __all__ = [
 _VERSIONS = ("ember-spark", "numpy", "scipy", "scikit-learn")
 # Few rows that calibrate and judge are of no use, however small a worker is said to be.
 _LEAST_HELD_OUT = 10_000
-_PREDICTION = StructType(
-    [
-        StructField("index", IntegerType()),
-        StructField("label", StringType()),
-        StructField("score", FloatType()),
-    ]
-)
 
 
 def train(
@@ -232,9 +223,7 @@ def held_out_predictions(head: Head, examples: Examples, id: str) -> DataFrame:
     schema = StructType(
         [
             StructField("id", rows.schema["id"].dataType),
-            StructField("predictions", ArrayType(_PREDICTION)),
-            StructField("status", StringType()),
-            StructField("error", StringType()),
+            *(StructField(name, TYPES[name]) for name in ("predictions", "status", "error")),
             StructField("split", StringType()),
         ]
     )
