@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # for type checkers, what `_HOMES` says; a test holds the two
     from ember.similarity.results import ProjectResult as ProjectResult
     from ember.similarity.results import SearchResult as SearchResult
     from ember.training.finetune import finetune as finetune
-    from ember.training.training import train as train
+    from ember.training.train import train as train
     from ember.worker.heads.head import Head as Head
     from ember.worker.vectors.ivf_recall import Recall as Recall
     from ember.worker.vectors.projection import Projection as Projection
@@ -86,7 +86,7 @@ _HOMES = {
     "project": "ember.similarity.dataframes",
     "save_projection": "ember.similarity.projection",
     "search": "ember.similarity.dataframes",
-    "train": "ember.training.training",
+    "train": "ember.training.train",
 }
 # Names of before, which warn when they are called.
 _ALIASES = dict.fromkeys(

@@ -13,7 +13,8 @@ from ember.settings.training import SplitConfig
 from ember.spark.ids import text_of
 from ember.spark.tables import Corpus
 from ember.training.finetune_rows import labeled_rows
-from ember.training.training_table import check_split, gather, select_labels
+from ember.training.split import check_split
+from ember.training.training_table import gather, select_labels
 
 ZONES = ("UTC", "America/New_York", "Asia/Kolkata")
 # Midnight in UTC and after, over the hour that New York has twice.

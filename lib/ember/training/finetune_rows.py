@@ -15,7 +15,7 @@ from ember.settings.training import SplitConfig
 from ember.spark import failed_rows
 from ember.spark.ids import text_of
 from ember.spark.tables import Corpus
-from ember.training import training_table
+from ember.training.split import draw_of, part_of
 from ember.worker.finetune.rows import PARTS, check_rows
 from ember.worker.row_paths import PathRules
 from ember.worker.spec import Modality
@@ -32,11 +32,11 @@ def labeled_rows(corpus: Corpus, labels: DataFrame, split: SplitConfig) -> DataF
     """
     name = text_of(F.col("id"), corpus.id_type)
     key = F.coalesce(F.col("group"), name)
-    part = F.col("part") if split.column else training_table.part_of(key, split)
+    part = F.col("part") if split.column else part_of(key, split)
     joined = corpus.rows.toDF("id", "content").join(labels, "id").filter("label is not null")
     rows = joined.select(
         name.alias("key"),
-        training_table.draw_of(name, f"{split.seed}:order").alias("draw"),
+        draw_of(name, f"{split.seed}:order").alias("draw"),
         part.alias("part"),
         text_of(F.col("label"), labels.schema["label"].dataType).alias("label"),
         "content",

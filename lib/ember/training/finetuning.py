@@ -33,6 +33,7 @@ from ember.training.finetune_rows import (
     row_checker,
 )
 from ember.training.model_output import ModelOutput
+from ember.training.split import check_split
 from ember.worker.finetune.augment import Augmentation
 from ember.worker.finetune.learner import Tuning
 from ember.worker.finetune.process import ROWS, TrainingJob, tune, tune_together
@@ -169,7 +170,7 @@ def plan_tables(corpus: Corpus, labeled: DataFrame, config: FinetuneConfig) -> F
 
 def check_settings(config: FinetuneConfig) -> None:
     """Raise InvalidConfig for settings that do not go together."""
-    training_table.check_split(config.split)
+    check_split(config.split)
     model = config.model
     keras = model.name.startswith("keras:")
     if model.about_embeddings:

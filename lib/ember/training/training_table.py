@@ -1,12 +1,4 @@
-"""Labeled rows: tables of features and labels joined by id, split, counted.
-
-A row's part does not depend on other rows, on partitions or on the type of its id. It is decided by
-
-    int(sha256(f"{seed}:{key}").hexdigest()[:13], 16) / 2**52
-
-where key is the id as a string (see ember.spark.ids.text_of), or the row's group: train below
-`train`, validation below `train + validation`, else test.
-"""
+"""Labeled rows: tables of features and labels joined by id, split, counted."""
 
 from __future__ import annotations
 
@@ -28,26 +20,22 @@ from pyspark.sql.types import (
     NumericType,
 )
 
-from ember.errors import InvalidConfig, InvalidInput
+from ember.errors import InvalidInput
 from ember.settings.training import SplitConfig
 from ember.spark.dimensions import dimension_of
 from ember.spark.ids import check_can_be_equal, check_id, text_of
 from ember.spark.persisted import kept
 from ember.spark.tables import check_unique, column
+from ember.training.split import PARTS, check_parts, draw_of, part_of
 
 __all__ = [
-    "PARTS",
     "Examples",
-    "check_split",
-    "draw_of",
     "gather",
-    "part_of",
     "select_labels",
 ]
 
 _log = logging.getLogger(__name__)
 
-PARTS = ("train", "validation", "test")
 _NO_LABEL = "features without label"
 _NO_FEATURES = "label without features"
 _RARE = "rare label"
@@ -92,19 +80,6 @@ class Examples:
     def rows_by_part(self) -> dict[str, int]:
         out: dict[str, int] = self.counts["rows"]
         return out
-
-
-def check_split(split: SplitConfig) -> None:
-    """Raise InvalidConfig when the keys of `split` do not go together."""
-    total = split.train + split.validation + split.test
-    if split.column is None and abs(total - 1) > 1e-6:
-        raise InvalidConfig(f"split: train, validation and test add up to {total:g}; make that 1")
-    # A default that a file writes out says nothing.
-    shares = split.model_dump(exclude={"column", "seed"}, exclude_defaults=True)
-    if split.column is not None and shares:
-        raise InvalidConfig(
-            f"split.column says which rows train; leave out split.{', split.'.join(sorted(shares))}"
-        )
 
 
 def select_labels(table: DataFrame, id: str, label: str, split: SplitConfig) -> DataFrame:
@@ -175,7 +150,7 @@ def gather(
         counted = (
             joined.groupBy("reason", "part").agg(F.count("*").alias("rows"), *missing).collect()
         )
-        _check_parts(joined, split)
+        check_parts(joined, split)
         counts = _counts([row.asDict() for row in counted], len(parts))
         usable = joined.filter("reason is null").drop("reason")
         multilabel = isinstance(labels.schema["label"].dataType, ArrayType)
@@ -285,31 +260,6 @@ def _is_no_number(value: Column) -> Column:
 
 def _is_beyond(value: Column) -> Column:
     return F.abs(value) > _LARGEST_FLOAT
-
-
-def draw_of(key: Column, seed: object) -> Column:
-    """A number in [0, 1) for each key, a string; see the module."""
-    digest = F.sha2(F.concat(F.lit(f"{seed}:"), key), 256)
-    return F.conv(F.substring(digest, 1, 13), 16, 10).cast("double") / F.lit(float(2**52))
-
-
-def part_of(key: Column, split: SplitConfig) -> Column:
-    """The part that each key, a string, falls to; see the module."""
-    drawn = draw_of(key, split.seed)
-    held_out = F.when(drawn < split.train + split.validation, "validation").otherwise("test")
-    return F.when(drawn < split.train, "train").otherwise(held_out)
-
-
-def _check_parts(joined: DataFrame, split: SplitConfig) -> None:
-    if split.column is None:
-        return
-    found = joined.filter("reason is null").select("part").distinct()
-    others = [str(row["part"]) for row in found.filter(~F.col("part").isin(*PARTS)).collect()]
-    if others:
-        raise InvalidInput(
-            f"split.column {split.column} has the values {', '.join(sorted(others)[:_NAMED])}; "
-            f"write {', '.join(PARTS)}"
-        )
 
 
 def _counts(counted: list[dict[str, Any]], tables: int) -> dict[str, Any]:
