@@ -109,7 +109,10 @@ def test_what_is_up_to_date_is_skipped_and_what_changed_is_said(chain, tmp_path,
     assert chain("--dry-run")[0] == 0
     assert not out.exists()
     ran = dict.fromkeys(STEPS, "ran")
-    assert chain("--run-id=one") == (0, "", ran)
+    code, error, outcomes = chain("--run-id=one")
+    assert error == ""
+    assert code == 0
+    assert outcomes == ran
     assert leftovers(out) == ["all", "index", "other", "shrunk", "shrunk.projection"]
     assert {manifest(out / name)["run_id"] for name in ("shrunk", "other", "index")} == {
         "one-shrink",
@@ -122,13 +125,19 @@ def test_what_is_up_to_date_is_skipped_and_what_changed_is_said(chain, tmp_path,
     assert overall["steps"][2]["run_id"] == "one-index"
 
     fresh = dict.fromkeys(STEPS, "up to date")
-    assert chain("--run-id=two") == (0, "", fresh)
+    code, error, outcomes = chain("--run-id=two")
+    assert error == ""
+    assert code == 0
+    assert outcomes == fresh
     assert manifest(out / "shrunk")["run_id"] == "one-shrink"
     assert manifest(out / "all")["steps"][0]["run_id"] == "one-shrink"
 
     vector_table(tmp_path / "e" / "two.parquet", 100)
     told.clear()
-    assert chain("--run-id=three") == (0, "", {**ran, "other": "up to date"})
+    code, error, outcomes = chain("--run-id=three")
+    assert error == ""
+    assert code == 0
+    assert outcomes == {**ran, "other": "up to date"}
     assert "shrink (project) runs because input.path changed: 1 file more" in told.text
     assert "index (export) runs because corpus.path changed: 1 file more" in told.text
     assert len(pq.read_table(out / "shrunk")) == 40
