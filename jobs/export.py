@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 
 from ember import job
+from ember.comparison import export
 from ember.job import Run
-from ember.settings.similarity import ExportConfig
-from ember.similarity import export
+from ember.settings.comparison import ExportConfig
 from ember.spark import tables
 
 

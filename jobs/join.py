@@ -4,10 +4,10 @@ import sys
 from collections.abc import Sequence
 
 from ember import job
+from ember.comparison import comparison, components, join, packing
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_join
-from ember.settings.similarity import JoinConfig
-from ember.similarity import comparison, components, join, packing
+from ember.settings.comparison import JoinConfig
 from ember.spark import tables
 from ember.spark.identity import identity_of
 from ember.spark.publish import Output, read_manifest

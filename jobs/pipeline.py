@@ -23,12 +23,12 @@ from ember.pipeline.planning import plan
 from ember.pipeline.publishing import add_page, own_output
 from ember.pipeline.running import run_steps, try_steps
 from ember.report import check_packages
+from ember.settings.comparison import ExportConfig, JoinConfig, ProjectConfig, SearchConfig
 from ember.settings.config import Config
 from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig
 from ember.settings.evaluation import EvaluateConfig
 from ember.settings.pipeline import PipelineConfig
-from ember.settings.similarity import ExportConfig, JoinConfig, ProjectConfig, SearchConfig
 from ember.settings.training import ClassifyConfig, FinetuneConfig, TrainConfig
 
 JOBS: dict[str, tuple[type[Config], Callable[[Run[Any]], None]]] = {

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from ember import job
+from ember.comparison import projection
+from ember.comparison.mapping import plan
 from ember.job import Run
-from ember.settings.similarity import ProjectConfig
-from ember.similarity import projection
-from ember.similarity.mapping import plan
+from ember.settings.comparison import ProjectConfig
 from ember.spark import places, tables
 from ember.spark.publish import Output
 from ember.spark.storage import Storage

@@ -4,10 +4,10 @@ import sys
 from collections.abc import Sequence
 
 from ember import job
+from ember.comparison import approximate, comparison, packing, search
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_search
-from ember.settings.similarity import SearchConfig
-from ember.similarity import approximate, comparison, packing, search
+from ember.settings.comparison import SearchConfig
 from ember.spark import tables
 from ember.spark.classic import cores
 from ember.spark.identity import identity_of

@@ -12,8 +12,8 @@ from inspect import signature
 import pytest
 
 import ember
+from ember.settings.comparison import JoinConfig, ProjectConfig, SearchConfig
 from ember.settings.evaluation import EvaluateConfig
-from ember.settings.similarity import JoinConfig, ProjectConfig, SearchConfig
 from ember.settings.training import FinetuneConfig, TrainOptions
 
 VERBS = (

@@ -16,6 +16,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for type checkers, what `_HOMES` says; a test holds the two together
     from ember import errors as errors
     from ember import udf as udf
+    from ember.comparison.aliases import approximate_top_k as approximate_top_k
+    from ember.comparison.aliases import export_faiss as export_faiss
+    from ember.comparison.aliases import similarity_join as similarity_join
+    from ember.comparison.aliases import top_k as top_k
+    from ember.comparison.alignment import fit_alignment as fit_alignment
+    from ember.comparison.dataframes import join as join
+    from ember.comparison.dataframes import project as project
+    from ember.comparison.dataframes import search as search
+    from ember.comparison.export import export as export
+    from ember.comparison.projection import fit_projection as fit_projection
+    from ember.comparison.projection import load_projection as load_projection
+    from ember.comparison.projection import save_projection as save_projection
+    from ember.comparison.results import JoinResult as JoinResult
+    from ember.comparison.results import ProjectResult as ProjectResult
+    from ember.comparison.results import SearchResult as SearchResult
     from ember.embedding.classification import classify as classify
     from ember.embedding.description import describe as describe
     from ember.embedding.embedding import embed as embed
@@ -31,21 +46,6 @@ if TYPE_CHECKING:  # for type checkers, what `_HOMES` says; a test holds the two
     from ember.evaluation.result import Evaluation as Evaluation
     from ember.evaluation.result import Figure as Figure
     from ember.evaluation.result import Issue as Issue
-    from ember.similarity.aliases import approximate_top_k as approximate_top_k
-    from ember.similarity.aliases import export_faiss as export_faiss
-    from ember.similarity.aliases import similarity_join as similarity_join
-    from ember.similarity.aliases import top_k as top_k
-    from ember.similarity.alignment import fit_alignment as fit_alignment
-    from ember.similarity.dataframes import join as join
-    from ember.similarity.dataframes import project as project
-    from ember.similarity.dataframes import search as search
-    from ember.similarity.export import export as export
-    from ember.similarity.projection import fit_projection as fit_projection
-    from ember.similarity.projection import load_projection as load_projection
-    from ember.similarity.projection import save_projection as save_projection
-    from ember.similarity.results import JoinResult as JoinResult
-    from ember.similarity.results import ProjectResult as ProjectResult
-    from ember.similarity.results import SearchResult as SearchResult
     from ember.training.finetune import finetune as finetune
     from ember.training.train import train as train
     from ember.worker.heads.head import Head as Head
@@ -64,33 +64,33 @@ _HOMES = {
     "InvalidConfig": "ember.errors",
     "InvalidInput": "ember.errors",
     "Issue": "ember.evaluation.result",
-    "JoinResult": "ember.similarity.results",
+    "JoinResult": "ember.comparison.results",
     "OtherSettings": "ember.errors",
-    "ProjectResult": "ember.similarity.results",
+    "ProjectResult": "ember.comparison.results",
     "Projection": "ember.worker.vectors.projection",
     "Recall": "ember.worker.vectors.ivf_recall",
     "RequirementNotMet": "ember.errors",
-    "SearchResult": "ember.similarity.results",
+    "SearchResult": "ember.comparison.results",
     "TooManyFailures": "ember.errors",
     "TooManyPairs": "ember.errors",
     "classify": "ember.embedding.classification",
     "describe": "ember.embedding.description",
     "embed": "ember.embedding.embedding",
     "evaluate": "ember.evaluation.evaluate",
-    "export": "ember.similarity.export",
+    "export": "ember.comparison.export",
     "finetune": "ember.training.finetune",
-    "fit_alignment": "ember.similarity.alignment",
-    "fit_projection": "ember.similarity.projection",
-    "join": "ember.similarity.dataframes",
-    "load_projection": "ember.similarity.projection",
-    "project": "ember.similarity.dataframes",
-    "save_projection": "ember.similarity.projection",
-    "search": "ember.similarity.dataframes",
+    "fit_alignment": "ember.comparison.alignment",
+    "fit_projection": "ember.comparison.projection",
+    "join": "ember.comparison.dataframes",
+    "load_projection": "ember.comparison.projection",
+    "project": "ember.comparison.dataframes",
+    "save_projection": "ember.comparison.projection",
+    "search": "ember.comparison.dataframes",
     "train": "ember.training.train",
 }
 # Names of before, which warn when they are called.
 _ALIASES = dict.fromkeys(
-    ("approximate_top_k", "export_faiss", "similarity_join", "top_k"), "ember.similarity.aliases"
+    ("approximate_top_k", "export_faiss", "similarity_join", "top_k"), "ember.comparison.aliases"
 )
 
 __all__ = ["errors", "udf", *_HOMES]  # noqa: PLE0604  # one list of them is enough

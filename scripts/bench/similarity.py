@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 from measure import Measured, formatted, machine, measure
 from similarity_kernel import enlarge
 
-from ember.similarity.vector_files import block_rows
+from ember.comparison.vector_files import block_rows
 from ember.worker.vectors import (
     filter_choice,
     fit_basis,

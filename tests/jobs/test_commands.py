@@ -10,8 +10,8 @@ import pytest
 from cluster.processes import BIN, ROOT, environment, settings
 from corpora import manifest, vectors, write, write_pictures
 from ember import cli
+from ember.settings.comparison import ExportConfig
 from ember.settings.config import load
-from ember.settings.similarity import ExportConfig
 
 
 def run(command, umask=-1, **extra):

@@ -11,8 +11,8 @@ import pytest
 
 import ember
 from corpora import leftovers, manifest, write
+from ember.comparison import packed_files, vector_files
 from ember.errors import InvalidInput
-from ember.similarity import packed_files, vector_files
 from ember.worker.vectors.faiss_file import FlatIndexFile
 
 FLOATS = pa.list_(pa.float32())

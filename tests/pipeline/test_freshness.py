@@ -8,7 +8,7 @@ import pytest
 
 from ember.pipeline.freshness import judge, note
 from ember.pipeline.planning import Step
-from ember.settings.similarity import SearchConfig
+from ember.settings.comparison import SearchConfig
 
 VERSIONS = {"python": "3.11", "numpy": "2.4"}
 HOME, BERLIN = "file:/out/all", {"time_zone": "Europe/Berlin"}

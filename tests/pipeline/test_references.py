@@ -6,7 +6,7 @@ import pytest
 
 from ember.errors import InvalidConfig
 from ember.pipeline.references import References
-from ember.settings.similarity import JoinConfig
+from ember.settings.comparison import JoinConfig
 
 JOIN = JoinConfig.model_validate(
     {

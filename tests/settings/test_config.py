@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ember.errors import InvalidConfig
+from ember.settings.comparison import JoinConfig, Metric
 from ember.settings.config import load, parse
 from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig, ModelConfig
 from ember.settings.evaluation import EvaluateConfig
-from ember.settings.similarity import JoinConfig, Metric
 from ember.settings.training import ClassifyConfig
 from ember.settings.yaml_text import NULLS
 from ember.worker.vectors.basis import METRICS

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
+from ember.comparison import packed_files
 from ember.errors import EmberError, InvalidConfig, InvalidInput, TooManyPairs, find_in_text
-from ember.similarity import packed_files
 from ember.spark.explain import cause, explain
 from ember.spark.storage import Storage
 
@@ -33,7 +33,7 @@ class Worker(Exception):
     def __init__(self, raised: str) -> None:
         super().__init__(
             "An exception was thrown from the Python worker:\nTraceback (most recent call last):\n"
-            '  File "/x/ember/similarity/packed_files.py", line 183, in _write_matrix\n'
+            '  File "/x/ember/comparison/packed_files.py", line 183, in _write_matrix\n'
             f'    with Path(path).open("wb") as stream:\n{raised}\n'
         )
 

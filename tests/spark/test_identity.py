@@ -18,10 +18,10 @@ from corpora import write
 from ember.errors import InvalidConfig, InvalidInput
 from ember.job import Run
 from ember.jobs import classify, describe, embed, finetune, join, search
+from ember.settings.comparison import ExportConfig, JoinConfig, SearchConfig
 from ember.settings.config import Config
 from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig
-from ember.settings.similarity import ExportConfig, JoinConfig, SearchConfig
 from ember.settings.training import ClassifyConfig, FinetuneConfig
 from ember.spark import conditions, tables
 from ember.spark.identity import COVERED, INCIDENTAL, session_facts

@@ -14,8 +14,8 @@ from pyspark.sql import functions as F
 
 from ember.report.collect import fetch_items, id_text, rows_of
 from ember.report.report import Report, Row, Table
+from ember.settings.comparison import JoinConfig, SearchConfig
 from ember.settings.report import JoinReportConfig, SearchReportConfig
-from ember.settings.similarity import JoinConfig, SearchConfig
 from ember.spark.persisted import kept
 
 __all__ = ["collect_join", "collect_search"]

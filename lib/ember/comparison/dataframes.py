@@ -11,17 +11,17 @@ from typing import Any, Literal
 
 from pyspark.sql import DataFrame, SparkSession
 
+from ember.comparison import approximate, comparison, packing
+from ember.comparison import join as joining
+from ember.comparison import projection as fitting
+from ember.comparison import search as searching
+from ember.comparison.comparison import Comparison
+from ember.comparison.rejects import count_reasons, refuse_many, refuse_rejected, rejected_rows
+from ember.comparison.results import JoinResult, ProjectResult, SearchResult
 from ember.errors import InvalidInput
+from ember.settings.comparison import ComparisonLimits, Metric
 from ember.settings.config import parse
 from ember.settings.embedding import RejectsConfig
-from ember.settings.similarity import ComparisonLimits, Metric
-from ember.similarity import approximate, comparison, packing
-from ember.similarity import join as joining
-from ember.similarity import projection as fitting
-from ember.similarity import search as searching
-from ember.similarity.comparison import Comparison
-from ember.similarity.rejects import count_reasons, refuse_many, refuse_rejected, rejected_rows
-from ember.similarity.results import JoinResult, ProjectResult, SearchResult
 from ember.spark.classic import cores
 from ember.spark.tables import select_embeddings
 from ember.worker.vectors.projection import Projection

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ember.comparison.packing import _affordable
 from ember.errors import InvalidInput
-from ember.similarity.packing import _affordable
 
 
 def test_a_block_of_queries_is_as_small_as_its_neighbors_ask_for():

@@ -11,17 +11,17 @@ from typing import Any, Literal
 
 from pyspark.sql import DataFrame
 
-from ember.settings.similarity import Metric
-from ember.similarity import comparison
-from ember.similarity import join as joining
-from ember.similarity.dataframes import (
+from ember.comparison import comparison
+from ember.comparison import join as joining
+from ember.comparison.dataframes import (
     check_search,
     neighbors_of,
     pack_for_join,
     pack_for_search,
     pairs_of,
 )
-from ember.similarity.export import export
+from ember.comparison.export import export
+from ember.settings.comparison import Metric
 
 __all__ = ["approximate_top_k", "export_faiss", "similarity_join", "top_k"]
 

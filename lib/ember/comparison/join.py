@@ -12,11 +12,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, LongType, StructField, StructType
 
+from ember.comparison import blockwise
+from ember.comparison.blocks import Fitter
+from ember.comparison.blockwise import Written
+from ember.comparison.comparison import Comparison
 from ember.errors import InvalidInput, TooManyPairs
-from ember.similarity import blockwise
-from ember.similarity.blocks import Fitter
-from ember.similarity.blockwise import Written
-from ember.similarity.comparison import Comparison
 from ember.spark.publish import Output
 from ember.spark.tasks import task_resources
 from ember.worker.vectors.arrays import Stored

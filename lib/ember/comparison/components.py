@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from ember.errors import InvalidConfig
-from ember.settings.similarity import JoinConfig
+from ember.settings.comparison import JoinConfig
 from ember.spark.paths import literal
 from ember.spark.publish import Output
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
-from ember.similarity.blocks import sampled
-from ember.similarity.comparison import Comparison
+from ember.comparison.blocks import sampled
+from ember.comparison.comparison import Comparison
 from ember.spark import classic
 from ember.spark.classic import cores
 from ember.spark.tasks import task_resources

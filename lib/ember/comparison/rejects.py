@@ -8,7 +8,7 @@ from functools import reduce
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from ember.similarity.comparison import Comparison
+from ember.comparison.comparison import Comparison
 from ember.spark.failed_rows import refuse_failures
 from ember.spark.ids import text_of
 

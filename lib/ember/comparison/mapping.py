@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
 
-from ember.settings.similarity import ProjectConfig
-from ember.similarity import alignment, projection
-from ember.similarity.alignment import Pairs
+from ember.comparison import alignment, projection
+from ember.comparison.alignment import Pairs
+from ember.settings.comparison import ProjectConfig
 from ember.spark import tables
 from ember.worker.vectors.projection import Projection
 

@@ -14,10 +14,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import ArrayType, DoubleType, StructField, StructType
 
+from ember.comparison import blocks, comparison, vector_files
+from ember.comparison.blocks import Packed, TableVectors
 from ember.errors import InvalidInput
-from ember.settings.similarity import Metric
-from ember.similarity import blocks, comparison, vector_files
-from ember.similarity.blocks import Packed, TableVectors
+from ember.settings.comparison import Metric
 from ember.spark import places
 from ember.spark.paths import literal
 from ember.spark.publish import Output

@@ -10,12 +10,12 @@ from typing import Any
 from pyspark import inheritable_thread_target
 from pyspark.sql import DataFrame, SparkSession
 
+from ember.comparison import blocks, vector_files
+from ember.comparison.blocks import Fitter, TableVectors
+from ember.comparison.comparison import Comparison
+from ember.comparison.vector_files import Runs
 from ember.errors import InvalidInput
-from ember.settings.similarity import ComparisonLimits
-from ember.similarity import blocks, vector_files
-from ember.similarity.blocks import Fitter, TableVectors
-from ember.similarity.comparison import Comparison
-from ember.similarity.vector_files import Runs
+from ember.settings.comparison import ComparisonLimits
 from ember.spark.classic import cores
 from ember.spark.storage import Storage
 from ember.worker.vectors.basis import fit_basis

@@ -12,9 +12,9 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, IntegerType, LongType, StructField, StructType
 
-from ember.similarity import blockwise
-from ember.similarity.blockwise import Written
-from ember.similarity.comparison import Comparison
+from ember.comparison import blockwise
+from ember.comparison.blockwise import Written
+from ember.comparison.comparison import Comparison
 from ember.spark.publish import Output
 from ember.spark.tasks import task_resources
 from ember.worker.vectors import topk

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ember.similarity.components import near_duplicates, summary
+from ember.comparison.components import near_duplicates, summary
 
 
 def expected_groups(count: int, edges: list[tuple[int, int]]) -> dict[int, set[int]]:

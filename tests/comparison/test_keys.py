@@ -133,7 +133,7 @@ def sql_equal(one, other):
      ("binary", ["shelf"], False)],
 )  # fmt: skip
 def test_no_neighbor_has_the_query_s_own_id(spark, monkeypatch, kind, within, itself):
-    from ember.similarity import vector_files
+    from ember.comparison import vector_files
 
     monkeypatch.setattr(
         vector_files, "BLOCK_BYTES", 12 * 7

@@ -13,7 +13,7 @@ from pyspark import TaskContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
-from ember.similarity.resumable import TaskOutput
+from ember.comparison.resumable import TaskOutput
 from ember.spark import classic, progress
 from ember.spark.accounting import Account, Reports
 from ember.spark.publish import Output

@@ -1,6 +1,6 @@
 """Approximate top-k search of embedding tables: only the lists near a query are looked at.
 
-The corpus, packed as for the exact search (ember.similarity.comparison), is divided into lists;
+The corpus, packed as for the exact search (ember.comparison.comparison), is divided into lists;
 sampled queries are searched exactly, which tells how many lists must be probed; then every query is
 searched in so many. Each node writes the corpus once more in the order of the lists, and all its
 workers read that file tile by tile, so that neither a long list nor a large corpus takes a worker's
@@ -20,11 +20,11 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
+from ember.comparison import blockwise, search
+from ember.comparison.blockwise import Written
+from ember.comparison.comparison import Comparison
+from ember.comparison.ivf import Division, Sizes, divide, measure
 from ember.errors import InvalidConfig
-from ember.similarity import blockwise, search
-from ember.similarity.blockwise import Written
-from ember.similarity.comparison import Comparison
-from ember.similarity.ivf import Division, Sizes, divide, measure
 from ember.spark import classic
 from ember.spark.classic import Accumulator, Broadcast
 from ember.spark.publish import Output

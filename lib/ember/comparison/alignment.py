@@ -1,7 +1,7 @@
 """Learning a linear map from pairs: two tables of embeddings, such as images and their texts.
 
 Each task reduces its pairs to the moments of both vectors side by side, which merge in a tree; see
-`ember.similarity.projection`, and `ember.worker.vectors.align` for what is made of them.
+`ember.comparison.projection`, and `ember.worker.vectors.align` for what is made of them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Literal
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from ember.comparison.projection import moments_of
 from ember.errors import InvalidInput
-from ember.similarity.projection import moments_of
 from ember.spark.dimensions import dimension_of
 from ember.spark.ids import check_can_be_equal
 from ember.spark.tables import select_embeddings

@@ -2,7 +2,7 @@
 
 Rows are in the order of their ids; with groups (`within`), in the order of group and id, so that a
 group lies in one block or in neighboring ones. Only ids are sorted: a block says where in the runs
-(ember.similarity.vector_files) its vectors are, and a node gathers them when it prepares the block.
+(ember.comparison.vector_files) its vectors are, and a node gathers them when it prepares the block.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from ember.similarity import packed_files, vector_files
-from ember.similarity.vector_files import Runs
+from ember.comparison import packed_files, vector_files
+from ember.comparison.vector_files import Runs
 from ember.spark import classic
 from ember.spark.paths import literal
 from ember.worker.vectors.arrays import Int64, Stored

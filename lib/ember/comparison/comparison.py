@@ -1,6 +1,6 @@
 """Two tables of embeddings for comparison, block against block.
 
-Tasks take pairs of blocks (ember.similarity.blocks), read them from their node, and only ids and
+Tasks take pairs of blocks (ember.comparison.blocks), read them from their node, and only ids and
 scores travel on. The scores and the order of ties do not depend on blocks, partitions or retries
 (see ember.worker.vectors).
 """
@@ -19,8 +19,8 @@ from uuid import uuid4
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StringType, StructField, StructType
 
+from ember.comparison.blocks import Packed, TableVectors
 from ember.errors import InvalidInput
-from ember.similarity.blocks import Packed, TableVectors
 from ember.spark import classic, tables, within_keys
 from ember.spark.ids import check_can_be_equal
 from ember.spark.publish import Output

@@ -11,8 +11,8 @@ import pytest
 
 import ember
 from corpora import manifest, write
+from ember.comparison import approximate, packing, vector_files
 from ember.errors import InvalidInput
-from ember.similarity import approximate, packing, vector_files
 from ember.spark.tables import select_embeddings
 
 DIMENSION = 16

@@ -1,7 +1,7 @@
 """The first half of packing: vectors as they lie in the table, in or beside files of one row each.
 
 One pass, without a shuffle: the vectors stay where Spark read them, and only their ids are sorted
-(ember.similarity.blocks). A run holds vectors of one length, so that the lengths that a table mixes
+(ember.comparison.blocks). A run holds vectors of one length, so that the lengths that a table mixes
 are counted while it is packed; rows of rare lengths are only noted.
 """
 
@@ -32,8 +32,8 @@ from pyspark.sql.types import (
     StructType,
 )
 
+from ember.comparison import packed_files
 from ember.errors import InvalidInput
-from ember.similarity import packed_files
 from ember.spark.dimensions import common_length
 from ember.spark.paths import literal
 from ember.worker.vectors.arrays import Stored

@@ -18,9 +18,9 @@ from pyspark.sql.types import BinaryType, LongType
 
 import ember
 from corpora import write
+from ember.comparison import blocks, blockwise, join, packed_files, packing, search, vector_files
 from ember.errors import InvalidConfig, InvalidInput, TooManyFailures
-from ember.settings.similarity import ComparisonLimits
-from ember.similarity import blocks, blockwise, join, packed_files, packing, search, vector_files
+from ember.settings.comparison import ComparisonLimits
 from ember.worker.vectors.block_cache import RunFiles
 from ember.worker.vectors.vectors import NULL
 
