@@ -15,9 +15,9 @@ from pyspark.sql import SparkSession, functions
 from pyspark.sql.types import BinaryType, StringType, StructField
 
 from ember.embedding.model_work import checked_model
-from ember.embedding.options import BatchSize, Layer, Precision, Role, Runtime, chosen
+from ember.embedding.options import BatchSize, chosen
 from ember.errors import InvalidInput
-from ember.settings.embedding import LimitsConfig, ModelConfig
+from ember.settings.embedding import Layer, LimitsConfig, ModelConfig, Precision, Role, Runtime
 from ember.spark import models
 from ember.spark.access import ContentIs, path_rules
 from ember.spark.models import ModelFiles

@@ -9,11 +9,20 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ember.embedding import labels as names
 from ember.embedding.model_work import ModelWork, checked_model
-from ember.embedding.options import BatchSize, Layer, Precision, Role, Runtime, chosen
+from ember.embedding.options import BatchSize, chosen
 from ember.embedding.row_work import RowWork
 from ember.embedding.table_classifier import TableClassifier, described, digest
 from ember.errors import InvalidConfig, InvalidInput
-from ember.settings.embedding import EmbeddingsConfig, InputConfig, LimitsConfig, ModelConfig
+from ember.settings.embedding import (
+    EmbeddingsConfig,
+    InputConfig,
+    Layer,
+    LimitsConfig,
+    ModelConfig,
+    Precision,
+    Role,
+    Runtime,
+)
 from ember.settings.training import ClassifyConfig, ClassifyOptions
 from ember.spark import model_sources, tables
 from ember.spark.access import ContentIs

@@ -13,11 +13,11 @@ from pyspark.sql import functions as F
 
 from ember.embedding import prompts
 from ember.embedding.model_work import ModelWork, checked_model
-from ember.embedding.options import BatchSize, Precision, chosen
+from ember.embedding.options import BatchSize, chosen
 from ember.errors import InvalidConfig
 from ember.settings.config import parse
 from ember.settings.description import DescribeConfig, GenerationConfig, PromptConfig, WriterConfig
-from ember.settings.embedding import LimitsConfig, ModelConfig
+from ember.settings.embedding import LimitsConfig, ModelConfig, Precision
 from ember.spark import read_batches, tables
 from ember.spark.access import ContentIs
 from ember.spark.storage import Storage

@@ -8,10 +8,19 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.embedding.model_work import ModelWork, checked_model
-from ember.embedding.options import BatchSize, Layer, Precision, Role, Runtime, chosen
+from ember.embedding.options import BatchSize, chosen
 from ember.errors import InvalidConfig
 from ember.settings.config import parse
-from ember.settings.embedding import ChunkConfig, EmbedConfig, LimitsConfig, ModelConfig
+from ember.settings.embedding import (
+    ChunkConfig,
+    EmbedConfig,
+    Layer,
+    LimitsConfig,
+    ModelConfig,
+    Precision,
+    Role,
+    Runtime,
+)
 from ember.spark import tables
 from ember.spark.access import ContentIs
 from ember.spark.tables import Corpus

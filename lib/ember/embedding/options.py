@@ -1,7 +1,7 @@
 """The keywords of the library's functions that are settings of the jobs, by the same names.
 
-The functions spell them out with the configuration's types and defaults; a test holds the two
-together.
+The functions spell them out with the configuration's types and defaults; a test holds defaults and
+names together.
 """
 
 from __future__ import annotations
@@ -11,12 +11,8 @@ from typing import Any, Literal, TypeVar
 
 from ember.settings.config import Config, parse
 
-__all__ = ["BatchSize", "Layer", "Precision", "Role", "Runtime", "chosen"]
+__all__ = ["BatchSize", "chosen"]
 
-Layer = Literal["auto", "avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None
-Role = Literal["query", "document"] | None
-Runtime = Literal["auto", "tensorflow", "torch", "openvino"]
-Precision = Literal["float32", "bfloat16", "float16"]
 BatchSize = int | Literal["auto"]
 
 ConfigT = TypeVar("ConfigT", bound=Config)

@@ -14,6 +14,7 @@ from ember.settings.embedding import (
     Name,
     OutputConfig,
     Paths,
+    Precision,
     TableConfig,
 )
 
@@ -37,7 +38,7 @@ class WriterConfig(Config):
     revision: Name | None = Field(
         default=None, description="Branch, tag or commit of the hub's repository; pin it."
     )
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
+    precision: Precision = Field(
         default="float32",
         description="Number format in which the model computes; with 16 bits a text may depend on "
         "its batch.",

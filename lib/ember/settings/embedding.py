@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ember.settings.config import Config
 from ember.worker.rows import MAX_BYTES
+from ember.worker.spec import Precision
 
 __all__ = [
     "MAX_FAILED_FRACTION",
@@ -17,6 +18,7 @@ __all__ = [
     "EmbedConfig",
     "EmbeddingsConfig",
     "InputConfig",
+    "Layer",
     "LimitsConfig",
     "LocalFile",
     "ModelConfig",
@@ -25,8 +27,11 @@ __all__ = [
     "NewOutputConfig",
     "OutputConfig",
     "Paths",
+    "Precision",
     "RejectsConfig",
+    "Role",
     "Roots",
+    "Runtime",
     "Share",
     "Source",
     "TableConfig",
@@ -56,6 +61,9 @@ Roots = Annotated[Name | Annotated[list[Name], Field(min_length=1)], Use.MAY_REA
 LocalFile = Annotated[Name, Use.READ_LOCAL]
 ModelName = Annotated[Name, Use.MODEL]
 Target = Annotated[Name, Use.WRITE]
+Layer = Literal["auto", "avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None
+Role = Literal["query", "document"] | None
+Runtime = Literal["auto", "tensorflow", "torch", "openvino"]
 
 
 class TableConfig(Config):
@@ -130,12 +138,12 @@ class ModelConfig(Config):
         default=None,
         description="For hf: models, the branch, tag or commit of the hub's repository; pin it.",
     )
-    layer: Literal["auto", "avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None = Field(
+    layer: Layer = Field(
         default="auto",
         description="Layer to take vectors from; auto and null: what the model's folder says, else "
         "avg_pool for images and mean for texts.",
     )
-    role: Literal["query", "document"] | None = Field(
+    role: Role = Field(
         default=None,
         description="Whether texts are queries or documents, where the model tells them apart; "
         "chooses the folder's prompt for that role.",
@@ -149,12 +157,12 @@ class ModelConfig(Config):
         default=None,
         description="Leading numbers to keep of each vector of a text (Matryoshka); null: all.",
     )
-    runtime: Literal["auto", "tensorflow", "torch", "openvino"] = Field(
+    runtime: Runtime = Field(
         default="auto",
         description="Library that runs the model; auto: torch for hf:, for keras: openvino on CPUs "
         "at float32, if installed, else tensorflow.",
     )
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
+    precision: Precision = Field(
         default="float32", description="Number format in which the model computes."
     )
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=65536)] = Field(
