@@ -61,13 +61,11 @@ def test_a_gpu_that_is_not_there_is_exit_code_4_not_a_run_on_the_cpu(submit, tmp
     [("0.5", "lets 2 tasks share a GPU"), (None, "spark.task.resource.gpu.amount is not set")],
 )
 def test_a_configuration_that_wastes_or_overloads_gpus_is_explained(amount, words, monkeypatch):
-    from types import SimpleNamespace
-
     from ember.errors import InvalidConfig
-    from ember.spark import gpu
+    from ember.spark import classic, gpu
 
     conf = {"spark.executor.resource.gpu.amount": "1"}
     conf |= {"spark.task.resource.gpu.amount": amount} if amount else {}
-    session = SimpleNamespace(sparkContext=SimpleNamespace(getConf=lambda: conf))
+    monkeypatch.setattr(classic, "setting", lambda _, key: conf.get(key, ""))
     with pytest.raises(InvalidConfig, match=words):
-        gpu.check(session)
+        gpu.check(None)
