@@ -163,7 +163,7 @@ def _make(
     config = chosen(ModelConfig, keywords, "udf", name=model)
     column = StructField("content", StringType() if content[0] == "paths" else BinaryType())
     paths = path_rules(session, column, modality, *content)
-    spec = checked_model(session, config, modality, limits)
+    spec = checked_model(session, config, modality, limits, sample=lambda: ((), None))
     embed = _embed_arrays(models.distribute(session, spec), paths)
     if kind == "pandas" or (kind == "auto" and not hasattr(_functions, "arrow_udf")):
         return _pandas(embed)

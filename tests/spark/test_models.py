@@ -10,7 +10,7 @@ import pytest
 
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.embedding import ModelConfig
-from ember.spark import model_sources, models
+from ember.spark import model_sources, models, runtimes
 from ember.spark.model_cache import check_cached
 
 TOWERS = {"text_config": {}, "vision_config": {}}
@@ -137,7 +137,7 @@ def test_a_folder_with_code_is_refused_before_any_row_is_read(tmp_path):
 @pytest.mark.parametrize("given", [{"weights": "random"}, {"weights": "imagenet"}, {}])
 def test_a_keras_model_without_keras_says_what_to_install(tmp_path, monkeypatch, given):
     monkeypatch.setenv("EMBER_CACHE", str(tmp_path))
-    for module in (models, model_sources):
+    for module in (runtimes, model_sources):
         monkeypatch.setattr(module, "find_spec", lambda name: name == "openvino")
     (tmp_path / "w.weights.h5").write_bytes(b"not read")
     weights = {"weights": str(tmp_path / "w.weights.h5"), "runtime": "openvino", **given}

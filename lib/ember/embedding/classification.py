@@ -8,7 +8,7 @@ from typing import Literal
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.embedding import labels as names
-from ember.embedding.model_work import ModelWork, checked_model
+from ember.embedding.model_work import ModelWork, checked_model, sample_of
 from ember.embedding.options import BatchSize, chosen
 from ember.embedding.row_work import RowWork
 from ember.embedding.table_classifier import TableClassifier, described, digest
@@ -31,7 +31,7 @@ from ember.spark.tables import Corpus
 from ember.worker.heads.head import Head
 from ember.worker.results import Predictions
 from ember.worker.rows import MAX_BYTES
-from ember.worker.spec import Modality, ModelSpec
+from ember.worker.spec import Modality, ModelSpec, Task
 
 __all__ = ["classify", "plan"]
 
@@ -179,7 +179,8 @@ def _work(
             f"the head in {options.head} was trained on {len(head.parts)} tables of embeddings; "
             "give these under `features` in place of input and model"
         )
-    spec = checked_model(spark, config, modality, limits, task="embed" if head else "classify")
+    task: Task = "embed" if head else "classify"
+    spec = checked_model(spark, config, modality, limits, task=task, sample=sample_of(corpus))
     if head:
         predictions = _of_head(head, options, normalize=config.normalize)
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from ember.embedding.model_work import ModelWork, checked_model
+from ember.embedding.model_work import ModelWork, checked_model, sample_of
 from ember.embedding.options import BatchSize, chosen
 from ember.errors import InvalidConfig
 from ember.settings.config import parse
@@ -151,7 +151,8 @@ def _work(
     limits: LimitsConfig,
     chunking: Chunking | None,
 ) -> ModelWork:
-    spec = checked_model(corpus.rows.sparkSession, config, modality, limits)
+    spark = corpus.rows.sparkSession
+    spec = checked_model(spark, config, modality, limits, sample=sample_of(corpus))
     return ModelWork(
         job="embed",
         rows=corpus.rows,

@@ -15,7 +15,9 @@ from ember.embedding.row_work import Body
 from ember.settings.embedding import LimitsConfig, ModelConfig
 from ember.spark import dimensions, gpu, models, read_batches, tables, tasks
 from ember.spark.accounting import Reports
+from ember.spark.model_sources import Sample
 from ember.spark.models import ModelFiles
+from ember.spark.tables import Corpus
 from ember.worker import task
 from ember.worker.models.chunks import CHUNK_COLUMNS, Chunking
 from ember.worker.results import Result
@@ -23,7 +25,10 @@ from ember.worker.row_paths import PathRules
 from ember.worker.spec import Generation, Modality, ModelSpec, Task
 from ember.worker.stats import TaskStats, WorkerRecord
 
-__all__ = ["ModelWork", "checked_model"]
+__all__ = ["ModelWork", "checked_model", "sample_of"]
+
+# On which a converted model has to agree with the one it was made of.
+_SAMPLE_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,11 @@ def checked_model(
     *,
     task: Task = "embed",
     generation: Generation | None = None,
+    sample: Sample | None = None,
 ) -> ModelSpec:
     """The model that `config` names, as this session's Spark tasks will run it.
 
-    task, generation: see `models.resolve`.
+    task, generation, sample: see `models.resolve`.
 
     Raises DeviceMissing when a GPU was asked for and is not there, and InvalidConfig and
     InvalidInput as `gpu.check` and `models.resolve` do.
@@ -119,7 +125,19 @@ def checked_model(
         gpu=gpu.scheduled(spark),
         task=task,
         generation=generation,
+        sample=sample,
     )
+
+
+def sample_of(corpus: Corpus) -> Sample:
+    """The first rows of a corpus, read when they are asked for."""
+
+    def read() -> tuple[list[bytes | None], PathRules | None]:
+        column = corpus.rows.select(tables.column(corpus.rows, corpus.rows.columns[1]))
+        rows = [row[0] for row in column.limit(_SAMPLE_ROWS).collect()]
+        return [each.encode() if isinstance(each, str) else each for each in rows], corpus.paths
+
+    return read
 
 
 def _body(

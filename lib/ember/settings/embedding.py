@@ -159,8 +159,8 @@ class ModelConfig(Config):
     )
     runtime: Runtime = Field(
         default="auto",
-        description="Library that runs the model; auto: torch for hf:, for keras: openvino on CPUs "
-        "at float32, if installed, else tensorflow.",
+        description="Library that runs the model; auto: openvino on CPUs where it is installed and "
+        "gives the model's own vectors, else torch for hf: and tensorflow for keras:.",
     )
     precision: Precision = Field(
         default="float32", description="Number format in which the model computes."

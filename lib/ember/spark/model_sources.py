@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import pickle
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from ember.errors import InvalidConfig, InvalidInput
 from ember.spark.model_cache import cache_folder, check_cached
 from ember.worker.models.model_folder import check_folder
+from ember.worker.models.prepare import UNSUITED
 from ember.worker.models.sentence_modules import has_modules
-from ember.worker.spec import KERAS_INPUT_SIZE
+from ember.worker.row_paths import PathRules
+from ember.worker.spec import KERAS_INPUT_SIZE, ModelSpec
 
-__all__ = ["keras_file", "keras_weights", "openvino_folder", "transformers_folder"]
+__all__ = [
+    "Sample",
+    "converted_keras",
+    "converted_transformers",
+    "keras_file",
+    "keras_weights",
+    "transformers_folder",
+]
+
+# Some rows of a corpus, and where they may name files.
+Sample = Callable[[], tuple[Sequence[Any], PathRules | None]]
 
 _log = logging.getLogger(__name__)
+# Of how models of transformers are converted; what another one made is made anew.
+_CONVERSION = 1
 # Modules of sentence-transformers, small as they are, often come as pickled tensors only.
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "[1-9]_*/pytorch_model.bin"]
 
@@ -58,19 +79,41 @@ def keras_file(weights: str) -> Path:
     return path / "model.keras" if path.is_dir() else path
 
 
-def openvino_folder(name: str, weights: Path, layer: str, sha256: str) -> Path:
+def converted_keras(name: str, weights: Path, layer: str, sha256: str) -> Path:
     """The model in OpenVINO's format, converted on the first run that wants it."""
-    versions = f"{_keras_version(name)}-{version('openvino').partition('-')[0]}"
-    tag = f"{layer}-{sha256[:16]}-{versions}"
-    if weights.suffix == ".keras":
-        tag += "-2"  # earlier ones prepare pixels twice where the file does so itself
-    folder = cache_folder() / f"openvino-{name}-{tag}"
+    versions = f"{_keras_version(name)}-{_openvino_version()}"
+    folder = cache_folder() / f"openvino-{name}-{layer}-{sha256[:16]}-{versions}-3"
     if not folder.exists():
         _log.info("converting keras:%s to openvino at %s, once", name, folder)
         what = f"convert keras:{name} to openvino"
-        _prepare(what, "openvino", name, weights, layer, folder)
+        _prepare(what, "keras", name, weights, layer, folder)
     check_cached(folder)
     return folder
+
+
+def converted_transformers(spec: ModelSpec, sample: Sample) -> Path | str:
+    """The model of a torch spec in OpenVINO's format, converted on the first run that wants it.
+
+    sample: some rows of the corpus, and where they may name files; asked for where it converts.
+    Returns the reason where the model is left to torch.
+    """
+    plain = replace(spec, max_pixels=0, max_bytes=0, normalize=False)
+    versions = [version(each) for each in ("openvino", "torch", "transformers", "tokenizers")]
+    decisive = [_CONVERSION, plain.fingerprint, *versions]
+    tag = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
+    short = re.sub(r"[^\w.-]", "", Path(spec.name.partition(":")[2]).name)[:60]
+    folder = cache_folder() / f"openvino-{short}-{tag}"
+    if not folder.exists():
+        _log.info("converting %s to openvino at %s, once", spec.name, folder)
+        request = pickle.dumps((spec, *sample()))
+        _prepare(f"convert {spec.name} to openvino", "transformers", folder, request=request)
+    check_cached(folder)
+    reason = folder / UNSUITED
+    return reason.read_text("utf-8") if reason.exists() else folder
+
+
+def _openvino_version() -> str:
+    return version("openvino").partition("-")[0]
 
 
 def _keras_version(name: str) -> str:
@@ -91,18 +134,17 @@ def _names() -> str:
     return ", ".join(sorted(KERAS_INPUT_SIZE))
 
 
-def _prepare(purpose: str, *arguments: str | Path) -> None:
+def _prepare(purpose: str, *arguments: str | Path, request: bytes = b"") -> None:
     """Run ember.worker.models.prepare. Raises InvalidInput with the last line that it said."""
     Path(arguments[-1]).parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "ember.worker.models.prepare", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=request, capture_output=True, check=False)
     if done.returncode:
-        _log.debug("%s", done.stderr)
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
-        raise InvalidInput(
-            f"cannot {purpose}: {reason}. Without a network give model.weights a file that keras "
-            "saved"
-        )
+        said = done.stderr.decode("utf-8", "replace").strip()
+        _log.debug("%s", said)
+        reason = (said.splitlines() or ["no message"])[-1][:300]
+        hint = "" if request else ". Without a network give model.weights a file that keras saved"
+        raise InvalidInput(f"cannot {purpose}: {reason}{hint}")
 
 
 def transformers_folder(name: str, revision: str | None) -> Path:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import atexit
 import json
 import logging
-import os
 import shutil
 import tarfile
 import tempfile
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyspark.sql import SparkSession
 
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.embedding import ModelConfig
-from ember.spark import classic
+from ember.spark import classic, runtimes
 from ember.spark.model_cache import cache_folder, check_cached
-from ember.spark.model_sources import keras_weights, openvino_folder, transformers_folder
+from ember.spark.model_sources import (
+    Sample,
+    converted_keras,
+    converted_transformers,
+    keras_weights,
+    transformers_folder,
+)
 from ember.spark.session import is_local
 from ember.worker.json_files import class_names, read_settings
 from ember.worker.models.model_folder import loading
@@ -36,7 +40,6 @@ from ember.worker.spec import (
     Generation,
     Modality,
     ModelSpec,
-    Runtime,
     Task,
     hash_files,
     weight_files,
@@ -45,10 +48,7 @@ from ember.worker.spec import (
 __all__ = ["ModelFiles", "distribute", "pack", "resolve"]
 
 _log = logging.getLogger(__name__)
-_RUNTIMES: dict[Family, tuple[Runtime, ...]] = {
-    "keras": ("tensorflow", "openvino"),
-    "hf": ("torch",),
-}
+_FAMILIES: tuple[Family, ...] = ("keras", "hf")
 
 
 def resolve(
@@ -61,6 +61,7 @@ def resolve(
     task: Task = "embed",
     generation: Generation | None = None,
     alone: bool = False,
+    sample: Sample | None = None,
 ) -> ModelSpec:
     """The model that `config` names, with its files on this machine, fetched if need be.
 
@@ -68,11 +69,13 @@ def resolve(
     task: what the model is to do.
     generation: how it writes texts, with the task "generate".
     alone: a transformer without the modules that its folder may have after it.
+    sample: some rows, on which a transformers model that is converted has to give the vectors of
+        torch; None: it is not converted.
     Raises InvalidConfig when the settings do not go together and InvalidInput when the model or
     its weights are not to be had.
     """
     family_name, _, name = config.name.partition(":")
-    if family_name not in _RUNTIMES or not name:
+    if family_name not in _FAMILIES or not name:
         raise InvalidConfig(
             f"model.name is {config.name!r}; write keras:<name> for a model of keras.applications "
             "or hf:<hub id or folder> for a transformers model"
@@ -80,7 +83,6 @@ def resolve(
     family: Family = family_name
     if task == "generate" and family != "hf":
         raise InvalidConfig(f"{config.name} writes no texts; give an hf: model that does")
-    runtime = _runtime(config, family, gpu)
     if family == "keras":
         layer = _layer(config, family, modality, task)
         path = keras_weights(name, config.weights)
@@ -91,19 +93,19 @@ def resolve(
             authored = task == "embed" and not alone and has_modules(path)
             kind = {"dual": _is_dual(path), "authored": authored}
             layer = _layer(config, family, modality, task, **kind)
-    text = _recipe(config, path, modality, layer)
+    runtime, reason = runtimes.choose(
+        config, family, path, task=task, gpu=gpu, converts=sample is not None
+    )
     weights = hash_files(path)
     if path.parent == cache_folder():
         check_cached(path, weights)
-    if runtime == "openvino":
-        path = openvino_folder(name, path, layer or "classes", weights)
-    return ModelSpec(
+    spec = ModelSpec(
         name=config.name,
         family=family,
         modality=modality,
         path=str(path),
         layer=layer,
-        runtime=runtime,
+        runtime="tensorflow" if family == "keras" else "torch",
         precision=config.precision,
         batch_size=None if config.batch_size == "auto" else config.batch_size,
         normalize=config.normalize,
@@ -112,9 +114,35 @@ def resolve(
         weights_sha256=weights,
         preprocessing=_preprocessing(family, name, modality, path),
         generation=generation,
-        text=text,
+        text=_recipe(config, path, modality, layer),
         task=task,
     )
+    if runtime == "openvino":
+        spec, reason = _converted(spec, reason, sample, insisted=config.runtime == runtime)
+    _log.info("runtime %s: %s", spec.runtime, reason)
+    return replace(spec, runtime_reason=reason)
+
+
+def _converted(
+    spec: ModelSpec, reason: str, sample: Sample | None, *, insisted: bool
+) -> tuple[ModelSpec, str]:
+    """The model as OpenVINO runs it, or as it is where it is left to torch, and the reason.
+
+    insisted: raise InvalidInput with the reason where it is left to torch.
+    """
+    if spec.family == "keras":
+        found: Path | str = converted_keras(
+            spec.architecture, Path(spec.path), spec.output, spec.weights_sha256
+        )
+    else:
+        found = converted_transformers(spec, sample or (lambda: ((), None)))
+    if isinstance(found, Path):
+        return replace(spec, runtime="openvino", path=str(found)), reason
+    if insisted:
+        raise InvalidInput(
+            f"model.runtime openvino does not run {spec.name}: {found}; use torch, or auto"
+        )
+    return spec, f"OpenVINO does not run it: {found}"
 
 
 def _recipe(
@@ -189,25 +217,6 @@ def _layer(
             f"model.layer {layer} is not one of {config.name} for {modality}s: {', '.join(known)}"
         )
     return layer
-
-
-def _runtime(config: ModelConfig, family: Family, gpu: bool) -> Runtime:
-    known = _RUNTIMES[family]
-    if config.runtime == "auto":
-        chosen, reason = known[0], f"the library that {family} models are defined in"
-        on_cpu = not gpu and not os.environ.get("CUDA_VISIBLE_DEVICES")
-        exact = config.precision == "float32"
-        if on_cpu and exact and "openvino" in known and find_spec("openvino"):
-            chosen, reason = "openvino", "the fastest on a CPU at float32, with equal vectors"
-        _log.info("runtime auto: %s, %s", chosen, reason)
-        return chosen
-    for runtime in known:
-        if config.runtime == runtime:
-            return runtime
-    raise InvalidConfig(
-        f"model.runtime {config.runtime} does not run {config.name}; use {' or '.join(known)}, or "
-        "auto"
-    )
 
 
 def _preprocessing(family: Family, name: str, modality: Modality, path: Path) -> str:

@@ -111,7 +111,7 @@ class ModelSpec:
     loads it. `batch_size` is in rows; None lets the worker choose. `max_pixels` bounds the area
     of a decoded image and `max_bytes` a row's content; larger ones are error rows. `layer` is
     where embeddings are taken from, and None for the other tasks. `generation` is how texts are
-    written, for the task "generate" alone.
+    written, for the task "generate" alone. `runtime_reason` says why this runtime was chosen.
     """
 
     name: str
@@ -130,6 +130,7 @@ class ModelSpec:
     max_bytes: int = MAX_BYTES
     text: TextRecipe | None = None
     task: Task = "embed"
+    runtime_reason: str = ""
 
     @property
     def output(self) -> str:
@@ -157,7 +158,7 @@ class ModelSpec:
     def fingerprint(self) -> str:
         """SHA-256, in hex, of all that decides the vectors; where the weights lie does not."""
         decisive = asdict(self)
-        for incidental in ("path", "batch_size", "name", "task"):
+        for incidental in ("path", "batch_size", "name", "task", "runtime_reason"):
             del decisive[incidental]
         decisive["layer"] = self.output
         for absent in [name for name in ("generation", "text") if decisive[name] is None]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ember.errors import InvalidInput
 from ember.worker.batching import Encoder, Slot, encode
-from ember.worker.device import claim, hide_triton
+from ember.worker.device import Device, claim, hide_triton
 from ember.worker.models.chunks import Chunking, Splitter, chunk_slots, joined, texts_in
 from ember.worker.models.generation import request_slot
 from ember.worker.models.model_folder import loading
@@ -94,32 +94,50 @@ def _build(spec: ModelSpec, address: str | None, threads: int, paths: PathRules 
     # Read by the tokenizers' thread pool when it starts.
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if spec.task == "generate":
+        return _generator(spec, device, threads, paths)
+    if spec.modality == "text":
+        return _text_encoder(spec, device, threads)
+    return _image_encoder(spec, device, threads, paths)
+
+
+def _text_encoder(spec: ModelSpec, device: Device, threads: int) -> Encoder:
+    if spec.runtime == "openvino":
+        from ember.worker.models.openvino_texts import OpenvinoTextEncoder
+
+        return OpenvinoTextEncoder(spec, device, threads)
+    hide_triton()
+    from ember.worker.models.torch_texts import TorchTextEncoder
+
+    return TorchTextEncoder(spec, device, threads)
+
+
+def _image_encoder(
+    spec: ModelSpec, device: Device, threads: int, paths: PathRules | None
+) -> Encoder:
     if spec.runtime == "tensorflow":
         from ember.worker.models.keras_runtime import KerasImageEncoder
 
         return KerasImageEncoder(spec, device, threads, paths=paths)
     if spec.runtime == "openvino":
-        from ember.worker.models.openvino_runtime import OpenvinoImageEncoder
+        from ember.worker.models.openvino_images import OpenvinoImageEncoder
 
         return OpenvinoImageEncoder(spec, device, threads, paths=paths)
     hide_triton()
-    if spec.task == "generate":
-        if spec.modality == "text":
-            from ember.worker.models.generation_texts import TorchTextGenerator
+    from ember.worker.models.torch_images import TorchImageEncoder
 
-            return TorchTextGenerator(spec, device, threads)
-        from ember.worker.models.generation_images import TorchImageDescriber
+    return TorchImageEncoder(spec, device, threads, paths=paths)
 
-        return TorchImageDescriber(spec, device, threads, paths=paths)
-    if spec.runtime == "torch":
-        if spec.modality == "text":
-            from ember.worker.models.torch_texts import TorchTextEncoder
 
-            return TorchTextEncoder(spec, device, threads)
-        from ember.worker.models.torch_images import TorchImageEncoder
+def _generator(spec: ModelSpec, device: Device, threads: int, paths: PathRules | None) -> Encoder:
+    hide_triton()
+    if spec.modality == "text":
+        from ember.worker.models.generation_texts import TorchTextGenerator
 
-        return TorchImageEncoder(spec, device, threads, paths=paths)
-    raise InvalidInput(f"runtime {spec.runtime} cannot run {spec.name}")
+        return TorchTextGenerator(spec, device, threads)
+    from ember.worker.models.generation_images import TorchImageDescriber
+
+    return TorchImageDescriber(spec, device, threads, paths=paths)
 
 
 def _content_slot(part: pa.RecordBatch) -> Slot:

@@ -88,7 +88,7 @@ def test_a_picture_that_would_be_too_large_for_the_model_is_refused_unscaled(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = task.load(spec_of(folder, max_pixels=10**8), address=None, threads=1, paths=None)
-    monkeypatch.setattr(encoder, "_processed", lambda _: pytest.fail("it was scaled"))
+    monkeypatch.setattr(encoder, "processed", lambda _: pytest.fail("it was scaled"))
     size = (2100, 2100) if encoder._keeps_size else (65_000, 12)
     outcome = encoder.prepare([encoded(Image.new("L", size), "PNG")])[0]
     assert str(outcome).startswith(f"too many pixels: {size[0]}x{size[1]} is ")

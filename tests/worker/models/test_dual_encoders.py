@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from converted import RUNTIMES, as_run_by
 from corpora import picture
 from ember.errors import InvalidInput
 from ember.worker import task
 from ember.worker.batching import Slot, encode
+from ember.worker.spec import ModelSpec
 from tiny_models import MAX_TOKENS, spec_of, tiny_dual
 
 TEXTS = ["the cat sat on a mat", "a dog", "blue", "the " * 50, "a", "the big house of a cat"] * 2
@@ -26,14 +29,20 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def vectors(raws: list[bytes], folder: Path, **changes: Any) -> np.ndarray:
-    spec = spec_of(folder, **{"layer": "pooler", **changes})
+    return encoded(raws, spec_of(folder, **{"layer": "pooler", **changes}))
+
+
+def encoded(raws: list[bytes], spec: ModelSpec) -> np.ndarray:
     encoder = task.load(spec, address=None, threads=1, paths=False)
     (slot,) = encode([Slot(raws)], encoder, threads=2, timed=lambda *_: None)
     assert slot.errors == {}
     return slot.vectors
 
 
-def test_both_halves_equal_plain_transformers_whatever_the_batches(folder: Path) -> None:
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_both_halves_equal_plain_transformers_whatever_the_batches(
+    folder: Path, runtime: str, tmp_path: Path
+) -> None:
     import torch
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
@@ -56,16 +65,14 @@ def test_both_halves_equal_plain_transformers_whatever_the_batches(folder: Path)
         for data in IMAGES:
             pixels = processor(Image.open(io.BytesIO(data)).convert("RGB"), return_tensors="pt")
             images.append(model.get_image_features(**pixels).pooler_output[0].numpy())
-    for batch_size in (None, 1, 5):
-        for expected, ours in (
-            (
-                texts,
-                vectors(
-                    [t.encode() for t in TEXTS], folder, modality="text", batch_size=batch_size
-                ),
-            ),
-            (images, vectors(IMAGES, folder, modality="image", batch_size=batch_size)),
-        ):
+    for modality, raws, expected in (
+        ("text", [text.encode() for text in TEXTS], texts),
+        ("image", IMAGES, images),
+    ):
+        spec = spec_of(folder, layer="pooler", modality=modality)
+        spec = as_run_by(runtime, spec, tmp_path / modality)
+        for batch_size in (None, 1, 5):
+            ours = encoded(raws, replace(spec, batch_size=batch_size))
             exact = np.stack(expected)
             assert ours.shape == exact.shape
             assert np.abs(ours - exact).max() <= 1e-4 * np.abs(exact).max()

@@ -80,7 +80,7 @@ def encoder(folder: Path, kind: str, settings: dict[str, Any]) -> TorchImageEnco
 @pytest.mark.parametrize("kind", _WITH)
 def test_a_class_token_is_known_by_what_the_model_does(tmp_path: Path, kind: str) -> None:
     made = encoder(tmp_path, kind, _WITH[kind])
-    item = made._processed(Image.new("RGB", (40, 30), (9, 99, 1)))
+    item = made.processed(Image.new("RGB", (40, 30), (9, 99, 1)))
     (vector,) = made.run([item])
     pixels = torch.from_numpy(item["pixel_values"])[None]
     with torch.inference_mode():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converted import converted
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.embedding import ModelConfig
 from ember.spark import models
@@ -24,7 +25,7 @@ from sentence_folders import (
     sentence_folder,
     theirs,
 )
-from tiny_models import MAX_TOKENS, spec_of
+from tiny_models import MAX_TOKENS, needs_openvino, spec_of
 
 TEXTS = [
     "the cat sat on a mat",
@@ -116,6 +117,31 @@ def test_a_dense_module_on_tokens_and_weights_that_are_pickled(transformers, tmp
     )
     assert list(folder.glob("*/pytorch_model.bin"))
     close(ours(resolved(folder), TEXTS), theirs(folder, TEXTS))
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    ("pooling", "modules", "asked"),
+    [
+        ("mean", "normalize", ASKED[0]),
+        (("cls", "max", "lasttoken"), "dense", ASKED[0]),
+        (("weightedmean", "mean_sqrt_len_tokens"), "residual", ASKED[4]),
+    ],
+)
+def test_openvino_goes_through_all_modules_and_prompts(
+    transformers, tmp_path, pooling, modules, asked
+):
+    folder = sentence_folder(
+        tmp_path / "model",
+        transformers["bert"],
+        pooling,
+        modules,
+        include_prompt=False,
+        prompts=PROMPTS,
+    )
+    settings, how, given = asked
+    spec = converted(resolved(folder, **settings), tmp_path / "converted")
+    close(ours(spec, TEXTS), theirs(folder, TEXTS, how, **given))
 
 
 @pytest.mark.parametrize("pooling", POOLINGS[:6])

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converted import RUNTIMES, as_run_by
 from ember.errors import InvalidInput
 from ember.worker import task
 from ember.worker.batching import Encoder, Slot, encode
 from text_models import ARCHITECTURES, POSITIONS, VOCABULARY, text_model, word_tokenizer
-from tiny_models import spec_of
+from tiny_models import needs_openvino, spec_of
 
 # What of the positions in the configuration a text can take, where that is not all of them.
 LONGEST = dict.fromkeys(("t5", "longt5", "funnel", "xlnet"), 2048) | dict.fromkeys(
@@ -29,8 +30,16 @@ def words(count: int, seed: int = 0) -> str:
 TEXTS = [words(count, seed) for seed in (0, 1) for count in (2, 5, 12, 27, 33, 36, 38, 60)]
 
 
-def load(folder: Path, **changes: Any) -> Encoder:
-    return task._build(spec_of(folder, modality="text", **changes), None, 1, False)
+# Of those that OpenVINO takes, the ones that differ in how they look at texts.
+CONVERTED = [
+    *("albert", "bart", "convbert", "deberta-v2", "distilbert", "fnet", "ibert", "modernbert"),
+    *("mpnet", "nystromformer", "roberta", "t5", "xmod"),
+]
+
+
+def load(folder: Path, runtime: str = "torch", **changes: Any) -> Encoder:
+    spec = as_run_by(runtime, spec_of(folder, modality="text", **changes), folder / "converted")
+    return task._build(spec, None, 1, False)
 
 
 def run(encoder: Encoder, texts: list[str]) -> Slot:
@@ -67,9 +76,15 @@ def close(actual: np.ndarray, expected: np.ndarray) -> None:
     assert expected.std(axis=0).max() > 1e-3  # rows differ, so a mix-up would show
 
 
-@pytest.mark.parametrize("kind", sorted(set(ARCHITECTURES) - {"canine"}))
-def test_vectors_are_those_of_one_text_at_a_time(tmp_path: Path, kind: str) -> None:
-    encoder = load(text_model(tmp_path, kind))
+@pytest.mark.parametrize(
+    ("kind", "runtime"),
+    [
+        *((kind, "torch") for kind in sorted(set(ARCHITECTURES) - {"canine"})),
+        *(pytest.param(kind, "openvino", marks=needs_openvino) for kind in CONVERTED),
+    ],
+)
+def test_vectors_are_those_of_one_text_at_a_time(tmp_path: Path, kind: str, runtime: str) -> None:
+    encoder = load(text_model(tmp_path, kind), runtime)
     longest = LONGEST.get(kind, POSITIONS)
     assert encoder.max_tokens == longest
     slot = run(encoder, TEXTS)
@@ -145,8 +160,14 @@ def test_layer_that_a_text_model_lacks_is_refused_at_loading(tmp_path: Path) -> 
         load(text_model(tmp_path, "distilbert"), layer="pooler")
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "bart", "bert"])
-def test_classes_are_those_of_one_text_at_a_time(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "runtime"),
+    [
+        *(("gpt2", "torch"), ("bart", "torch"), ("bert", "torch")),
+        pytest.param("bert", "openvino", marks=needs_openvino),
+    ],
+)
+def test_classes_are_those_of_one_text_at_a_time(tmp_path: Path, kind: str, runtime: str) -> None:
     """GPT-2 reads the last token that is no padding, and refuses batches without one."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -156,7 +177,7 @@ def test_classes_are_those_of_one_text_at_a_time(tmp_path: Path, kind: str) -> N
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3).eval()
     model.config.pad_token_id = None if kind == "gpt2" else 1
     model.save_pretrained(folder)
-    encoder = load(folder, layer=None, task="classify")
+    encoder = load(folder, runtime, layer=None, task="classify")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     expected = []
     for text in TEXTS:
@@ -168,10 +189,11 @@ def test_classes_are_those_of_one_text_at_a_time(tmp_path: Path, kind: str) -> N
     close(run(encoder, TEXTS).vectors, torch.stack(expected).numpy())
 
 
-def test_text_without_a_token_is_an_error_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_text_without_a_token_is_an_error_row(tmp_path: Path, runtime: str) -> None:
     folder = text_model(tmp_path, "bert")
     word_tokenizer(folder, special=False)
-    encoder = load(folder)
+    encoder = load(folder, runtime)
     slot = run(encoder, ["abc", "12 %", "\u200b", "a"])
     assert slot.errors == dict.fromkeys((1, 2), "no token: the tokenizer finds none in this text")
     assert np.abs(slot.vectors[[0, 3]]).min(axis=1).all()
@@ -183,12 +205,13 @@ def test_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
         load(folder)
 
 
-def test_added_token_without_a_vector_is_an_error_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_added_token_without_a_vector_is_an_error_row(tmp_path: Path, runtime: str) -> None:
     folder = text_model(tmp_path, "bert")
     tokenizer = word_tokenizer(folder)
     tokenizer.add_special_tokens({"pad_token": "[MY PAD]", "additional_special_tokens": ["[NEW]"]})
     tokenizer.save_pretrained(folder)
-    slot = run(load(folder), [*TEXTS, "w1 [NEW] w2"])
+    slot = run(load(folder, runtime), [*TEXTS, "w1 [NEW] w2"])
     assert list(slot.errors) == [len(TEXTS)]
     assert slot.errors[len(TEXTS)].startswith("unknown token: the tokenizer says 12")
     close(slot.vectors[:-1], reference(folder, POSITIONS))

@@ -16,7 +16,7 @@ from ember.worker.finetune.learner import Batch, Stage, Tuning
 from ember.worker.images.decoding import decode
 from ember.worker.models.keras_models import build_features, preparation
 from ember.worker.models.keras_runtime import start_tensorflow
-from ember.worker.models.pixels import to_pixels
+from ember.worker.models.pixel_plan import to_size
 from ember.worker.spec import KERAS_INPUT_SIZE, ModelSpec
 
 __all__ = ["KerasLearner"]
@@ -78,7 +78,7 @@ class KerasLearner:
         image = decode(content, self.spec.max_pixels)
         if rng is not None and self.tuning.augmentation is not None:
             image = self.tuning.augmentation.apply(image, (self.size, self.size), rng)
-        return to_pixels(image, self.size)
+        return to_size(self.size)(image)
 
     def encode(self, items: Sequence[Any]) -> Float32 | None:
         return np.asarray(self.features(self._inputs(items), training=False), np.float32)

@@ -11,8 +11,8 @@ from ember.errors import InvalidInput
 from ember.worker.device import Device
 from ember.worker.models.generation import Request
 from ember.worker.models.generation_runtime import Item, TorchGenerator, alike
+from ember.worker.models.pictures import picture_of, processing
 from ember.worker.models.text_tokenizer import check_tokenizer, load_tokenizer
-from ember.worker.models.torch_pictures import picture_of, processing
 from ember.worker.row_paths import PathRules
 from ember.worker.rows import RowError
 from ember.worker.spec import ModelSpec

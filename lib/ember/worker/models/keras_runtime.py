@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from ember.worker.device import Device, require_cuda
 from ember.worker.models.keras_models import build_features, preparation
-from ember.worker.models.pixels import PixelEncoder, Pixels
+from ember.worker.models.pixel_plan import Pixels, to_size
+from ember.worker.models.pixels import PixelEncoder
 from ember.worker.row_paths import PathRules
-from ember.worker.spec import ModelSpec
+from ember.worker.spec import KERAS_INPUT_SIZE, ModelSpec
 
 __all__ = ["KerasImageEncoder", "start_tensorflow"]
 
@@ -32,13 +33,14 @@ class KerasImageEncoder(PixelEncoder):
         import keras
 
         keras.config.set_dtype_policy(_POLICY[spec.precision])
-        super().__init__(spec, 128 if device == "cuda" else 16, paths=paths)
+        size = KERAS_INPUT_SIZE[spec.architecture]
+        super().__init__(spec, to_size(size), 128 if device == "cuda" else 16, paths=paths)
         self.device = gpus[0].name if device == "cuda" else "cpu"
         self._exhausted = tf.errors.ResourceExhaustedError
         model = build_features(spec.architecture, spec.path, spec.output)
         self._preprocess, note = preparation(spec.architecture, model)
         self.notes = tuple(filter(None, (note,)))
-        signature = [tf.TensorSpec((None, self.size, self.size, 3), tf.float32)]
+        signature = [tf.TensorSpec((None, size, size, 3), tf.float32)]
         self._forward = tf.function(
             lambda x: tf.cast(model(x, training=False), tf.float32), input_signature=signature
         )

@@ -1,12 +1,14 @@
-"""Models of keras.applications in OpenVINO, for CPUs: no TensorFlow on the executors.
+"""Models converted to OpenVINO, for CPUs: what loads and runs them, and what stands beside them.
 
-The driver converts a model once (ember.worker.models.prepare) to OpenVINO's format, with the
-preprocessing inside, so that a worker starts in about a second.
+The driver converts a model once (`ember.worker.models.prepare`), so that workers import neither
+torch nor TensorFlow and start in half a second. A converted folder holds `model.xml` and
+`model.bin`, and `ember.json` with what a worker has to know besides; for texts also the tokenizer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,76 +17,81 @@ import numpy.typing as npt
 
 from ember.errors import InvalidInput
 from ember.worker.device import Device
-from ember.worker.models.model_folder import loading
-from ember.worker.models.pixels import PixelEncoder, Pixels
-from ember.worker.row_paths import PathRules
 from ember.worker.spec import ModelSpec
 
-__all__ = ["OpenvinoImageEncoder", "convert"]
+__all__ = ["OpenvinoModel", "read_settings", "save"]
 
-# What is out of the ordinary in the model, a line each; no file where there is nothing.
-_NOTES = "notes.txt"
+Matrix = npt.NDArray[np.float32]
+Arrays = Sequence[npt.NDArray[Any]]
+_SETTINGS = "ember.json"
 _PRECISION = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
-class OpenvinoImageEncoder(PixelEncoder):
-    """Image rows to vectors with a converted model. See `batching.Encoder`."""
+class OpenvinoModel:
+    """A converted model on `threads` cores, each with a request of its own.
 
-    device = "cpu"
+    A request on one core that keeps its data in the cache does more than one on all of them.
 
-    def __init__(
-        self, spec: ModelSpec, device: Device, threads: int, *, paths: PathRules | None
-    ) -> None:
+    inputs: names of what it takes, in order.
+    """
+
+    def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
         import openvino
 
         if device == "cuda":
+            other = "tensorflow" if spec.family == "keras" else "torch"
             raise InvalidInput(
                 "model.runtime openvino runs on the CPU, and this task was given a GPU; use "
-                "tensorflow or auto"
+                f"{other} or auto"
             )
-        # Small batches: their activations stay in the cache, and nothing is gained by larger ones.
-        super().__init__(spec, 8, paths=paths)
         settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "NUM_STREAMS": threads,
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": _PRECISION[spec.precision],
             # Each worker would pin itself to the same first cores.
             "ENABLE_CPU_PINNING": False,
         }
-        with loading(spec.name, spec.path):
-            notes = Path(spec.path, _NOTES)
-            self.notes = tuple(notes.read_text("utf-8").splitlines()) if notes.is_file() else ()
-            self._model = openvino.Core().compile_model(f"{spec.path}/model.xml", "CPU", settings)
+        self._model = openvino.Core().compile_model(f"{spec.path}/model.xml", "CPU", settings)
+        self.inputs = tuple(each.get_any_name() for each in self._model.inputs)
+        self.threads = threads
+        self._queue = openvino.AsyncInferQueue(self._model, threads) if threads > 1 else None
 
-    def run(self, items: Sequence[Pixels]) -> npt.NDArray[np.float32]:
-        """Vectors (n, d) float32 of pixels n × (h, w, 3) uint8."""
-        # Copied: OpenVINO writes the next batch into the memory of the last one.
-        return np.array(self._model(np.stack(items).astype(np.float32))[0], np.float32)
+    def __call__(self, arrays: Arrays) -> Matrix:
+        """The output (n, d) float32 for inputs (n, …), the rows shared out among the threads."""
+        rows = len(arrays[0])
+        if self._queue is None or rows == 1:
+            # Copied: OpenVINO writes the next batch into the memory of the last one.
+            return np.array(self._model(list(arrays))[0], np.float32)
+        parts = min(self.threads, rows)
+        bounds = [rows * part // parts for part in range(parts + 1)]
+        made: list[Any] = [None] * parts
 
-    def is_out_of_memory(self, error: Exception) -> bool:
-        return isinstance(error, MemoryError) or "bad_alloc" in str(error)
+        def keep(request: Any, part: int) -> None:
+            made[part] = np.array(request.get_output_tensor(0).data, np.float32)
+
+        self._queue.set_callback(keep)
+        for part in range(parts):
+            piece = [each[bounds[part] : bounds[part + 1]] for each in arrays]
+            self._queue.start_async(piece, part)
+        self._queue.wait_all()
+        return np.concatenate(made)
 
 
-def convert(architecture: str, weights: str, layer: str, folder: str) -> None:
-    """Write `model.xml` and `model.bin` into `folder`: pixels (n, h, w, 3) float32 to (n, d).
+def is_out_of_memory(error: Exception) -> bool:
+    """Is this what OpenVINO says where memory does not suffice?"""
+    return isinstance(error, MemoryError) or "bad_alloc" in str(error)
 
-    Needs TensorFlow, and half a minute. Raises InvalidInput as `build_features` does.
-    """
-    import tempfile
 
-    import keras
+def save(model: Any, folder: str, settings: Mapping[str, Any]) -> None:
+    """Write a converted model, in float32, and what a worker has to know besides."""
     import openvino
 
-    from ember.worker.models.keras_models import build_features, preparation
+    openvino.save_model(model, f"{folder}/model.xml", compress_to_fp16=False)
+    Path(folder, _SETTINGS).write_text(json.dumps(settings), "utf-8")
 
-    features = build_features(architecture, weights, layer)
-    pixels = keras.Input(features.input_shape[1:])
-    prepare, note = preparation(architecture, features)
-    if note:
-        Path(folder, _NOTES).write_text(note, "utf-8")
-    model = keras.Model(pixels, features(prepare(pixels)))
-    with tempfile.TemporaryDirectory() as exported:
-        model.export(exported, verbose=False)
-        openvino.save_model(
-            openvino.convert_model(exported), f"{folder}/model.xml", compress_to_fp16=False
-        )
+
+def read_settings(folder: str) -> dict[str, Any]:
+    """What `save` wrote beside a model."""
+    settings: dict[str, Any] = json.loads(Path(folder, _SETTINGS).read_text("utf-8"))
+    return settings

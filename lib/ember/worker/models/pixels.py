@@ -1,56 +1,52 @@
-"""Image rows to the square of pixels that a model of keras.applications takes."""
+"""Image rows to the pixels that a model takes whose numbers are made inside of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from ember.worker.images.decoding import decode
+from ember.worker.models.pictures import processing
+from ember.worker.models.pixel_plan import PixelPlan, Pixels
 from ember.worker.row_paths import PathRules, content_of
 from ember.worker.rows import RowError
-from ember.worker.spec import KERAS_INPUT_SIZE, ModelSpec
+from ember.worker.spec import ModelSpec
 
-__all__ = ["PixelEncoder", "Pixels", "to_pixels"]
-
-Pixels = npt.NDArray[np.uint8]
-
-
-def to_pixels(image: Image.Image, size: int) -> Pixels:
-    """RGB image to (size, size, 3) uint8, as keras.utils.load_img(target_size=...) does it.
-
-    That is nearest-neighbor, the library's documented recipe for these models.
-    """
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.NEAREST)
-    return np.asarray(image)
+__all__ = ["PixelEncoder"]
 
 
 class PixelEncoder:
-    """What the runtimes of Keras models share: how a row becomes pixels. See `batching.Encoder`.
+    """What runtimes share that take pixels: how a row becomes them. See `batching.Encoder`.
 
+    plan: to pixels of one size.
     paths: where rows may name files; None where they hold their bytes.
     """
 
     chunk_rows = 8
     truncated = 0
 
-    def __init__(self, spec: ModelSpec, batch_size: int, *, paths: PathRules | None) -> None:
+    def __init__(
+        self, spec: ModelSpec, plan: PixelPlan, batch_size: int, *, paths: PathRules | None
+    ) -> None:
         self.spec = spec
+        self.plan = plan
         self.paths = paths
-        self.size = KERAS_INPUT_SIZE[spec.architecture]
         self.batch_size = spec.batch_size or batch_size
         self.batch_cost = self.window_rows = self.batch_size
 
     def prepare(self, raws: Sequence[bytes | None]) -> list[tuple[Pixels, int] | RowError]:
-        """Pixels (h, w, 3) uint8 of each row; the preprocessing is done for a batch at once."""
+        """Pixels (h, w, 3) uint8 of each row; the numbers are made for a batch at once."""
         return [self._prepare(raw) for raw in raws]
 
     def _prepare(self, raw: bytes | None) -> tuple[Pixels, int] | RowError:
         try:
-            data = content_of(raw, self.paths, self.spec.max_bytes)
-            return to_pixels(decode(data, self.spec.max_pixels), self.size), 1
+            image = self._picture(raw)
+            with processing():
+                return self.plan(image), 1
         except RowError as error:
             return error
+
+    def _picture(self, raw: bytes | None) -> Image.Image:
+        """The picture of a row. Raises RowError."""
+        return decode(content_of(raw, self.paths, self.spec.max_bytes), self.spec.max_pixels)

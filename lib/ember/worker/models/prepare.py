@@ -1,15 +1,19 @@
-"""Make files of a Keras model that are not there yet, in a process of its own.
+"""Make files of a model that are not there yet, in a process of its own.
 
     python -m ember.worker.models.prepare weights ResNet50 imagenet TARGET.h5
-    python -m ember.worker.models.prepare openvino ResNet50 WEIGHTS avg_pool FOLDER
+    python -m ember.worker.models.prepare keras ResNet50 WEIGHTS avg_pool FOLDER
+    python -m ember.worker.models.prepare transformers FOLDER < REQUEST
 
 The driver runs this, since it imports no framework itself. Weights: `imagenet` fetches the
 published ones, `random` draws them with seed 0; the file holds the classification top as well.
+Folders get a model in OpenVINO's format. A request is what `openvino_transformers.convert` takes,
+pickled: a ModelSpec, rows, and where they may name files.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import sys
 import tempfile
@@ -20,7 +24,10 @@ from typing import Any
 
 from ember.errors import EmberError
 
-__all__ = ["main"]
+__all__ = ["UNSUITED", "main"]
+
+# Why a model is left to torch, in place of the model.
+UNSUITED = "unsuited.txt"
 
 
 def main(what: str, *arguments: str) -> int:
@@ -28,7 +35,11 @@ def main(what: str, *arguments: str) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    makers: dict[str, Callable[..., Path]] = {"weights": _weights, "openvino": _openvino}
+    makers: dict[str, Callable[..., Path]] = {
+        "weights": _weights,
+        "keras": _keras,
+        "transformers": _transformers,
+    }
     target = Path(arguments[-1])
     # Under another name first: another run may be looking for the same files.
     partial = tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent)
@@ -72,12 +83,28 @@ def _fold_rescaling(keras: Any, model: Any) -> None:
             layer.adapt_variance.assign(layer.adapt_variance / scale**2)
 
 
-def _openvino(architecture: str, weights: str, layer: str, partial: str) -> Path:
-    from ember.worker.models.openvino_runtime import convert
+def _keras(architecture: str, weights: str, layer: str, partial: str) -> Path:
+    from ember.worker.models.openvino_keras import convert
 
     folder = Path(partial, "made")
     folder.mkdir()
     convert(architecture, weights, layer, str(folder))
+    return folder
+
+
+def _transformers(partial: str) -> Path:
+    from ember.worker.models.openvino_transformers import Unsuited, convert
+
+    folder = Path(partial, "made")
+    folder.mkdir()
+    spec, rows, paths = pickle.load(sys.stdin.buffer)
+    try:
+        convert(spec, str(folder), rows, paths)
+    except Unsuited as error:
+        # Remembered, so that the next run does not try again.
+        shutil.rmtree(folder)
+        folder.mkdir()
+        Path(folder, UNSUITED).write_text(str(error), "utf-8")
     return folder
 
 

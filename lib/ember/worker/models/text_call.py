@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
-import numpy as np
-
 from ember.errors import InvalidInput
-from ember.worker.models.text_tokens import Tokens
+from ember.worker.models.text_tokens import Tokens, padded
 
 __all__ = ["TextCall", "accepted_keys", "parameters"]
 
@@ -55,39 +53,27 @@ class TextCall:
         *,
         masked: bool = True,
     ) -> None:
-        self._call = call
-        self._keys = keys
+        self.model = call
+        self.keys = tuple(keys)
         self._device = device
         self.padding: Mapping[str, int] = {}
-        self._masked = masked and "attention_mask" in parameters(call)
+        self.masked = masked and "attention_mask" in parameters(call)
 
     def __call__(self, items: Sequence[Tokens], width: int = 0) -> tuple[Any, Any]:
-        """The output, and the mask (n, t) int64, of texts padded on the right, to `width` at least.
-
-        Positions count from the left in every model that takes none, so nothing else is like the
-        text alone.
-        """
+        """The output, and the mask (n, t) int64, of texts padded to `width` at least."""
         import torch
 
-        inputs, marks = self.inputs(items, width)
+        inputs, mask = self.inputs(items, width)
         with torch.inference_mode():
-            return self._call(**inputs), marks
+            return self.model(**inputs), mask
 
     def inputs(self, items: Sequence[Tokens], width: int = 0) -> tuple[dict[str, Any], Any]:
         """What the model is called with for these texts, on the device, and the mask."""
         import torch
 
-        width = max(width, *(each.shape[1] for each in items))
-        mask = np.zeros((len(items), width), np.int64)
-        for row, each in enumerate(items):
-            mask[row, : each.shape[1]] = 1
-        values = {}
-        for line, key in enumerate(self._keys):
-            values[key] = np.full(mask.shape, self.padding.get(key, 0), np.int64)
-            for row, each in enumerate(items):
-                values[key][row, : each.shape[1]] = each[line]
+        values, mask = padded(items, self.keys, self.padding, width)
         inputs = {key: torch.from_numpy(each).to(self._device) for key, each in values.items()}
         marks = torch.from_numpy(mask).to(self._device)
-        if self._masked:
+        if self.masked:
             inputs["attention_mask"] = marks
         return inputs, marks

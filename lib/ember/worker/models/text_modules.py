@@ -84,7 +84,7 @@ def pool(hidden: Any, mask: Any, modes: Sequence[str], skipped: int = 0) -> Any:
     hidden = hidden.float()
     kept = hidden * weights
     positions = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    lines = torch.arange(len(mask), device=mask.device)
+    lines = torch.arange(mask.shape[0], device=mask.device)  # not len(), which a trace keeps
     counts = weights.sum(1).clamp(min=1e-9)
     made = []
     for mode in modes:

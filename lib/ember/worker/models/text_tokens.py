@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ember.worker.rows import RowError
 
-__all__ = ["MOST_CHARACTERS", "TextTokens", "Tokens"]
+__all__ = ["MOST_CHARACTERS", "TextTokens", "Tokens", "padded"]
 
 Tokens = npt.NDArray[np.int64]
 """One text for a model: (keys, t). The first line holds the ids."""
@@ -151,3 +151,25 @@ def _part(text: str, size: int, side: str) -> str | None:
         return text[:size]
     words = text[:size].rsplit(None, 1)
     return words[0] if len(words) == 2 and 2 * len(words[0]) >= size else None
+
+
+def padded(
+    items: Sequence[Tokens], keys: Sequence[str], padding: Mapping[str, int], width: int = 0
+) -> tuple[dict[str, Tokens], Tokens]:
+    """Texts as arrays (n, t) by key, padded on the right to `width` at least, and the mask.
+
+    padding: the value of a key behind a text's end; 0 for a key that it lacks.
+
+    Positions count from the left in every model that takes none, so nothing else is like the text
+    alone.
+    """
+    width = max(width, *(each.shape[1] for each in items))
+    mask = np.zeros((len(items), width), np.int64)
+    for row, each in enumerate(items):
+        mask[row, : each.shape[1]] = 1
+    inputs = {}
+    for line, key in enumerate(keys):
+        inputs[key] = np.full(mask.shape, padding.get(key, 0), np.int64)
+        for row, each in enumerate(items):
+            inputs[key][row, : each.shape[1]] = each[line]
+    return inputs, mask

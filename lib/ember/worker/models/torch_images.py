@@ -13,7 +13,7 @@ from ember.errors import InvalidInput
 from ember.worker.device import Device
 from ember.worker.models.first_layer import has_class_token
 from ember.worker.models.model_folder import loading
-from ember.worker.models.torch_pictures import picture_of, processing
+from ember.worker.models.pictures import picture_of, processing
 from ember.worker.models.torch_runtime import Matrix, TorchModel
 from ember.worker.row_paths import PathRules
 from ember.worker.rows import RowError
@@ -56,6 +56,8 @@ class TorchImageEncoder(TorchModel):
     Most processors make every picture one size. Of those that do not, pictures of equal size run
     together, a row's cost is its size in pictures of the usual one, and a picture that the
     processor or the model cannot take is an error row.
+
+    takes_pixels_alone: are `pixel_values` of one size all that the model is given?
     """
 
     chunk_rows = 8
@@ -86,9 +88,10 @@ class TorchImageEncoder(TorchModel):
         Raises InvalidInput where it makes nothing of them.
         """
         with loading(self.spec.name, self.spec.path):
-            made = [self._processed(Image.new("RGB", size)) for size in _PROBES]
+            made = [self.processed(Image.new("RGB", size)) for size in _PROBES]
         self._usual, other = map(_shapes, made)
         self._fixed = self._usual == other
+        self.takes_pixels_alone = self._fixed and made[0].keys() == {"pixel_values"}
         shape = made[1]["pixel_values"].shape
         self._keeps_size = shape[1:] == (_PROBES[1][1], _PROBES[1][0])
         self._numbers = made[0]["pixel_values"].size
@@ -96,7 +99,7 @@ class TorchImageEncoder(TorchModel):
         rng, (width, height) = np.random.default_rng(0), _PROBES[0]
         noise = rng.integers(0, 256, (2, height, width, 3), np.uint8)
         with loading(self.spec.name, self.spec.path):
-            items = [self._processed(Image.fromarray(each)) for each in noise]
+            items = [self.processed(Image.fromarray(each)) for each in noise]
         try:
             self._check_class_token(items)
             self._refuse_chance(items[0])
@@ -112,7 +115,8 @@ class TorchImageEncoder(TorchModel):
         outputs: list[Any] = []
 
         def call() -> Any:
-            outputs.append(self._output(items)[0])
+            with self._torch.inference_mode():
+                outputs.append(self._encode(**self._inputs(items)))
             return outputs[0]
 
         if not has_class_token(self.model, call):
@@ -144,7 +148,7 @@ class TorchImageEncoder(TorchModel):
         try:
             image = picture_of(raw, self.paths, self.spec)
             self._check_scaled(image)
-            item = self._processed(image)
+            item = self.processed(image)
         except RowError as error:
             return error
         return item, max(1, -(-item["pixel_values"].size // self._numbers))
@@ -163,7 +167,7 @@ class TorchImageEncoder(TorchModel):
                 f"{self._most // 3:,} of a row; have the folder's processor scale or crop it",
             )
 
-    def _processed(self, image: Image.Image) -> Item:
+    def processed(self, image: Image.Image) -> Item:
         with processing():
             made = self.processor(image, return_tensors="np")
             names = ["pixel_values", *sorted(self._taken & set(made) - {"pixel_values"})]
@@ -195,18 +199,21 @@ class TorchImageEncoder(TorchModel):
             return [RowError("unusable image", f"the model says of {size}: {error}")] * len(items)
 
     def _run_alike(self, items: Sequence[Item]) -> Matrix:
+        inputs = self._inputs(items)
         with self._torch.inference_mode():
-            output, inputs = self._output(items)
-            if self._dual:
-                return self._features(output, lambda: output.pooler_output)
-            mask = inputs.get("pixel_attention_mask")
-            return self._features(output, lambda: pool_image(output, self.spec.output, mask))
+            vectors: Matrix = self.features(inputs).cpu().numpy()
+        return vectors
 
-    def _output(self, items: Sequence[Item]) -> tuple[Any, dict[str, Any]]:
-        """The model's output, and what it was given."""
-        inputs = {name: self._placed([item[name] for item in items]) for name in items[0]}
-        with self._torch.inference_mode():
-            return self._encode(**inputs), inputs
+    def features(self, inputs: Mapping[str, Any]) -> Any:
+        """What the model makes of its inputs by name, tensors (n, …): (n, d) float32."""
+        output = self._encode(**inputs)
+        if self._dual:
+            return self._features(output, lambda: output.pooler_output)
+        mask = inputs.get("pixel_attention_mask")
+        return self._features(output, lambda: pool_image(output, self.spec.output, mask))
+
+    def _inputs(self, items: Sequence[Item]) -> dict[str, Any]:
+        return {name: self._placed([item[name] for item in items]) for name in items[0]}
 
     def _placed(self, arrays: Sequence[Any]) -> Any:
         """The arrays as one tensor where the model is, numbers in its precision."""

@@ -122,19 +122,17 @@ class TorchModel:
         with loading(self.spec.name, self.spec.path):
             return kind.from_pretrained(self.spec.transformer_path, **FILES_ONLY, **settings)
 
-    def _features(self, output: Any, pool: Callable[[], Any]) -> Matrix:
+    def _features(self, output: Any, pool: Callable[[], Any]) -> Any:
+        """Probabilities of classes, or what `pool` makes of the output: (n, d) float32."""
         if self.spec.task == "classify":
-            scores = probabilities(output, self.model.config.problem_type)
-            classes: Matrix = scores.cpu().numpy()
-            return classes
+            return probabilities(output, self.model.config.problem_type)
         try:
             features = pool()
         except (AttributeError, IndexError, TypeError):
             features = None
         if features is None:
             raise InvalidInput(f"{self.spec.name} has no layer {self.spec.layer!r}")
-        vectors: Matrix = features.float().cpu().numpy()
-        return vectors
+        return features.float()
 
     def is_out_of_memory(self, error: Exception) -> bool:
         return isinstance(error, self._torch.OutOfMemoryError | MemoryError)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,13 @@ from ember.worker.models.text_call import TextCall, accepted_keys, parameters
 from ember.worker.models.text_fit import Fit, find_fit
 from ember.worker.models.text_input import prompt_tokens, room_for_texts, set_up_tokenizer
 from ember.worker.models.text_modules import TextModules
+from ember.worker.models.text_rows import TextRows
 from ember.worker.models.text_tokenizer import load_tokenizer, max_tokens, stated_length
 from ember.worker.models.text_tokens import TextTokens, Tokens
-from ember.worker.models.text_trial import Trial, try_tables
+from ember.worker.models.text_trial import LONGER, SHORT, Trial, resized, try_tables
 from ember.worker.models.torch_runtime import TorchModel
 from ember.worker.recipe import of_layer
-from ember.worker.rows import RowError, to_text
+from ember.worker.rows import RowError
 from ember.worker.spec import RELATIVE_TOLERANCE, ModelSpec
 
 __all__ = ["TorchTextEncoder", "max_tokens"]
@@ -57,17 +58,18 @@ class TorchTextEncoder(TorchModel):
         self._tokens = TextTokens(self.tokenizer, longest, keys)
         # SigLIP was trained on texts of full length, padding unmasked, and pools the last token.
         full = self._dual and self.model.config.model_type.startswith("siglip")
-        self._forward = TextCall(call, keys, self.torch_device, masked=not full)
+        self.call = TextCall(call, keys, self.torch_device, masked=not full)
         # Tried on texts without the prompt, so that none of their tokens is left out.
         self._modules = TextModules(spec.path, self.recipe, self.torch_device, 0)
-        self.fit = self._try(full)
+        self.fit, vocabulary = self._try(full)
         self.max_tokens = self.fit.longest
         prompt = self.recipe.prompt
-        self._room = room_for_texts(self.tokenizer, prompt, self.max_tokens, spec.name)
+        self.room = room_for_texts(self.tokenizer, prompt, self.max_tokens, spec.name)
         if prompt:
             skipped = prompt_tokens(self.tokenizer, prompt)
             self._modules = TextModules(spec.path, self.recipe, self.torch_device, skipped)
         self._tokens.settle(self.max_tokens)
+        self.rows = TextRows(self._tokens, prompt, spec.max_bytes, self.fit, vocabulary)
         self.batch_size = spec.batch_size or (256 if device == "cuda" else 32)
         self.batch_cost = self.batch_size * min(self.max_tokens, 128)
         self.window_rows = 32 * self.batch_size
@@ -80,17 +82,17 @@ class TorchTextEncoder(TorchModel):
             return model
         return model.get_encoder()
 
-    def _try(self, full: bool) -> Fit:
-        """How texts are to be given to the model, by running it; see `text_fit`."""
+    def _try(self, full: bool) -> tuple[Fit, int]:
+        """How texts are to be given to the model, by running it, and how many ids it knows."""
         tolerance = RELATIVE_TOLERANCE[self.spec.precision]
-        trial = Trial(self.model, self._tokens, self._forward, tolerance, self._scores)
+        trial = Trial(self.model, self._tokens, self.call, tolerance, self._scores)
         self._restore = trial.restore
-        longest, self._vocabulary = try_tables(trial, self.tokenizer, self.spec.name)
-        return find_fit(trial, longest, self.spec.name, full=full)
+        longest, vocabulary = try_tables(trial, self.tokenizer, self.spec.name)
+        return find_fit(trial, longest, self.spec.name, full=full), vocabulary
 
     def _scores(self, items: Sequence[Tokens], width: int) -> Matrix:
         """The vectors, or the scores of classes before they become probabilities."""
-        output, mask = self._forward(items, width)
+        output, mask = self.call(items, width)
         if self.spec.task == "classify":
             scores: Matrix = output.logits.float().cpu().numpy()
             return scores
@@ -98,7 +100,7 @@ class TorchTextEncoder(TorchModel):
 
     @property
     def truncated(self) -> int:
-        return self._tokens.truncated
+        return self.rows.truncated
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -111,49 +113,43 @@ class TorchTextEncoder(TorchModel):
         self, raws: Sequence[bytes | RowError | None]
     ) -> list[tuple[Tokens, int] | RowError]:
         """Tokens (keys, t) int64 of each row, truncated at the model's length, counted."""
-        return [self._item(tokens) for tokens in self._tokens([self._text(raw) for raw in raws])]
-
-    def _text(self, raw: bytes | RowError | None) -> str | RowError:
-        """The row's text behind the prompt."""
-        if isinstance(raw, RowError):  # no chunk could be made of the text
-            return raw
-        try:
-            return self.recipe.prompt + to_text(raw, self.spec.max_bytes)
-        except RowError as error:
-            return error
-
-    def _item(self, tokens: Tokens | RowError) -> tuple[Tokens, int] | RowError:
-        if isinstance(tokens, RowError):
-            return tokens
-        if (largest := int(tokens[0].max())) >= self._vocabulary:
-            known = f"the tokenizer says {largest}, the model has vectors for {self._vocabulary}"
-            return RowError("unknown token", known)
-        return tokens, self.fit.width([tokens.shape[1]])
+        return self.rows.prepare(raws)
 
     def run(self, items: Sequence[Tokens]) -> Matrix:
         """Vectors (n, d) float32 of tokens n × (keys, t), in groups that the model allows."""
-        made = []
-        lengths = [each.shape[1] for each in items]
-        groups = list(self.fit.groups(lengths))
-        for rows in groups:
-            if self.fit.fresh:
-                self._restore()
-            width = self.fit.width([lengths[row] for row in rows])
-            output, mask = self._forward([items[row] for row in rows], width)
-            made.append(self._of_output(output, mask))
-        if len(made) == 1:
-            return made[0]
-        vectors: Matrix = np.concatenate(made)[np.argsort(np.concatenate(groups))]
-        return vectors
+        return self.rows.run(items, self._vectors)
+
+    def _vectors(self, items: Sequence[Tokens], width: int) -> Matrix:
+        if self.fit.fresh:
+            self._restore()
+        return self._of_output(*self.call(items, width))
 
     def _of_output(self, output: Any, mask: Any) -> Matrix:
+        vectors: Matrix = self._pooled(output, mask).cpu().numpy()
+        return vectors
+
+    def features(self, inputs: Mapping[str, Any], mask: Any) -> Any:
+        """What the model makes of its inputs by name, tensors (n, t): (n, d) float32.
+
+        mask: (n, t), 0 for padding.
+        """
+        return self._pooled(self.call.model(**inputs), mask)
+
+    def _pooled(self, output: Any, mask: Any) -> Any:
         if not self.recipe.modules:  # of a dual encoder, or the transformer's own pooler
             return self._features(output, lambda: self._modules.cut(output.pooler_output))
         return self._features(output, lambda: self._modules.vectors(output.last_hidden_state, mask))
 
+    def examples(self) -> list[Tokens]:
+        """Texts of two lengths, or of one where this model takes no others together."""
+        short = resized(self._tokens.example(), min(SHORT, self.max_tokens))
+        if self.fit.together != "any":
+            return [short, short]
+        return [short, resized(short, min(LONGER, self.max_tokens))]
+
     def splitter(self, chunking: Chunking) -> Splitter:
         """What cuts texts into chunks that fit this model. Raises InvalidInput; see `Splitter`."""
-        return Splitter(self.tokenizer, self._room, chunking, max_bytes=self.spec.max_bytes)
+        return Splitter(self.tokenizer, self.room, chunking, max_bytes=self.spec.max_bytes)
 
     def _check_dimension(self, dimension: int) -> None:
         """Raise InvalidInput when the model's vectors have fewer numbers."""

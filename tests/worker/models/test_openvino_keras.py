@@ -9,7 +9,7 @@ from ember.errors import InvalidInput
 from ember.worker.models import prepare
 from ember.worker.models.keras_models import build_features
 from ember.worker.models.keras_runtime import KerasImageEncoder
-from ember.worker.models.openvino_runtime import OpenvinoImageEncoder
+from ember.worker.models.openvino_images import OpenvinoImageEncoder
 from odd_images import odd_images
 from tiny_models import keras_weights, needs_keras, needs_openvino, spec_of, stir_keras
 
@@ -25,7 +25,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def converted(weights: Path) -> Path:
     folder = weights.parent / "converted"
-    assert prepare.main("openvino", "MobileNetV2", str(weights), "avg_pool", str(folder)) == 0
+    assert prepare.main("keras", "MobileNetV2", str(weights), "avg_pool", str(folder)) == 0
     return folder
 
 
@@ -72,7 +72,7 @@ def test_weights_that_do_not_fit_are_named_and_nothing_is_left(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "converted"
-    assert prepare.main("openvino", "MobileNet", str(weights), "avg_pool", str(target)) == 2
+    assert prepare.main("keras", "MobileNet", str(weights), "avg_pool", str(target)) == 2
     assert "do not fit keras:MobileNet" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -86,7 +86,7 @@ def test_a_file_that_prepares_pixels_itself_is_given_them_as_they_are(tmp_path: 
     model = keras.Sequential([keras.Input((224, 224, 3)), scaled, bare])
     model.save(tmp_path / "own.keras")
     folder = tmp_path / "converted"
-    arguments = ("openvino", "MobileNetV2", str(tmp_path / "own.keras"), "avg_pool", str(folder))
+    arguments = ("keras", "MobileNetV2", str(tmp_path / "own.keras"), "avg_pool", str(folder))
     assert prepare.main(*arguments) == 0
     spec = spec_of(folder, name="keras:MobileNetV2", runtime="openvino")
     encoder = OpenvinoImageEncoder(spec, "cpu", 2, paths=False)

@@ -1,0 +1,264 @@
+"""Models of transformers to OpenVINO: traced with torch once, and held against torch on rows.
+
+What a worker needs beside the model is found here, where torch and transformers are at hand: how a
+picture becomes pixels, how texts are tokenized, padded and put together.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ember.errors import InvalidInput
+from ember.worker.models.openvino_images import OpenvinoImageEncoder
+from ember.worker.models.openvino_runtime import save
+from ember.worker.models.openvino_texts import TOKENIZER, OpenvinoTextEncoder
+from ember.worker.models.pixel_plan import PixelPlan, plan_of
+from ember.worker.models.torch_images import TorchImageEncoder
+from ember.worker.models.torch_texts import TorchTextEncoder
+from ember.worker.row_paths import PathRules
+from ember.worker.rows import RowError
+from ember.worker.spec import RELATIVE_TOLERANCE, ModelSpec
+
+__all__ = ["Unsuited", "convert"]
+
+Matrix = npt.NDArray[np.float32]
+# The least cosine between a row's vector and torch's at float32.
+_LEAST_COSINE = {"float32": 0.9999, "bfloat16": 0.999}
+_COLORS = ("black", "red", "lime", "blue")
+_SHAPES = ((64, 64), (500, 375), (300, 1024), (225, 227), (33, 90))
+# Of the longest text that is tried, which takes a large model seconds.
+_MOST_LETTERS = 6000
+# Of what the processor makes; its numbers are near 1.
+_SAME_PIXELS = 1e-5
+
+
+class Unsuited(InvalidInput):
+    """A model, or a processor, that is left to torch, and why."""
+
+
+def convert(
+    spec: ModelSpec, folder: str, rows: Sequence[Any] = (), paths: PathRules | None = None
+) -> None:
+    """Write the model of a torch spec into `folder`, as `openvino_runtime` reads it.
+
+    rows: some of the corpus, on which the vectors have to be those of torch, beside made-up ones.
+    paths: where the files may be that rows of images name.
+
+    Raises Unsuited where they are not, or the model cannot be converted, and InvalidInput as
+    loading the model in torch does.
+    """
+    if (config := Path(spec.path, "config.json")).is_file():  # which names the classes
+        shutil.copyfile(config, Path(folder, config.name))
+    exact = replace(spec, precision="float32")
+    made = replace(spec, path=folder, runtime="openvino")
+    threads = _threads()
+    try:
+        if spec.modality == "image":
+            images = TorchImageEncoder(exact, "cpu", threads, paths=paths)
+            _convert_images(images, folder)
+            ours: Any = OpenvinoImageEncoder(made, "cpu", threads, paths=paths)
+            _compare(spec, images, ours, [*_pictures(), *rows])
+        else:
+            texts = TorchTextEncoder(exact, "cpu", threads)
+            _convert_texts(texts, folder)
+            ours = OpenvinoTextEncoder(made, "cpu", threads)
+            _compare(spec, texts, ours, [*_texts(texts), *rows])
+    except RuntimeError as error:  # as torch, OpenVINO and libraries in Rust say what they cannot
+        raise Unsuited(f"it cannot be converted: {' '.join(str(error).split())[-200:]}") from error
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _convert_images(encoder: TorchImageEncoder, folder: str) -> None:
+    import torch
+
+    plan = plan_of(encoder.processor)
+    if plan is None or not encoder.takes_pixels_alone:
+        raise Unsuited("its processor makes more of a picture than pixels of one size")
+    order, scale, shift = _numbers(encoder, plan)
+    scales, shifts = torch.tensor(scale), torch.tensor(shift)
+
+    def forward(pixels: Any) -> Any:
+        numbers = pixels[..., order].float() * scales + shifts
+        return encoder.features({"pixel_values": numbers.permute(0, 3, 1, 2)})
+
+    height, width = plan.size or (0, 0)
+    example = torch.zeros((2, height, width, 3), dtype=torch.uint8)
+    settings = {"notes": [], "pixels": plan.to_json()}
+    _trace(encoder.model, forward, {"pixels": example}, folder, settings)
+
+
+def _numbers(
+    encoder: TorchImageEncoder, plan: PixelPlan
+) -> tuple[list[int], list[float], list[float]]:
+    """Of each number that the processor makes: which color it is of, times what, plus what.
+
+    Read off pictures of one color. Raises Unsuited where that is not all that it does.
+    """
+    solid = [Image.new("RGB", _SHAPES[0], color) for color in _COLORS]
+    made = [_processed(encoder, each) for each in solid]
+    # In the middle: around what is too small for a crop there is black.
+    black, *colors = (each[:, each.shape[1] // 2, each.shape[2] // 2] for each in made)
+    black = black.astype(np.float64)
+    by_color = np.stack([each - black for each in colors], axis=1) / 255  # (3, 3): number, color
+    order = np.abs(by_color).argmax(axis=1)
+    scale = by_color[np.arange(3), order]
+    rng = np.random.default_rng(0)
+    for width, height in _SHAPES:
+        noise = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+        expected = _processed(encoder, noise)
+        found = np.moveaxis(plan(noise)[..., order] * scale + black, -1, 0)
+        if found.shape != expected.shape or np.abs(found - expected).max() > _SAME_PIXELS:
+            raise Unsuited("its processor makes other numbers of pixels than scale and shift")
+    return order.tolist(), scale.tolist(), black.tolist()
+
+
+def _processed(encoder: TorchImageEncoder, image: Image.Image) -> npt.NDArray[Any]:
+    try:
+        pixels: npt.NDArray[Any] = encoder.processed(image)["pixel_values"]
+    except RowError as error:
+        raise Unsuited(str(error)) from None
+    return pixels
+
+
+def _convert_texts(encoder: TorchTextEncoder, folder: str) -> None:
+    tokenizer, fit = encoder.tokenizer, encoder.fit
+    if not getattr(tokenizer, "is_fast", False):
+        raise Unsuited("its tokenizer is none of the tokenizers library")
+    if fit.fresh:
+        raise Unsuited("batches change it")
+    tokenizer.backend_tokenizer.save(f"{folder}/{TOKENIZER}")
+    settings = {
+        "notes": encoder.notes,
+        "side": tokenizer.truncation_side,
+        "keys": encoder.call.keys,
+        "padding": dict(encoder.call.padding),
+        "room": encoder.room,
+        "vocabulary": encoder.rows.vocabulary,
+        "fit": asdict(fit),
+    }
+    names = (*encoder.call.keys, "attention_mask")
+
+    def forward(*arrays: Any) -> Any:
+        inputs = dict(zip(names, arrays, strict=True))
+        mask = inputs["attention_mask"]
+        if not encoder.call.masked:
+            del inputs["attention_mask"]
+        return encoder.features(inputs, mask)
+
+    items = encoder.examples()
+    inputs, mask = encoder.call.inputs(items, fit.width([each.shape[1] for each in items]))
+    _trace(encoder.model, forward, {**inputs, "attention_mask": mask}, folder, settings)
+
+
+def _trace(
+    model: Any,
+    forward: Callable[..., Any],
+    example: dict[str, Any],
+    folder: str,
+    settings: dict[str, Any],
+) -> None:
+    """Convert `forward`, which calls `model`. Raises Unsuited with what torch or OpenVINO says."""
+    import openvino
+    import torch
+
+    class Graph(torch.nn.Module):  # type: ignore[misc]  # torch has no types for it
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs: Any) -> Any:
+            return forward(*inputs)
+
+    values = tuple(example.values())
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # Of what a trace takes for a constant, and of the call itself, which OpenVINO needs.
+            warnings.simplefilter("ignore")
+            traced = torch.jit.trace(Graph().eval(), values, check_trace=False, strict=False)
+            made = openvino.convert_model(traced, example_input=values)
+    except (MemoryError, InvalidInput, RuntimeError):
+        raise
+    except Exception as error:  # tracing calls the code of any architecture
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+    if len(made.inputs) != len(example):
+        raise Unsuited("it cannot be converted: an input has no effect")
+    for port, name in zip(made.inputs, example, strict=True):
+        port.get_tensor().set_names({name})
+    save(made, folder, settings)
+
+
+def _compare(spec: ModelSpec, torch: Any, ours: Any, raws: Sequence[Any]) -> None:
+    """Raise Unsuited unless rows become the same input, and inputs the same vectors."""
+    items = []
+    for expected, found in zip(torch.prepare(raws), ours.prepare(raws), strict=True):
+        if isinstance(expected, RowError) or isinstance(found, RowError):
+            if str(expected) != str(found):
+                raise Unsuited(f"a row is {found} in place of {expected}")
+            continue
+        if spec.modality == "text" and not np.array_equal(expected[0], found[0]):
+            raise Unsuited("the tokenizers library makes other tokens of a text than transformers")
+        items.append((expected, found))
+    items.sort(key=lambda pair: pair[0][1])
+    expected = _vectors(torch, [theirs for theirs, _ in items], 4)
+    # In other batches, so that what tracing took for a constant shows.
+    found = _vectors(ours, [own for _, own in items], 3)
+    scale = np.abs(expected).max(axis=1, initial=1e-30)
+    gap = np.abs(found - expected).max(axis=1) / scale
+    unit = [
+        each / np.maximum(np.linalg.norm(each, axis=1), 1e-30)[:, None]
+        for each in (expected, found)
+    ]
+    cosine = float((unit[0] * unit[1]).sum(axis=1).min())
+    tolerance = RELATIVE_TOLERANCE[spec.precision]
+    if cosine < _LEAST_COSINE[spec.precision] or not gap.max() <= tolerance:
+        raise Unsuited(
+            f"a row's vector is not that of torch: cosine {cosine:.6f}, {gap.max():.1e} apart"
+        )
+
+
+def _vectors(encoder: Any, items: Sequence[Any], rows: int) -> npt.NDArray[np.float64]:
+    batches = [items[start : start + rows] for start in range(0, len(items), rows)]
+    made = [np.stack(list(encoder.run([item for item, _ in batch]))) for batch in batches]
+    return np.concatenate(made).astype(np.float64)
+
+
+def _pictures() -> list[bytes]:
+    """Smooth pictures of several shapes."""
+    rng = np.random.default_rng(1)
+    made = []
+    for width, height in _SHAPES:
+        small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+        stream = BytesIO()
+        small.resize((width, height), Image.Resampling.BICUBIC).save(stream, "PNG")
+        made.append(stream.getvalue())
+    return made
+
+
+def _texts(encoder: TorchTextEncoder) -> list[bytes]:
+    """Short and long ones, other scripts, spaces, words that mean something to the tokenizer."""
+    special = " ".join(map(str, encoder.tokenizer.all_special_tokens))
+    words = "The quick brown fox jumps over a lazy dog, 12 cats and 7 mice."
+    long = " ".join([words] * (encoder.max_tokens // 8 + 2))[:_MOST_LETTERS]
+    short = [words[:end] for end in range(1, 40, 3)]
+    odd = [
+        "a",
+        "Cats sleep.",
+        "naïve café, ＡＢＣ ﬁ 数据 😀 \u200b\u0301",
+        "  two\n\tlines  ",
+        special,
+    ]
+    return [each.encode() for each in (*odd, *short, words, " ".join([words] * 4), long)]

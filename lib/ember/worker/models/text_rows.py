@@ -1,0 +1,77 @@
+"""Rows of texts to tokens, and batches of tokens to calls of a model: the same in every runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ember.worker.models.text_fit import Fit
+from ember.worker.models.text_tokens import TextTokens, Tokens
+from ember.worker.rows import RowError, to_text
+
+__all__ = ["TextRows"]
+
+Matrix = npt.NDArray[np.float32]
+
+
+class TextRows:
+    """What is done to the rows of a text model beside running it.
+
+    tokens: cuts at the fit's length. prompt: stands before each text. max_bytes: of a text.
+    fit: how texts are given to the model. vocabulary: how many ids the model has vectors for.
+    """
+
+    def __init__(
+        self, tokens: TextTokens, prompt: str, max_bytes: int, fit: Fit, vocabulary: int
+    ) -> None:
+        self.fit = fit
+        self._tokens = tokens
+        self._prompt = prompt
+        self._max_bytes = max_bytes
+        self.vocabulary = vocabulary
+
+    @property
+    def truncated(self) -> int:
+        """Texts cut to the model's length so far."""
+        return self._tokens.truncated
+
+    def prepare(
+        self, raws: Sequence[bytes | RowError | None]
+    ) -> list[tuple[Tokens, int] | RowError]:
+        """Tokens (keys, t) int64 of each row, truncated at the model's length, counted."""
+        return [self._item(tokens) for tokens in self._tokens([self._text(raw) for raw in raws])]
+
+    def _text(self, raw: bytes | RowError | None) -> str | RowError:
+        """The row's text behind the prompt."""
+        if isinstance(raw, RowError):  # no chunk could be made of the text
+            return raw
+        try:
+            return self._prompt + to_text(raw, self._max_bytes)
+        except RowError as error:
+            return error
+
+    def _item(self, tokens: Tokens | RowError) -> tuple[Tokens, int] | RowError:
+        if isinstance(tokens, RowError):
+            return tokens
+        if (largest := int(tokens[0].max())) >= self.vocabulary:
+            known = f"the tokenizer says {largest}, the model has vectors for {self.vocabulary}"
+            return RowError("unknown token", known)
+        return tokens, self.fit.width([tokens.shape[1]])
+
+    def run(self, items: Sequence[Tokens], call: Callable[[list[Tokens], int], Matrix]) -> Matrix:
+        """Vectors (n, d) float32 of tokens n × (keys, t), in groups that the model allows.
+
+        call: makes vectors of texts, padded to a width.
+        """
+        lengths = [each.shape[1] for each in items]
+        groups = list(self.fit.groups(lengths))
+        made = [
+            call([items[row] for row in rows], self.fit.width([lengths[row] for row in rows]))
+            for rows in groups
+        ]
+        if len(made) == 1:
+            return made[0]
+        vectors: Matrix = np.concatenate(made)[np.argsort(np.concatenate(groups))]
+        return vectors
