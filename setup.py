@@ -3,8 +3,10 @@
 from setuptools import find_packages, setup
 
 TENSORFLOW = ["tensorflow>=2.20,<3"]
-# Executors on CPUs need no more than this for Keras models; the driver converts with TensorFlow.
+# Executors on CPUs need no more than this; the driver converts with TensorFlow or torch.
 OPENVINO = ["openvino>=2025.3"]
+# What the driver needs for `precision: int8`, besides.
+INT8 = ["nncf>=3,<4"]
 # What the train job needs, on the driver and on the workers; a trained head scores without it.
 LEARN = ["scikit-learn>=1.6,<2", "scipy>=1.13", "safetensors>=0.5"]
 # What the driver needs for report.html, which evaluate writes unless `report: false`.
@@ -32,12 +34,13 @@ setup(
         "spark": ["pyspark>=4.0,<5", "pandas>=2.2,<3", "pydantic>=2.8", "pyyaml>=6", "tqdm>=4.66"],
         "tensorflow": TENSORFLOW,
         "openvino": OPENVINO,
+        "int8": [*OPENVINO, *INT8],
         "torch": TORCH,
         # For `ember.export` alone; the machines that write and serve the index have it.
         "faiss": ["faiss-cpu>=1.9"],
         "learn": LEARN,
         "report": REPORT,
-        "all": [*TENSORFLOW, *OPENVINO, *TORCH, *LEARN, *REPORT],
+        "all": [*TENSORFLOW, *OPENVINO, *INT8, *TORCH, *LEARN, *REPORT],
     },
     entry_points={"console_scripts": ["ember = ember.cli:main"]},
 )

@@ -21,6 +21,7 @@ from ember.settings.embedding import Layer, LimitsConfig, ModelConfig, Precision
 from ember.spark import models
 from ember.spark.access import ContentIs, path_rules
 from ember.spark.models import ModelFiles
+from ember.spark.samples import Sample
 from ember.spark.tasks import task_resources
 from ember.worker import task
 from ember.worker.row_paths import PathRules
@@ -163,7 +164,7 @@ def _make(
     config = chosen(ModelConfig, keywords, "udf", name=model)
     column = StructField("content", StringType() if content[0] == "paths" else BinaryType())
     paths = path_rules(session, column, modality, *content)
-    spec = checked_model(session, config, modality, limits, sample=lambda: ((), None))
+    spec = checked_model(session, config, modality, limits, sample=Sample())
     embed = _embed_arrays(models.distribute(session, spec), paths)
     if kind == "pandas" or (kind == "auto" and not hasattr(_functions, "arrow_udf")):
         return _pandas(embed)

@@ -13,7 +13,7 @@ import ember
 from ember.errors import InvalidConfig
 from ember.settings.config import Config
 from ember.settings.description import GenerationConfig, PromptConfig, WriterConfig
-from ember.settings.embedding import LimitsConfig, ModelConfig
+from ember.settings.embedding import LimitsConfig, ModelConfig, VectorLimitsConfig
 from ember.settings.training import ClassifyOptions
 from ember.udf import embed_images, embed_texts
 
@@ -21,8 +21,8 @@ OF_IMAGES = {"weights": "keras: models take images", "max_pixels": "texts have n
 OF_TEXTS = dict.fromkeys(("role", "prompt", "dimension"), "of texts alone")
 # (function, settings that are its keywords, its other arguments)
 FUNCTIONS: list[tuple[Callable[..., Any], list[type[Config]], set[str]]] = [
-    (ember.embed, [ModelConfig, LimitsConfig], {"chunk"}),
-    (ember.classify, [ModelConfig, LimitsConfig, ClassifyOptions], set()),
+    (ember.embed, [ModelConfig, VectorLimitsConfig], {"chunk"}),
+    (ember.classify, [ModelConfig, VectorLimitsConfig, ClassifyOptions], set()),
     (
         ember.describe,
         [WriterConfig, LimitsConfig, GenerationConfig, PromptConfig],

@@ -209,6 +209,7 @@ OTHERS: dict[str, Any] = {
     "classify a table:head": "{two2}",
     "classify:threshold": 0.25,
     "labels": "{names2}",
+    "min_cosine": 0.5,
     "rows_per_task": 6,
     "rows_per_block": 6,
     "batch_size": 5,
@@ -235,6 +236,7 @@ SAME = {
 }
 REFUSED = {
     "input.modality": "neither encoder takes images",
+    "limits.min_cosine": "without int8, which test_converted_models resumes with another one",
     "model.revision": "a folder has no revisions; that of the hub is in the fingerprint",
 }
 # Of a second base, the keys that the first cannot have.

@@ -38,8 +38,8 @@ def test_openvino_on_a_cpu(folder, family, precision):
     [
         ({"gpu": True}, "tasks are given GPUs"),
         ({"precision": "float16"}, "float32 or bfloat16 on a CPU"),
-        ({"task": "generate"}, "the library that hf models are defined in"),
-        ({"converts": False}, "the library that hf models are defined in"),
+        ({"task": "generate"}, "OpenVINO does not run this task"),
+        ({"converts": False}, "OpenVINO does not run this task"),
     ],
 )
 def test_torch_elsewhere(folder, given, reason):
@@ -82,3 +82,30 @@ def test_a_small_model_is_not_converted_unless_asked(folder):
 def test_a_runtime_that_does_not_run_the_model_is_refused(folder, family, runtime, given, message):
     with pytest.raises(InvalidConfig, match=message):
         choose(folder, family, runtime=runtime, **given)
+
+
+@pytest.mark.parametrize("runtime", ["auto", "openvino"])
+def test_eight_bits_are_openvino_s(folder, runtime):
+    (folder / "model.safetensors").write_bytes(b"few")
+    found = choose(folder, precision="int8", runtime=runtime)
+    assert found == ("openvino", "the only one at 8 bits")
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"runtime": "torch"}, "model.runtime is torch"),
+        ({"gpu": True}, "tasks are given GPUs"),
+        ({"task": "generate"}, "OpenVINO does not run this task"),
+        ({"converts": False}, "OpenVINO does not run this task"),
+    ],
+)
+def test_eight_bits_elsewhere_are_refused(folder, given, why):
+    with pytest.raises(InvalidConfig, match=f"int8 is OpenVINO's on a CPU, and here {why}"):
+        choose(folder, precision="int8", **given)
+
+
+def test_eight_bits_without_nncf_are_refused(folder, monkeypatch):
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: name != "nncf")
+    with pytest.raises(InvalidConfig, match="and here nncf is not installed where the driver"):
+        choose(folder, precision="int8")

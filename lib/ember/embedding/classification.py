@@ -8,7 +8,7 @@ from typing import Literal
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.embedding import labels as names
-from ember.embedding.model_work import ModelWork, checked_model, sample_of
+from ember.embedding.model_work import ModelWork, checked_model
 from ember.embedding.options import BatchSize, chosen
 from ember.embedding.row_work import RowWork
 from ember.embedding.table_classifier import TableClassifier, described, digest
@@ -22,11 +22,13 @@ from ember.settings.embedding import (
     Precision,
     Role,
     Runtime,
+    VectorLimitsConfig,
 )
 from ember.settings.training import ClassifyConfig, ClassifyOptions
 from ember.spark import model_sources, tables
 from ember.spark.access import ContentIs
 from ember.spark.heads import load_head
+from ember.spark.samples import Sample
 from ember.spark.tables import Corpus
 from ember.worker.heads.head import Head
 from ember.worker.results import Predictions
@@ -61,6 +63,7 @@ def classify(
     normalize: bool = False,
     max_pixels: int = 89_478_485,
     max_bytes: int = MAX_BYTES,
+    min_cosine: float | None = None,
 ) -> DataFrame:
     """Find the most likely labels of every row of a DataFrame of images or texts.
 
@@ -91,11 +94,14 @@ def classify(
         prompt: Name of one of the model's prompts, or a text to put before every text.
         dimension: How many leading numbers of a text's vector the head takes. None: all.
         runtime: Library that runs the model, "tensorflow", "torch", "openvino" or "auto".
-        precision: Number format of the model's computation, "float32", "bfloat16" or "float16".
+        precision: Number format of the model's computation, "float32", "bfloat16", "float16", or,
+            on CPUs, "int8", calibrated on rows of `df`.
         batch_size: Rows of a batch, on average where lengths differ. "auto" goes by the device.
         normalize: Whether to scale each vector to length 1.
         max_pixels: Pixels of the largest image. A larger one fails without being decoded.
         max_bytes: Bytes of the largest image or text. A larger one fails.
+        min_cosine: With precision "int8", the least cosine that a held-out row's vector may have
+            with its vector at float32.
 
     Returns:
         One row for each row of `df`: the id, `predictions` array<struct<index int, label string,
@@ -125,7 +131,7 @@ def classify(
     """
     keywords = locals()  # by the names that the settings have
     config = chosen(ModelConfig, keywords, "classify", name=model)
-    limits = chosen(LimitsConfig, keywords, "classify")
+    limits = chosen(VectorLimitsConfig, keywords, "classify")
     options = chosen(ClassifyOptions, keywords, "classify")
     corpus = tables.select_corpus(
         df, id, content, modality, "predictions", content_is=content_is, root=root
@@ -180,7 +186,9 @@ def _work(
             "give these under `features` in place of input and model"
         )
     task: Task = "embed" if head else "classify"
-    spec = checked_model(spark, config, modality, limits, task=task, sample=sample_of(corpus))
+    spec = checked_model(
+        spark, config, modality, limits, task=task, sample=Sample(corpus.rows, corpus.paths)
+    )
     if head:
         predictions = _of_head(head, options, normalize=config.normalize)
     else:

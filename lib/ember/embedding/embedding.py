@@ -7,7 +7,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from ember.embedding.model_work import ModelWork, checked_model, sample_of
+from ember.embedding.model_work import ModelWork, checked_model
 from ember.embedding.options import BatchSize, chosen
 from ember.errors import InvalidConfig
 from ember.settings.config import parse
@@ -20,9 +20,11 @@ from ember.settings.embedding import (
     Precision,
     Role,
     Runtime,
+    VectorLimitsConfig,
 )
 from ember.spark import tables
 from ember.spark.access import ContentIs
+from ember.spark.samples import Sample
 from ember.spark.tables import Corpus
 from ember.worker import task
 from ember.worker.models.chunks import CHUNK_COLUMNS, Chunking
@@ -55,6 +57,7 @@ def embed(
     normalize: bool = False,
     max_pixels: int = 89_478_485,
     max_bytes: int = MAX_BYTES,
+    min_cosine: float | None = None,
 ) -> DataFrame:
     """Embed every row of a DataFrame of images or texts.
 
@@ -88,12 +91,15 @@ def embed(
         dimension: How many leading numbers of a text's vector to keep (Matryoshka). None keeps all.
         runtime: Library that runs the model, "tensorflow", "torch" or "openvino". "auto" chooses
             by model and device.
-        precision: Number format of the model's computation, "float32", "bfloat16" or "float16".
+        precision: Number format of the model's computation, "float32", "bfloat16", "float16", or,
+            on CPUs, "int8", calibrated on rows of `df`.
             The vectors are float32 whatever it is.
         batch_size: Rows of a batch, on average where lengths differ. "auto" goes by the device.
         normalize: Whether to scale each vector to length 1.
         max_pixels: Pixels of the largest image. A larger one fails without being decoded.
         max_bytes: Bytes of the largest image or text. A larger one fails.
+        min_cosine: With precision "int8", the least cosine that a held-out row's vector may have
+            with its vector at float32.
 
     Returns:
         One row for each row of `df`: the id, `embedding` array<float> of the model's dimension,
@@ -126,7 +132,7 @@ def embed(
     """
     keywords = locals()  # by the names that the settings have
     config = chosen(ModelConfig, keywords, "embed", name=model)
-    limits = chosen(LimitsConfig, keywords, "embed")
+    limits = chosen(VectorLimitsConfig, keywords, "embed")
     chunking = None
     if chunk is not None:
         chunking = _chunking(parse(ChunkConfig, dict(chunk), "embed", "chunk."), modality)
@@ -152,7 +158,7 @@ def _work(
     chunking: Chunking | None,
 ) -> ModelWork:
     spark = corpus.rows.sparkSession
-    spec = checked_model(spark, config, modality, limits, sample=sample_of(corpus))
+    spec = checked_model(spark, config, modality, limits, sample=Sample(corpus.rows, corpus.paths))
     return ModelWork(
         job="embed",
         rows=corpus.rows,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,12 +13,12 @@ from pyspark.sql import functions as F
 
 from ember.embedding import row_work
 from ember.embedding.row_work import Body
-from ember.settings.embedding import LimitsConfig, ModelConfig
+from ember.errors import InvalidConfig, RequirementNotMet
+from ember.settings.embedding import LimitsConfig, ModelConfig, VectorLimitsConfig
 from ember.spark import dimensions, gpu, models, read_batches, tables, tasks
 from ember.spark.accounting import Reports
-from ember.spark.model_sources import Sample
 from ember.spark.models import ModelFiles
-from ember.spark.tables import Corpus
+from ember.spark.samples import Sample
 from ember.worker import task
 from ember.worker.models.chunks import CHUNK_COLUMNS, Chunking
 from ember.worker.results import Result
@@ -25,10 +26,11 @@ from ember.worker.row_paths import PathRules
 from ember.worker.spec import Generation, Modality, ModelSpec, Task
 from ember.worker.stats import TaskStats, WorkerRecord
 
-__all__ = ["ModelWork", "checked_model", "sample_of"]
+__all__ = ["ModelWork", "checked_model"]
 
-# On which a converted model has to agree with the one it was made of.
-_SAMPLE_ROWS = 16
+_log = logging.getLogger(__name__)
+# So many times as fast as float32, or more, 8 bits have to be to be worth what they cost.
+_WORTH = 1.1
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class ModelWork:
 
     def describe(self, done: DataFrame) -> dict[str, Any]:
         told = {"model": self.spec.describe(), **self.facts}
+        if self.spec.calibration:
+            told["model"]["drift"] = models.drift(self.spec)
         if self.result.name == "embedding":
             told["dimension"] = dimensions.dimension(done)
         return told
@@ -113,11 +117,14 @@ def checked_model(
 
     task, generation, sample: see `models.resolve`.
 
-    Raises DeviceMissing when a GPU was asked for and is not there, and InvalidConfig and
-    InvalidInput as `gpu.check` and `models.resolve` do.
+    Raises DeviceMissing when a GPU was asked for and is not there, InvalidConfig and InvalidInput
+    as `gpu.check` and `models.resolve` do, and RequirementNotMet below `limits.min_cosine`.
     """
     gpu.check(spark)
-    return models.resolve(
+    min_cosine = limits.min_cosine if isinstance(limits, VectorLimitsConfig) else None
+    if min_cosine is not None and config.precision != "int8":
+        raise InvalidConfig("limits.min_cosine is for model.precision int8; leave it out")
+    spec = models.resolve(
         config,
         modality,
         limits.max_pixels,
@@ -127,17 +134,30 @@ def checked_model(
         generation=generation,
         sample=sample,
     )
+    if spec.calibration:
+        _check_drift(spec, min_cosine)
+    return spec
 
 
-def sample_of(corpus: Corpus) -> Sample:
-    """The first rows of a corpus, read when they are asked for."""
+def _check_drift(spec: ModelSpec, min_cosine: float | None) -> None:
+    """Say how far vectors at 8 bits are from those at float32.
 
-    def read() -> tuple[list[bytes | None], PathRules | None]:
-        column = corpus.rows.select(tables.column(corpus.rows, corpus.rows.columns[1]))
-        rows = [row[0] for row in column.limit(_SAMPLE_ROWS).collect()]
-        return [each.encode() if isinstance(each, str) else each for each in rows], corpus.paths
-
-    return read
+    Raises RequirementNotMet where one of the held-out rows is farther than it may be.
+    """
+    drift = models.drift(spec)
+    cosine, speed = drift["cosine"], drift["times_as_fast"]
+    _log.info(
+        "int8: on %d held-out rows cosine %.4f on average, %.4f at least, with float32; %.1f times "
+        "as fast",
+        *(drift["rows"], cosine["mean"]["value"], cosine["least"], speed),
+    )
+    if speed < _WORTH:
+        _log.warning("int8 is %.2f times as fast as float32 on this machine: no gain", speed)
+    if min_cosine is not None and cosine["least"] < min_cosine:
+        raise RequirementNotMet(
+            f"a row's vector by {spec.name} at 8 bits has cosine {cosine['least']} with the one at "
+            f"float32, below limits.min_cosine = {min_cosine:g}; nothing was written"
+        )
 
 
 def _body(

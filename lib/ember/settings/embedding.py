@@ -37,6 +37,7 @@ __all__ = [
     "TableConfig",
     "Target",
     "Use",
+    "VectorLimitsConfig",
 ]
 
 
@@ -160,10 +161,12 @@ class ModelConfig(Config):
     runtime: Runtime = Field(
         default="auto",
         description="Library that runs the model; auto: openvino on CPUs where it is installed and "
-        "gives the model's own vectors, else torch for hf: and tensorflow for keras:.",
+        "fits, else the library of the model.",
     )
     precision: Precision = Field(
-        default="float32", description="Number format in which the model computes."
+        default="float32",
+        description="Number format in which the model computes; int8: calibrated on rows of the "
+        "corpus, on CPUs.",
     )
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=65536)] = Field(
         default="auto",
@@ -247,6 +250,16 @@ class LimitsConfig(Config):
     )
 
 
+class VectorLimitsConfig(LimitsConfig):
+    """The same, and how far the vectors of a quantized model may be off."""
+
+    min_cosine: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        default=None,
+        description="With precision int8, least cosine of vectors with those at float32; below it "
+        "exit code 5; null: any.",
+    )
+
+
 class RejectsConfig(Config):
     """How many rows may have vectors that cannot be used."""
 
@@ -262,7 +275,9 @@ class EmbedConfig(Config):
     input: InputConfig = Field(description="The corpus to embed.")
     model: ModelConfig = Field(description="The model, and what to take from it.")
     output: OutputConfig = Field(description="Where the table of embeddings goes.")
-    limits: LimitsConfig = Field(default=LimitsConfig(), description="Bounds of the run.")
+    limits: VectorLimitsConfig = Field(
+        default=VectorLimitsConfig(), description="Bounds of the run."
+    )
     chunk: ChunkConfig | None = Field(
         default=None, description="Windows to cut long texts into; null: one vector for each text."
     )

@@ -20,6 +20,7 @@ from ember.settings.embedding import (
     Share,
     Source,
     TableConfig,
+    VectorLimitsConfig,
 )
 
 __all__ = [
@@ -76,7 +77,9 @@ class ClassifyConfig(ClassifyOptions):
         "trained on.",
     )
     output: OutputConfig = Field(description="Where the table of predictions goes.")
-    limits: LimitsConfig = Field(default=LimitsConfig(), description="Bounds of the run.")
+    limits: VectorLimitsConfig = Field(
+        default=VectorLimitsConfig(), description="Bounds of the run."
+    )
 
 
 class LabelsConfig(TableConfig):

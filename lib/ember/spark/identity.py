@@ -37,10 +37,11 @@ _ROW_BY_ROW = {
     "model.batch_size": "divides rows among batches; vectors agree within the stated tolerance",
 }
 _PAGE = {"report": "what the page shows of the rows"}
+_VECTORS = {**_ROW_BY_ROW, "limits.min_cosine": "a check of the model, made by every run"}
 # Keys that decide no row, by job, and why; a section stands for all of its keys.
 INCIDENTAL: Mapping[str, Mapping[str, str]] = {
-    "embed": _ROW_BY_ROW,
-    "classify": _ROW_BY_ROW,
+    "embed": _VECTORS,
+    "classify": _VECTORS,
     "describe": _ROW_BY_ROW,
     "finetune": {
         **_OUTPUT,

@@ -9,37 +9,34 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from ember.errors import InvalidConfig, InvalidInput
 from ember.spark.model_cache import cache_folder, check_cached
+from ember.spark.samples import Sample
 from ember.worker.models.model_folder import check_folder
 from ember.worker.models.prepare import UNSUITED
 from ember.worker.models.sentence_modules import has_modules
-from ember.worker.row_paths import PathRules
 from ember.worker.spec import KERAS_INPUT_SIZE, ModelSpec
 
 __all__ = [
-    "Sample",
     "converted_keras",
     "converted_transformers",
     "keras_file",
     "keras_weights",
+    "quantized",
     "transformers_folder",
 ]
-
-# Some rows of a corpus, and where they may name files.
-Sample = Callable[[], tuple[Sequence[Any], PathRules | None]]
 
 _log = logging.getLogger(__name__)
 # Of how models of transformers are converted; what another one made is made anew.
 _CONVERSION = 1
+# Rows of the corpus that a converted model is held against torch on, and those for int8.
+_CHECKED_ROWS, _CALIBRATION_ROWS = 16, 256
 # Modules of sentence-transformers, small as they are, often come as pickled tensors only.
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "[1-9]_*/pytorch_model.bin"]
 
@@ -94,22 +91,43 @@ def converted_keras(name: str, weights: Path, layer: str, sha256: str) -> Path:
 def converted_transformers(spec: ModelSpec, sample: Sample) -> Path | str:
     """The model of a torch spec in OpenVINO's format, converted on the first run that wants it.
 
-    sample: some rows of the corpus, and where they may name files; asked for where it converts.
+    sample: some of its rows have to have the vectors of torch.
     Returns the reason where the model is left to torch.
     """
-    plain = replace(spec, max_pixels=0, max_bytes=0, normalize=False)
-    versions = [version(each) for each in ("openvino", "torch", "transformers", "tokenizers")]
-    decisive = [_CONVERSION, plain.fingerprint, *versions]
-    tag = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
-    short = re.sub(r"[^\w.-]", "", Path(spec.name.partition(":")[2]).name)[:60]
-    folder = cache_folder() / f"openvino-{short}-{tag}"
+    folder = _folder(spec, "torch", "transformers", "tokenizers")
     if not folder.exists():
         _log.info("converting %s to openvino at %s, once", spec.name, folder)
-        request = pickle.dumps((spec, *sample()))
+        request = pickle.dumps((spec, sample.first(_CHECKED_ROWS), sample.paths))
         _prepare(f"convert {spec.name} to openvino", "transformers", folder, request=request)
     check_cached(folder)
     reason = folder / UNSUITED
     return reason.read_text("utf-8") if reason.exists() else folder
+
+
+def quantized(spec: ModelSpec, sample: Sample) -> tuple[Path, str]:
+    """The model of a spec for OpenVINO at 8 bits, and a hash of the rows it was calibrated on.
+
+    Made on the first run over a corpus that has these rows.
+    """
+    rows = sample.drawn(_CALIBRATION_ROWS)
+    digest = hashlib.sha256(pickle.dumps([bytes(row or b"") for row in rows])).hexdigest()
+    folder = _folder(replace(spec, calibration=digest), "nncf")
+    if not folder.exists():
+        _log.info("quantizing %s at %s, once for these rows", spec.name, folder)
+        request = pickle.dumps((spec, rows, sample.paths))
+        _prepare(f"quantize {spec.name}", "int8", folder, request=request)
+    check_cached(folder)
+    return folder, digest
+
+
+def _folder(spec: ModelSpec, *packages: str) -> Path:
+    """Where a converted model is kept, by all that decides it."""
+    plain = replace(spec, max_pixels=0, max_bytes=0, normalize=False)
+    versions = [version(each) for each in ("openvino", *packages)]
+    decisive = json.dumps([_CONVERSION, plain.fingerprint, *versions])
+    tag = hashlib.sha256(decisive.encode()).hexdigest()[:16]
+    short = re.sub(r"[^\w.-]", "", Path(spec.architecture).name)[:60]
+    return cache_folder() / f"openvino-{short}-{tag}"
 
 
 def _openvino_version() -> str:

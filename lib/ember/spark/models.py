@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -18,15 +19,17 @@ from ember.settings.embedding import ModelConfig
 from ember.spark import classic, runtimes
 from ember.spark.model_cache import cache_folder, check_cached
 from ember.spark.model_sources import (
-    Sample,
     converted_keras,
     converted_transformers,
     keras_weights,
+    quantized,
     transformers_folder,
 )
+from ember.spark.samples import Sample
 from ember.spark.session import is_local
 from ember.worker.json_files import class_names, read_settings
 from ember.worker.models.model_folder import loading
+from ember.worker.models.prepare import DRIFT
 from ember.worker.models.sentence_folder import recipe_of
 from ember.worker.models.sentence_modules import has_modules
 from ember.worker.recipe import TextRecipe
@@ -45,7 +48,7 @@ from ember.worker.spec import (
     weight_files,
 )
 
-__all__ = ["ModelFiles", "distribute", "pack", "resolve"]
+__all__ = ["ModelFiles", "distribute", "drift", "pack", "resolve"]
 
 _log = logging.getLogger(__name__)
 _FAMILIES: tuple[Family, ...] = ("keras", "hf")
@@ -130,19 +133,36 @@ def _converted(
 
     insisted: raise InvalidInput with the reason where it is left to torch.
     """
+    rows = sample or Sample()
+    exact = replace(spec, precision="float32") if spec.precision == "int8" else spec
     if spec.family == "keras":
         found: Path | str = converted_keras(
             spec.architecture, Path(spec.path), spec.output, spec.weights_sha256
         )
     else:
-        found = converted_transformers(spec, sample or (lambda: ((), None)))
-    if isinstance(found, Path):
-        return replace(spec, runtime="openvino", path=str(found)), reason
-    if insisted:
-        raise InvalidInput(
-            f"model.runtime openvino does not run {spec.name}: {found}; use torch, or auto"
+        found = converted_transformers(exact, rows)
+    if isinstance(found, str):
+        if insisted or spec.precision == "int8":
+            raise InvalidInput(
+                f"model.runtime openvino does not run {spec.name}: {found}; use torch, or auto"
+                + ", at another precision" * (spec.precision == "int8")
+            )
+        return spec, f"OpenVINO does not run it: {found}"
+    made = replace(exact, runtime="openvino", path=str(found))
+    if spec.precision != "int8":
+        return made, reason
+    if rows.rows is None:
+        raise InvalidConfig(
+            "model.precision int8 is calibrated on a corpus, and there is none at hand here; use "
+            "the embed or classify job, or ember.embed"
         )
-    return spec, f"OpenVINO does not run it: {found}"
+    path, digest = quantized(made, rows)
+    return replace(made, precision="int8", path=str(path), calibration=digest), reason
+
+
+def drift(spec: ModelSpec) -> dict[str, Any]:
+    """How far vectors at 8 bits are from those at float32; see `openvino_int8.quantize`."""
+    return read_settings(Path(spec.path, DRIFT), needed=True)
 
 
 def _recipe(

@@ -35,6 +35,8 @@ def choose(
     known = _RUNTIMES[family]
     if task == "generate" or (family == "hf" and not converts):
         known = known[:1]
+    if config.precision == "int8":
+        return "openvino", _for_int8(config, family, known, gpu=gpu)
     if config.runtime == "auto":
         against = _against_openvino(config.precision, family, path, gpu=gpu, known=known)
         if against:
@@ -50,20 +52,44 @@ def choose(
     )
 
 
+def _for_int8(config: ModelConfig, family: Family, known: tuple[Runtime, ...], *, gpu: bool) -> str:
+    """The reason for OpenVINO at 8 bits. Raises InvalidConfig where it cannot be."""
+    against = _against_openvino("float32", family, None, gpu=gpu, known=known)
+    if config.runtime not in ("auto", "openvino"):
+        against = f"model.runtime is {config.runtime}"
+    elif not against and not find_spec("nncf"):
+        against = "nncf is not installed where the driver runs"
+    if against:
+        raise InvalidConfig(
+            f"model.precision int8 is OpenVINO's on a CPU, and here {against}; use another "
+            "precision"
+        )
+    return "the only one at 8 bits"
+
+
 def _against_openvino(
-    precision: Precision, family: Family, path: Path, *, gpu: bool, known: tuple[Runtime, ...]
+    precision: Precision,
+    family: Family,
+    path: Path | None,
+    *,
+    gpu: bool,
+    known: tuple[Runtime, ...],
 ) -> str | None:
-    """Why OpenVINO is not taken; None where it is."""
+    """Why OpenVINO is not taken; None where it is. path: None where any size will do."""
     if "openvino" not in known:
-        return f"the library that {family} models are defined in"
+        return "OpenVINO does not run this task"
     if gpu or os.environ.get("CUDA_VISIBLE_DEVICES"):
         return "tasks are given GPUs"
     needed = ("openvino", "torch", "transformers") if family == "hf" else ("openvino",)
     if missing := [package for package in needed if not find_spec(package)]:
         return f"{missing[0]} is not installed where the driver runs"
-    if family == "hf" and sum(each.stat().st_size for each in weight_files(path)) < _SMALLEST:
+    if path and family == "hf" and _size(path) < _SMALLEST:
         return "a model this small is done before it would be converted"
     return _against_precision(precision)
+
+
+def _size(path: Path) -> int:
+    return sum(each.stat().st_size for each in weight_files(path))
 
 
 def _against_precision(precision: Precision) -> str | None:

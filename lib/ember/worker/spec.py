@@ -30,16 +30,24 @@ Task = Literal["embed", "classify", "generate"]
 Modality = Literal["image", "text"]
 Family = Literal["keras", "hf"]
 Runtime = Literal["tensorflow", "torch", "openvino"]
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 IMAGE_LAYERS = ("avg_pool", "fc1", "fc2", "cls", "pooler")
 TEXT_LAYERS = ("mean", "cls", "pooler")
 # The layer that stands for the modules of a sentence-transformers folder.
 MODULES = "modules"
 
+# Not named in fingerprints and manifests where they are None.
+_OPTIONAL = ("generation", "text", "calibration")
+
 # Within this, relative to the largest value, vectors are the same whatever the batch they were in.
 # Sums are taken in another order in batches of another shape.
-RELATIVE_TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
+RELATIVE_TOLERANCE: dict[Precision, float] = {
+    "float32": 1e-4,
+    "bfloat16": 5e-2,
+    "float16": 1e-2,
+    "int8": 5e-2,
+}
 
 # Height = width of the input that each model of keras.applications was trained with. Keras knows
 # it only once a model is built, which the driver never does; a test holds this against Keras.
@@ -112,6 +120,7 @@ class ModelSpec:
     of a decoded image and `max_bytes` a row's content; larger ones are error rows. `layer` is
     where embeddings are taken from, and None for the other tasks. `generation` is how texts are
     written, for the task "generate" alone. `runtime_reason` says why this runtime was chosen.
+    `calibration` is a hash of the rows that int8 was calibrated on.
     """
 
     name: str
@@ -131,6 +140,7 @@ class ModelSpec:
     text: TextRecipe | None = None
     task: Task = "embed"
     runtime_reason: str = ""
+    calibration: str | None = None
 
     @property
     def output(self) -> str:
@@ -161,7 +171,7 @@ class ModelSpec:
         for incidental in ("path", "batch_size", "name", "task", "runtime_reason"):
             del decisive[incidental]
         decisive["layer"] = self.output
-        for absent in [name for name in ("generation", "text") if decisive[name] is None]:
+        for absent in [name for name in _OPTIONAL if decisive[name] is None]:
             del decisive[absent]
         if self.family == "keras":
             decisive["architecture"] = self.architecture
@@ -177,7 +187,7 @@ class ModelSpec:
         del described["path"], described["task"]
         described["layer"] = self.output
         described["fingerprint"] = self.fingerprint
-        for absent in [name for name in ("generation", "text") if described[name] is None]:
+        for absent in [name for name in _OPTIONAL if described[name] is None]:
             del described[absent]
         if self.generation is None:  # what a model writes has no tolerance
             described["relative_tolerance"] = RELATIVE_TOLERANCE[self.precision]

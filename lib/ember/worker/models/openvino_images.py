@@ -46,7 +46,11 @@ class OpenvinoImageEncoder(PixelEncoder):
 
     def run(self, items: Sequence[Pixels]) -> npt.NDArray[np.float32]:
         """Vectors (n, d) float32 of pixels n × (h, w, 3) uint8."""
-        return self._model([np.stack(items)])
+        return self._model(self.arrays(items))
+
+    def arrays(self, items: Sequence[Pixels]) -> list[npt.NDArray[np.uint8]]:
+        """The model's inputs for a batch."""
+        return [np.stack(items)]
 
     def is_out_of_memory(self, error: Exception) -> bool:
         return openvino_runtime.is_out_of_memory(error)

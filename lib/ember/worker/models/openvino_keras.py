@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ember.worker.models.keras_models import build_features, preparation
-from ember.worker.models.openvino_runtime import save
+from ember.worker.models.openvino_runtime import save, start_openvino
 from ember.worker.models.pixel_plan import to_size
 
 __all__ = ["convert"]
@@ -16,7 +16,7 @@ def convert(architecture: str, weights: str, layer: str, folder: str) -> None:
 
     Needs TensorFlow. Raises InvalidInput as `build_features` does.
     """
-    import openvino
+    openvino = start_openvino()
     import tensorflow as tf
 
     features = build_features(architecture, weights, layer)

@@ -8,6 +8,7 @@ torch nor TensorFlow and start in half a second. A converted folder holds `model
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,20 @@ from ember.errors import InvalidInput
 from ember.worker.device import Device
 from ember.worker.spec import ModelSpec
 
-__all__ = ["OpenvinoModel", "read_settings", "save"]
+__all__ = [
+    "OpenvinoModel",
+    "is_out_of_memory",
+    "read_settings",
+    "save",
+    "save_model",
+    "start_openvino",
+]
 
 Matrix = npt.NDArray[np.float32]
 Arrays = Sequence[npt.NDArray[Any]]
 _SETTINGS = "ember.json"
-_PRECISION = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+# At 8 bits, of what is not quantized.
+_PRECISION = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
 
 
 class OpenvinoModel:
@@ -36,8 +45,7 @@ class OpenvinoModel:
     """
 
     def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
-        import openvino
-
+        openvino = start_openvino()
         if device == "cuda":
             other = "tensorflow" if spec.family == "keras" else "torch"
             raise InvalidInput(
@@ -83,11 +91,23 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "bad_alloc" in str(error)
 
 
-def save(model: Any, folder: str, settings: Mapping[str, Any]) -> None:
-    """Write a converted model, in float32, and what a worker has to know besides."""
+def start_openvino() -> Any:
+    """The module, without what would tell its makers that a model is converted here."""
+    # None makes an import of it fail, for which OpenVINO and NNCF are prepared.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
-    openvino.save_model(model, f"{folder}/model.xml", compress_to_fp16=False)
+    return openvino
+
+
+def save_model(model: Any, folder: str) -> None:
+    """Write a model as OpenVINO has it."""
+    start_openvino().save_model(model, f"{folder}/model.xml", compress_to_fp16=False)
+
+
+def save(model: Any, folder: str, settings: Mapping[str, Any]) -> None:
+    """Write a converted model, and what a worker has to know besides."""
+    save_model(model, folder)
     Path(folder, _SETTINGS).write_text(json.dumps(settings), "utf-8")
 
 

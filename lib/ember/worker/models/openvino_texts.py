@@ -73,9 +73,13 @@ class OpenvinoTextEncoder:
         return self._rows.run(items, self._vectors)
 
     def _vectors(self, items: Sequence[Tokens], width: int) -> Matrix:
+        return self._model(self.arrays(items, width))
+
+    def arrays(self, items: Sequence[Tokens], width: int = 0) -> list[Tokens]:
+        """The model's inputs for a batch, padded to a width at least."""
         values, mask = padded(items, self._keys, self._padding, width)
         values["attention_mask"] = mask
-        return self._model([values[name] for name in self._model.inputs])
+        return [values[name] for name in self._model.inputs]
 
     def splitter(self, chunking: Chunking) -> Splitter:
         """What cuts texts into chunks that fit this model. Raises InvalidInput; see `Splitter`."""

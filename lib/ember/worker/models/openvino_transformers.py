@@ -21,7 +21,7 @@ from PIL import Image
 
 from ember.errors import InvalidInput
 from ember.worker.models.openvino_images import OpenvinoImageEncoder
-from ember.worker.models.openvino_runtime import save
+from ember.worker.models.openvino_runtime import save, start_openvino
 from ember.worker.models.openvino_texts import TOKENIZER, OpenvinoTextEncoder
 from ember.worker.models.pixel_plan import PixelPlan, plan_of
 from ember.worker.models.torch_images import TorchImageEncoder
@@ -172,7 +172,7 @@ def _trace(
     settings: dict[str, Any],
 ) -> None:
     """Convert `forward`, which calls `model`. Raises Unsuited with what torch or OpenVINO says."""
-    import openvino
+    openvino = start_openvino()
     import torch
 
     class Graph(torch.nn.Module):  # type: ignore[misc]  # torch has no types for it

@@ -3,15 +3,17 @@
     python -m ember.worker.models.prepare weights ResNet50 imagenet TARGET.h5
     python -m ember.worker.models.prepare keras ResNet50 WEIGHTS avg_pool FOLDER
     python -m ember.worker.models.prepare transformers FOLDER < REQUEST
+    python -m ember.worker.models.prepare int8 FOLDER < REQUEST
 
 The driver runs this, since it imports no framework itself. Weights: `imagenet` fetches the
 published ones, `random` draws them with seed 0; the file holds the classification top as well.
-Folders get a model in OpenVINO's format. A request is what `openvino_transformers.convert` takes,
-pickled: a ModelSpec, rows, and where they may name files.
+Folders get a model in OpenVINO's format. A request is what `openvino_transformers.convert` and
+`openvino_int8.quantize` take, pickled: a ModelSpec, rows, and where they may name files.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -24,10 +26,12 @@ from typing import Any
 
 from ember.errors import EmberError
 
-__all__ = ["UNSUITED", "main"]
+__all__ = ["DRIFT", "UNSUITED", "main"]
 
 # Why a model is left to torch, in place of the model.
 UNSUITED = "unsuited.txt"
+# What int8 costs, beside the model.
+DRIFT = "drift.json"
 
 
 def main(what: str, *arguments: str) -> int:
@@ -39,6 +43,7 @@ def main(what: str, *arguments: str) -> int:
         "weights": _weights,
         "keras": _keras,
         "transformers": _transformers,
+        "int8": _int8,
     }
     target = Path(arguments[-1])
     # Under another name first: another run may be looking for the same files.
@@ -105,6 +110,17 @@ def _transformers(partial: str) -> Path:
         shutil.rmtree(folder)
         folder.mkdir()
         Path(folder, UNSUITED).write_text(str(error), "utf-8")
+    return folder
+
+
+def _int8(partial: str) -> Path:
+    from ember.worker.models.openvino_int8 import quantize
+
+    folder = Path(partial, "made")
+    folder.mkdir()
+    spec, rows, paths = pickle.load(sys.stdin.buffer)
+    drift = quantize(spec, str(folder), rows, paths)
+    Path(folder, DRIFT).write_text(json.dumps(drift), "utf-8")
     return folder
 
 
