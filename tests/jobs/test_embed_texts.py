@@ -78,6 +78,11 @@ def test_vectors_are_the_model_s_own_and_the_manifest_says_how(embed, out, folde
     assert [each["kind"] for each in text["modules"]] == ["Pooling", "Dense", "Normalize"]
     assert text["unit_after"] is True
     assert (told["dimension"], told["max_tokens"], told["truncated_texts"]) == (5, 24, 1)
+    from transformers import AutoTokenizer
+
+    short = len(AutoTokenizer.from_pretrained(folder)("find: a dog")["input_ids"])
+    assert told["tokens"] == 24 + short
+    assert told["padding"] in (0.0, round((24 - short) / 48, 4))  # in two tasks, or in one
     for changes in ({"model__role": "document"}, {"model__dimension": 6}):
         settings = {"model__role": "query", "model__dimension": 5, **changes}
         code, message = embed({"a": LONG}, output__mode="resume", **settings)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, islice
 from typing import Any
@@ -21,7 +22,6 @@ class OutOfMemory(Exception):
 class FakeEncoder:
     """Rows are b"<number>:<cost>"; a row's vector is (number, cost). b"bad" cannot be prepared."""
 
-    truncated = 0
     device = "fake"
 
     def __init__(
@@ -32,7 +32,9 @@ class FakeEncoder:
         batch: int = 4,
         cost: int = 10**9,
         fits: float = 1e9,
+        padding: int | None = None,
     ) -> None:
+        self.most_padding = padding
         self.chunk_rows, self.window_rows = chunk, window
         self.batch_size, self.batch_cost = batch, cost
         self.fits = fits
@@ -95,28 +97,103 @@ def encoders(draw: st.DrawFn, **fixed: Any) -> FakeEncoder:
         "window": draw(st.integers(1, 40)),
         "batch": batch,
         "cost": draw(st.integers(1, 120)),
+        "padding": draw(st.none() | st.integers(0, 30)),
     }
     return FakeEncoder(**{**drawn, **fixed})
 
 
-@given(st.lists(costs, max_size=60).map(sorted), st.integers(1, 10), st.integers(1, 200))
+plans = (
+    st.lists(costs, max_size=60).map(sorted),
+    st.integers(1, 10),
+    st.integers(1, 200),
+    st.none() | st.integers(0, 30),
+)
+
+
+def padding_of(ascending: list[int], runs: list[range]) -> list[int]:
+    """Of each run: what its rows lack to its longest."""
+    return [sum(ascending[run[-1]] - ascending[row] for row in run) for run in runs]
+
+
+@given(*plans)
 def test_plan_covers_every_row_once_within_its_bounds(
-    ascending: list[int], batch_size: int, batch_cost: int
+    ascending: list[int], batch_size: int, batch_cost: int, most: int | None
 ) -> None:
-    runs = plan_batches(ascending, batch_size, batch_cost)
+    runs = plan_batches(ascending, batch_size, batch_cost, most)
     assert [index for run in runs for index in run] == list(range(len(ascending)))
-    for run in runs:
+    for run, padding in zip(runs, padding_of(ascending, runs), strict=True):
         assert 1 <= len(run) <= batch_size
         assert len(run) == 1 or len(run) * ascending[run[-1]] <= batch_cost
+        assert most is None or padding <= most
 
 
-@given(st.lists(costs, max_size=60).map(sorted), st.integers(1, 10), st.integers(1, 200))
+@given(*plans)
 def test_plan_takes_as_much_into_a_batch_as_fits(
-    ascending: list[int], batch_size: int, batch_cost: int
+    ascending: list[int], batch_size: int, batch_cost: int, most: int | None
 ) -> None:
-    for run in plan_batches(ascending, batch_size, batch_cost)[:-1]:
-        one_more = (len(run) + 1) * ascending[run.stop]
-        assert len(run) == batch_size or one_more > batch_cost
+    for run in plan_batches(ascending, batch_size, batch_cost, most)[:-1]:
+        longer = [range(run.start, run.stop + 1)]
+        full = len(run) == batch_size or len(longer[0]) * ascending[run.stop] > batch_cost
+        assert full or (most is not None and padding_of(ascending, longer)[0] > most)
+
+
+@given(*plans)
+def test_a_window_is_padded_by_no_more_than_a_call_for_each_length_but_one(
+    ascending: list[int], batch_size: int, batch_cost: int, most: int | None
+) -> None:
+    if most is not None:
+        runs = plan_batches(ascending, batch_size, batch_cost, most)
+        assert sum(padding_of(ascending, runs)) <= most * max(0, len(set(ascending)) - 1)
+
+
+def lengths_of(kind: str, rng: np.random.Generator, rows: int) -> Any:
+    """Token counts of `rows` texts, from 2 to 512."""
+    drawn = {
+        "uniform": lambda: rng.uniform(2, 512, rows),
+        "lognormal": lambda: rng.lognormal(np.log(40), 0.8, rows),
+        "short": lambda: rng.lognormal(np.log(14), 0.4, rows),
+        "two kinds": lambda: np.where(
+            rng.random(rows) < 0.5, rng.normal(12, 3, rows), rng.normal(300, 60, rows)
+        ),
+        "few long": lambda: np.where(
+            rng.random(rows) < 0.01, rng.uniform(256, 512, rows), rng.uniform(5, 20, rows)
+        ),
+        "equal": lambda: np.full(rows, 40),
+    }[kind]()
+    return np.sort(np.clip(drawn, 2, 512).astype(int))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "kind", ["uniform", "lognormal", "short", "two kinds", "few long", "equal"]
+)
+def test_window_of_two_thousand_texts_is_padded_by_less_than_two_percent(
+    kind: str, seed: int
+) -> None:
+    lengths = lengths_of(kind, np.random.default_rng(seed), 2000).tolist()
+    runs = plan_batches(lengths, 128, 1024, 16)
+    assert sum(padding_of(lengths, runs)) < 0.02 * sum(lengths)
+
+
+@pytest.mark.parametrize("call", [8, 16, 32])
+@pytest.mark.parametrize("kind", ["uniform", "lognormal", "short", "two kinds", "few long"])
+@pytest.mark.parametrize("rows", [40, 400, 2000])
+def test_few_other_cuts_would_take_less_time(kind: str, rows: int, call: int) -> None:
+    """Against the best cut there is, where a call takes as long as `call` tokens."""
+    lengths = lengths_of(kind, np.random.default_rng(rows), rows).tolist()
+    best = [0.0] * (rows + 1)
+    for start in range(rows - 1, -1, -1):
+        stops = range(start + 1, min(start + 128, rows) + 1)
+        best[start] = min(
+            call + (stop - start) * lengths[stop - 1] + best[stop]
+            for stop in stops
+            if stop == start + 1 or (stop - start) * lengths[stop - 1] <= 1024
+        )
+    runs = plan_batches(lengths, 128, 1024, call)
+    taken = sum(call + len(run) * lengths[run[-1]] for run in runs)
+    assert taken <= 1.05 * best[0]
+    alone = sum(call + each for each in lengths)
+    assert taken <= alone
 
 
 @given(rows_strategy, sizes_strategy, encoders(), st.integers(1, 3))
@@ -144,6 +221,39 @@ def test_every_row_gets_its_own_vector_in_order(
         padded = len(call) * max(cost for _, cost in call)
         assert len(call) <= limits[0]
         assert len(call) == 1 or padded <= limits[1]
+        if encoder.most_padding is not None:
+            assert padded - sum(cost for _, cost in call) <= encoder.most_padding
+
+
+@given(rows_strategy, sizes_strategy, encoders(), st.sampled_from([1e9, 2]))
+def test_tokens_and_padding_are_counted(
+    drawn: list[int | None], sizes: list[int], encoder: FakeEncoder, fits: float
+) -> None:
+    rows = [None if cost is None else f"{n}:{cost}".encode() for n, cost in enumerate(drawn)]
+    encoder.fits = fits
+    counts: Counter[str] = Counter()
+    list(
+        encode(
+            slots_of(rows, sizes),
+            encoder,
+            threads=2,
+            timed=lambda *_: None,
+            counted=lambda what, number: counts.update({what: number}),
+        )
+    )
+    if encoder.most_padding is None:
+        assert not counts
+        return
+    assert counts["tokens"] == sum(cost for cost in drawn if cost is not None)
+    padding = sum(max(costs) * len(costs) - sum(costs) for costs in by_call(encoder))
+    if max(encoder.tried, default=0) > fits:  # batches halved for lack of memory have no more
+        assert counts["padding"] >= padding
+    else:
+        assert counts["padding"] == padding
+
+
+def by_call(encoder: FakeEncoder) -> list[list[int]]:
+    return [[cost for _, cost in call] for call in encoder.calls]
 
 
 @given(st.integers(0, 120), sizes_strategy, encoders(cost=10**6))
@@ -168,6 +278,15 @@ def test_short_and_long_rows_do_not_share_batches_in_a_window() -> None:
     encoded(slots_of(rows, []), encoder)
     assert all(len({cost for _, cost in call}) == 1 for call in encoder.calls)
     assert len(encoder.calls) == 8
+
+
+def test_long_rows_fill_a_window_before_it_has_its_rows() -> None:
+    encoder = FakeEncoder(chunk=4, window=1000, batch=4)
+    rows = slots_of(even(2000, cost=5120), [4] * 500)
+    out = encode(rows, encoder, threads=1, timed=lambda *_: None)
+    next(out)
+    assert sum(len(call) for call in encoder.calls) == 100
+    out.close()
 
 
 def endless(pattern: Sequence[str], block: int, taken: list[int]) -> Iterator[Slot]:

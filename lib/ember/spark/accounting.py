@@ -43,7 +43,10 @@ class Account:
         return progress.shown(total, self.rows)
 
     def summary(self) -> dict[str, Any]:
-        """For the manifest: workers, model loads, devices, notes, seconds, the job's own counts."""
+        """For the manifest: workers, model loads, devices, notes, seconds, the job's own counts.
+
+        Of texts, `tokens` are the model's own and `padding` is the share of all that it was given.
+        """
         workers: dict[str, WorkerRecord] = self.reports.value.get("workers", {})
         seconds: dict[str, float] = {}
         counts: dict[str, int] = {}
@@ -52,6 +55,11 @@ class Account:
                 seconds[phase] = seconds.get(phase, 0.0) + spent
             for what, number in task.get("counts", {}).items():
                 counts[what] = counts.get(what, 0) + number
+        padding = counts.pop("padding", 0)
+        if given := counts.get("tokens", 0) + padding:
+            shares = {"padding": round(padding / given, 4)}
+        else:
+            shares = {}
         lengths = {worker.max_tokens for worker in workers.values() if worker.max_tokens}
         return {
             "workers": len(workers),
@@ -63,6 +71,7 @@ class Account:
             "truncated_texts": sum(task["truncated"] for task in self._tasks()),
             "task_seconds": {phase: round(spent, 3) for phase, spent in sorted(seconds.items())},
             **counts,
+            **shares,
         }
 
     def _tasks(self) -> list[dict[str, Any]]:

@@ -25,6 +25,12 @@ from ember.worker.rows import RowError
 __all__ = ["Encoder", "Slot", "encode", "plan_batches"]
 
 Matrix = npt.NDArray[np.float32]
+Prepared = tuple[Any, int] | tuple[Any, int, bool]
+"""A row's input for the model and its cost; True behind them where the text was cut to fit."""
+
+# Cost of a row, on average, at which a window is full before it has its rows: so many tokens are
+# some ten kilobytes, and thousands of long texts would be hundreds of megabytes.
+_WINDOW_COST = 512
 
 
 class Encoder(Protocol):
@@ -38,15 +44,12 @@ class Encoder(Protocol):
     """Rows of an average batch; a batch's cost is bounded by `batch_cost`."""
     batch_cost: int
     """Most that rows × the largest cost of a row may come to in one batch."""
+    most_padding: int | None
+    """Most tokens of padding in one batch, where tokens are the cost; None where none is padded."""
     device: str
     """Where it runs, in words."""
 
-    @property
-    def truncated(self) -> int:
-        """Rows cut to the model's length so far."""
-        ...
-
-    def prepare(self, raws: Sequence[Any]) -> list[tuple[Any, int] | RowError]:
+    def prepare(self, raws: Sequence[Any]) -> Sequence[Prepared | RowError]:
         """Make the model's input for each row, with its cost. Called on threads."""
         ...
 
@@ -61,13 +64,15 @@ class Encoder(Protocol):
 class Slot:
     """A block of consecutive rows on its way: raw content in, vectors and errors out.
 
-    `tag` is whatever the caller needs to know the rows by.
+    `tag` is whatever the caller needs to know the rows by. `truncated` are the rows that were cut
+    to the model's length.
     """
 
     raws: Sequence[Any]
     tag: Any = None
     vectors: Matrix | None = None
     errors: dict[int, str] = field(default_factory=dict)
+    truncated: set[int] = field(default_factory=set)
     waiting: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,19 +104,35 @@ class _Item:
     row: int
 
 
-def plan_batches(costs: Sequence[int], batch_size: int, batch_cost: int) -> list[range]:
+def plan_batches(
+    costs: Sequence[int], batch_size: int, batch_cost: int, most_padding: int | None = None
+) -> list[range]:
     """Cut ascending costs into runs of at most `batch_size` rows and `batch_cost` padded cost.
 
     The padded cost of a run is its length times its last, largest cost. A row that alone is over
-    `batch_cost` gets a run of its own. The runs cover range(len(costs)) in order.
+    `batch_cost` gets a run of its own. `most_padding` bounds what the padded cost is more than the
+    sum of the costs; None: it is not bounded. The runs cover range(len(costs)) in order.
+
+    The bound is to be what a call of the model costs in itself. Rows of very different costs then
+    share a batch where that is cheaper than calls of their own, and no run is padded by more than
+    another call would take. Where costs rise evenly, no other cut costs less; of nine corpora
+    none could be cut for 1% less. A window with many rows of each cost has next to no padding:
+    only runs of several costs have any, so in all at most `most_padding` for each cost but one.
     """
     runs = []
-    start = 0
-    for stop in range(1, len(costs) + 1):
-        full = stop - start == batch_size
-        if stop == len(costs) or full or (stop + 1 - start) * costs[stop] > batch_cost:
+    start = total = 0
+    for stop, cost in enumerate(costs):
+        rows = stop - start
+        padded = (rows + 1) * cost
+        over = padded > batch_cost or (
+            most_padding is not None and padded - total - cost > most_padding
+        )
+        if rows and (rows == batch_size or over):
             runs.append(range(start, stop))
-            start = stop
+            start, total = stop, 0
+        total += cost
+    if costs:
+        runs.append(range(start, len(costs)))
     return runs
 
 
@@ -121,15 +142,18 @@ def encode(
     *,
     threads: int,
     timed: Callable[[str, float], None],
+    counted: Callable[[str, int], None] = lambda *_: None,
 ) -> Iterator[Slot]:
     """Fill the slots and yield them in the order they came.
 
     slots: read lazily, no further ahead than the window needs.
     threads: for `encoder.prepare`, beside the calling thread, which runs the model.
     timed: called with the name of a phase ("prepare wait", "model") and its seconds.
+    counted: called with "tokens" and "padding", and how many of them the model was given; of
+        encoders that pad.
     """
     with ThreadPoolExecutor(threads, "ember-prepare") as pool:
-        yield from _Stream(slots, encoder, pool, threads, timed).run()
+        yield from _Stream(slots, encoder, pool, threads, timed=timed, counted=counted).run()
 
 
 class _Stream:
@@ -141,15 +165,19 @@ class _Stream:
         encoder: Encoder,
         pool: ThreadPoolExecutor,
         threads: int,
+        *,
         timed: Callable[[str, float], None],
+        counted: Callable[[str, int], None],
     ) -> None:
         self.encoder = encoder
         self.pool = pool
         self.timed = timed
+        self.counted = counted
         self.pending: deque[Slot] = deque()
         self.preparing: deque[tuple[Future[Any], Slot, int]] = deque()
         self.window: list[_Item] = []
         self.carried: set[int] = set()
+        self.window_cost = 0
         self.collected = 0  # rows since the window was last drained, failed ones included
         self.chunks = self._chunks(slots)
         # One window ahead, so that the model never waits for the preparation to start.
@@ -162,11 +190,15 @@ class _Stream:
             self._top_up()
             # Overdue: among rows that fail, a few good ones must not hold up all that follow.
             overdue = self.collected >= 4 * self.encoder.window_rows
-            if overdue or not self.preparing or len(self.window) >= self.encoder.window_rows:
+            if overdue or not self.preparing or self._full():
                 self._drain(final=not self.preparing)
             while self.pending and self.pending[0].waiting == 0:
                 yield self.pending.popleft()
         yield from self.pending  # slots without rows at the very end
+
+    def _full(self) -> bool:
+        rows = self.encoder.window_rows
+        return len(self.window) >= rows or self.window_cost >= _WINDOW_COST * rows
 
     def _chunks(self, slots: Iterable[Slot]) -> Iterator[tuple[Slot, int, int]]:
         step = self.encoder.chunk_rows
@@ -193,23 +225,38 @@ class _Stream:
             if isinstance(outcome, RowError):
                 slot.fail(row, str(outcome))
             else:
-                value, cost = outcome
+                value, cost, *cut = outcome
+                if any(cut):
+                    slot.truncated.add(row)
                 self.window.append(_Item(value, cost, slot, row))
+                self.window_cost += cost
 
     def _drain(self, *, final: bool) -> None:
         """Run the window's batches; a runt at its end waits, once, for the next window."""
         self.collected = 0
         self.window.sort(key=lambda item: item.cost)  # stable: equal costs keep their order
         costs = [item.cost for item in self.window]
-        runs = plan_batches(costs, self.encoder.batch_size, self.encoder.batch_cost)
+        encoder = self.encoder
+        runs = plan_batches(costs, encoder.batch_size, encoder.batch_cost, encoder.most_padding)
         kept: list[_Item] = []
         if runs and not final and self._may_wait(self.window[runs[-1].start :]):
             kept = self.window[runs.pop().start :]
+        self._count(costs, runs)
         for run in runs:
             self._run([self.window[index] for index in run])
             self._top_up()
         self.window = kept
+        self.window_cost = sum(item.cost for item in kept)
         self.carried = {id(item) for item in kept}
+
+    def _count(self, costs: Sequence[int], runs: Sequence[range]) -> None:
+        """Count what is about to run. Halved for lack of memory, it is padded by no more."""
+        if self.encoder.most_padding is None or not runs:
+            return
+        tokens = sum(costs[: runs[-1].stop])
+        padded = sum(len(run) * costs[run[-1]] for run in runs)
+        self.counted("tokens", tokens)
+        self.counted("padding", padded - tokens)
 
     def _may_wait(self, items: list[_Item]) -> bool:
         """Has this last batch room for one more row, and none of it has waited before?

@@ -208,7 +208,6 @@ def run_batches(
     start = perf_counter()
     encoder = load(spec, address=address, threads=threads, paths=paths)
     stats.timed("load", perf_counter() - start)
-    truncated_before = encoder.truncated
     parts = _parts(chain([first], filled))
     if chunking is not None:
         slots = chunk_slots(parts, splitter(encoder, chunking), whole=chunking.pool is not None)
@@ -216,7 +215,9 @@ def run_batches(
         slots = (request_slot(part, stats) for part in parts)
     else:
         slots = (_content_slot(part) for part in parts)
-    for slot in encode(slots, encoder, threads=max(1, threads), timed=stats.timed):
+    done = encode(slots, encoder, threads=max(1, threads), timed=stats.timed, counted=stats.count)
+    for slot in done:
+        stats.truncated += len(slot.truncated)
         if chunking is None:
             stats.rows += len(slot.raws)
             yield to_batch(slot, result)
@@ -224,7 +225,6 @@ def run_batches(
             stats.rows += texts_in(slot)
             stats.count("chunks", len(slot.raws))
             yield to_batch(joined(slot, unit=spec.normalize) if chunking.pool else slot, result)
-    stats.truncated = encoder.truncated - truncated_before
 
 
 def _parts(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

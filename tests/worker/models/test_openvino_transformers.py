@@ -136,7 +136,9 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_threads_share_out_a_batch_in_the_order_of_its_rows(bert: tuple[Path, Path]) -> None:
     spec = replace(spec_of(bert[0]), path=str(bert[1]), runtime="openvino")
     one = OpenvinoTextEncoder(spec, "cpu", 1)
-    items = [item for item, _ in one.prepare([f"{n} cats {'and ' * n}".encode() for n in range(7)])]
+    items = [
+        item for item, *_ in one.prepare([f"{n} cats {'and ' * n}".encode() for n in range(7)])
+    ]
     three = OpenvinoTextEncoder(spec, "cpu", 3)
     for rows in range(1, 8):
         np.testing.assert_allclose(three.run(items[:rows]), one.run(items[:rows]), atol=1e-5)
@@ -178,7 +180,7 @@ from ember.worker import task
 from ember.worker.recipe import *
 from ember.worker.spec import ModelSpec
 encoder = task.load({spec!r}, address=None, threads=1, paths=None)
-(item, _), = encoder.prepare([b"a cat"])
+(item, *_), = encoder.prepare([b"a cat"])
 assert len(encoder.run([item])) == 1
 print(sorted({{"torch", "transformers", "tensorflow"}} & set(sys.modules)))
 """

@@ -76,14 +76,14 @@ def test_cut_text_has_the_tokens_of_the_whole(
     tokens = TextTokens(made, longest, side=side)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_tokens, "_FEWEST_CHARACTERS", 32)
-        (actual,) = tokens([text])
+        (actual,) = tokens.cut([text])
     whole = made(text, truncation=False, verbose=False)["input_ids"]
     expected = whole[:longest] if side == "right" else whole[-longest:]
     if not expected:
         assert isinstance(actual, RowError)
         return
-    assert actual.tolist() == [expected]
-    assert tokens.truncated == (len(whole) > longest)
+    assert actual[0].tolist() == [expected]
+    assert actual[1] == (len(whole) > longest)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -144,8 +144,9 @@ def test_texts_keep_their_order_whatever_their_length() -> None:
     tokens = TextTokens(tokenizer("bytes"), 8, side="right")
     outcomes = tokens(texts)
     assert isinstance(outcomes[2], RowError)
+    cuts = [each if isinstance(each, RowError) else each[1] for each in tokens.cut(texts)]
+    assert cuts[:2] + cuts[3:] == [False, True, False, True, False]
     for text, outcome in zip(texts, outcomes, strict=True):
         if text:
             expected = tokenizer("bytes")(text, verbose=False)["input_ids"][:8]
             assert np.array_equal(outcome, [expected])
-    assert tokens.truncated == 2

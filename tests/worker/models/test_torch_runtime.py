@@ -120,9 +120,10 @@ def test_truncated_texts_are_counted(bert_folder: Path, fresh_process: pytest.Mo
     )
     spec = spec_of(bert_folder)
     encoder = task.load(spec, address=None, threads=1, paths=False)
-    assert encoder.truncated == 0
-    encoder.prepare([text.encode() for text in TEXTS])
-    assert encoder.truncated == expected
+    (slot,) = encode(
+        [Slot([text.encode() for text in TEXTS])], encoder, threads=2, timed=lambda *_: None
+    )
+    assert len(slot.truncated) == expected
     assert 0 < expected < len(TEXTS)
 
 
@@ -280,10 +281,10 @@ def test_threads_share_a_tokenizer(fresh_process: pytest.MonkeyPatch, tmp_path: 
     raws = [text.encode() for text in TEXTS]
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(pool.map(encoder.prepare, [raws] * 40))
-    once = encoder.truncated // 40
-    assert encoder.truncated == 40 * once > 0
+    first = [(ids.tolist(), was_cut) for ids, _, was_cut in outcomes[0]]
+    assert {was_cut for _, was_cut in first} == {False, True}
     for outcome in outcomes:
-        assert [ids.tolist() for ids, _ in outcome] == [ids.tolist() for ids, _ in outcomes[0]]
+        assert [(ids.tolist(), was_cut) for ids, _, was_cut in outcome] == first
 
 
 @pytest.mark.parametrize("problem", [None, "regression", "multi_label_classification"])
@@ -302,7 +303,7 @@ def test_scores_of_a_head_are_those_of_the_library_s_own_pipeline(tmp_path, coun
     model.save_pretrained(folder)
     texts = ["the cat sat", "a dog", "blue house"]
     encoder = TorchTextEncoder(spec_of(folder, layer=None, task="classify"), "cpu", 1)
-    items = [item for item, _ in encoder.prepare([text.encode() for text in texts])]
+    items = [item for item, *_ in encoder.prepare([text.encode() for text in texts])]
     library = pipeline("text-classification", model=str(folder), tokenizer=str(folder), top_k=None)
     for ours, theirs in zip(encoder.run(items), library(texts), strict=True):
         scores = {each["label"]: each["score"] for each in theirs}

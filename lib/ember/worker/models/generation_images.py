@@ -31,7 +31,6 @@ class TorchImageDescriber(TorchGenerator):
     """
 
     chunk_rows = 8
-    truncated = 0
 
     def __init__(
         self, spec: ModelSpec, device: Device, threads: int, *, paths: PathRules | None

@@ -26,6 +26,8 @@ class TorchGenerator(TorchModel):
     """What both kinds share: batches through `generate`, and rows in doubt again alone."""
 
     tokenizer: Any
+    # A call takes a step for each new token, beside which padding is little.
+    most_padding: int | None = None
 
     def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
         super().__init__(spec, device, threads)

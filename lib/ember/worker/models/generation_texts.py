@@ -50,17 +50,13 @@ class TorchTextGenerator(TorchGenerator):
         longest, _ = try_tables(trial, self.tokenizer, self.spec.name)
         return find_longest(trial, longest)
 
-    @property
-    def truncated(self) -> int:
-        return self._tokens.truncated
-
     def _kind(self, transformers: Any) -> Any:
         return transformers.AutoModelForCausalLM
 
-    def prepare(self, raws: Sequence[Request]) -> list[tuple[Item, int] | RowError]:
+    def prepare(self, raws: Sequence[Request]) -> list[tuple[Item, int, bool] | RowError]:
         """Token ids (t,) int64 of each prompt, its beginning cut off where it is too long."""
-        tokens = self._tokens([self._prompt(request) for request in raws])
-        return [self._item(*each) for each in zip(tokens, raws, strict=True)]
+        cut = self._tokens.cut([self._prompt(request) for request in raws])
+        return [self._item(*each) for each in zip(cut, raws, strict=True)]
 
     def _prompt(self, request: Request) -> str | RowError:
         try:
@@ -68,12 +64,14 @@ class TorchTextGenerator(TorchGenerator):
         except RowError as error:
             return error
 
-    def _item(self, tokens: Tokens | RowError, request: Request) -> tuple[Item, int] | RowError:
-        if isinstance(tokens, RowError):
-            return tokens
-        (ids,) = tokens
+    def _item(
+        self, outcome: tuple[Tokens, bool] | RowError, request: Request
+    ) -> tuple[Item, int, bool] | RowError:
+        if isinstance(outcome, RowError):
+            return outcome
+        (ids,), was_cut = outcome
         cost = len(ids) + self.generation.max_new_tokens
-        return (ids, self.seed_of(request)), cost
+        return (ids, self.seed_of(request)), cost, was_cut
 
     def _groups(self, items: Sequence[Item]) -> Iterable[list[int]]:
         """All of them; or prompts of one length, where padding would count as something said."""

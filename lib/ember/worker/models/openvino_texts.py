@@ -56,16 +56,13 @@ class OpenvinoTextEncoder:
         self.batch_cost = _TOKENS * threads
         if spec.batch_size:
             self.batch_cost = spec.batch_size * min(self.max_tokens, 128)
-        self.window_rows = 32 * self.batch_size
-
-    @property
-    def truncated(self) -> int:
-        return self._rows.truncated
+        self.window_rows = max(2048, 32 * self.batch_size)
+        self.most_padding: int | None = self._rows.most_padding(self.batch_cost)
 
     def prepare(
         self, raws: Sequence[bytes | RowError | None]
-    ) -> list[tuple[Tokens, int] | RowError]:
-        """Tokens (keys, t) int64 of each row, truncated at the model's length, counted."""
+    ) -> list[tuple[Tokens, int, bool] | RowError]:
+        """See `TextRows.prepare`."""
         return self._rows.prepare(raws)
 
     def run(self, items: Sequence[Tokens]) -> Matrix:

@@ -232,7 +232,7 @@ def _compare(spec: ModelSpec, torch: Any, ours: Any, raws: Sequence[Any]) -> Non
 
 def _vectors(encoder: Any, items: Sequence[Any], rows: int) -> npt.NDArray[np.float64]:
     batches = [items[start : start + rows] for start in range(0, len(items), rows)]
-    made = [np.stack(list(encoder.run([item for item, _ in batch]))) for batch in batches]
+    made = [np.stack(list(encoder.run([item for item, *_ in batch]))) for batch in batches]
     return np.concatenate(made).astype(np.float64)
 
 

@@ -24,7 +24,7 @@ class PixelEncoder:
     """
 
     chunk_rows = 8
-    truncated = 0
+    most_padding: int | None = None
 
     def __init__(
         self, spec: ModelSpec, plan: PixelPlan, batch_size: int, *, paths: PathRules | None

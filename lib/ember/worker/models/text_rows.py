@@ -32,16 +32,18 @@ class TextRows:
         self._max_bytes = max_bytes
         self.vocabulary = vocabulary
 
-    @property
-    def truncated(self) -> int:
-        """Texts cut to the model's length so far."""
-        return self._tokens.truncated
+    def most_padding(self, batch_tokens: int) -> int:
+        """Tokens of padding that a batch of so many may hold: about what a call takes in itself.
+
+        0 where texts of several lengths do not go together: a batch of them is several calls.
+        """
+        return batch_tokens // 64 if self.fit.together == "any" else 0
 
     def prepare(
         self, raws: Sequence[bytes | RowError | None]
-    ) -> list[tuple[Tokens, int] | RowError]:
-        """Tokens (keys, t) int64 of each row, truncated at the model's length, counted."""
-        return [self._item(tokens) for tokens in self._tokens([self._text(raw) for raw in raws])]
+    ) -> list[tuple[Tokens, int, bool] | RowError]:
+        """Tokens (keys, t) int64 of each row, its length, and whether it was cut to the model's."""
+        return [self._item(cut) for cut in self._tokens.cut([self._text(raw) for raw in raws])]
 
     def _text(self, raw: bytes | RowError | None) -> str | RowError:
         """The row's text behind the prompt."""
@@ -52,13 +54,14 @@ class TextRows:
         except RowError as error:
             return error
 
-    def _item(self, tokens: Tokens | RowError) -> tuple[Tokens, int] | RowError:
-        if isinstance(tokens, RowError):
-            return tokens
+    def _item(self, outcome: tuple[Tokens, bool] | RowError) -> tuple[Tokens, int, bool] | RowError:
+        if isinstance(outcome, RowError):
+            return outcome
+        tokens, was_cut = outcome
         if (largest := int(tokens[0].max())) >= self.vocabulary:
             known = f"the tokenizer says {largest}, the model has vectors for {self.vocabulary}"
             return RowError("unknown token", known)
-        return tokens, self.fit.width([tokens.shape[1]])
+        return tokens, self.fit.width([tokens.shape[1]]), was_cut
 
     def run(self, items: Sequence[Tokens], call: Callable[[list[Tokens], int], Matrix]) -> Matrix:
         """Vectors (n, d) float32 of tokens n × (keys, t), in groups that the model allows.

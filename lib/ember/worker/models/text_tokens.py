@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +32,6 @@ class TextTokens:
     side: "right" cuts the end of a long text off, "left" its beginning; None: as the tokenizer's
         files have it.
 
-    `truncated` counts the texts that were cut, as far as the tokenizer tells.
     """
 
     def __init__(
@@ -45,48 +43,42 @@ class TextTokens:
     ) -> None:
         self.longest = longest
         self.keys = tuple(keys)
-        self.truncated = 0
         self._tokenizer = tokenizer
         self._side = side or tokenizer.truncation_side
-        self._counting = Lock()
         tokenizer.truncation_side = self._side
 
     def __call__(self, texts: Sequence[str | RowError]) -> list[Tokens | RowError]:
-        """The tokens of each text; an error for one that has none, or none within reach.
+        """The tokens of each text, without what `cut` says beside them."""
+        return [each if isinstance(each, RowError) else each[0] for each in self.cut(texts)]
 
-        Equal to those of the whole text, cut. Errors in place of texts stay. For threads after
-        `settle`.
+    def cut(self, texts: Sequence[str | RowError]) -> list[tuple[Tokens, bool] | RowError]:
+        """The tokens of each text, and whether it was cut, as far as the tokenizer tells.
+
+        An error for a text that has no tokens, or none within reach. Equal to those of the whole
+        text, cut. Errors in place of texts stay. For threads after `settle`.
         """
         bound = max(_CHARACTERS_A_TOKEN * self.longest, _FEWEST_CHARACTERS)
         short = iter(
             self._tokenize([text for text in texts if isinstance(text, str) and len(text) <= bound])
         )
-        outcomes: list[Tokens | RowError] = []
-        cuts = 0
+        outcomes: list[tuple[Tokens, bool] | RowError] = []
         for text in texts:
             if isinstance(text, RowError):
                 outcomes.append(text)
                 continue
             outcome = next(short) if len(text) <= bound else self._of_long(text, bound)
-            if isinstance(outcome, RowError):
-                outcomes.append(outcome)
-                continue
-            tokens, cut = outcome
-            cuts += cut
-            empty = RowError("no token", "the tokenizer finds none in this text")
-            outcomes.append(tokens if tokens.shape[1] else empty)
-        with self._counting:  # threads tokenize side by side
-            self.truncated += cuts
+            if not isinstance(outcome, RowError) and not outcome[0].shape[1]:
+                outcome = RowError("no token", "the tokenizer finds none in this text")
+            outcomes.append(outcome)
         return outcomes
 
     def settle(self, longest: int) -> None:
-        """Cut at `longest` from now on, and count from 0.
+        """Cut at `longest` from now on.
 
         Sets the tokenizer's truncation, which threads must not see half done.
         """
         self.longest = longest
         self._tokenize([_EXAMPLE])
-        self.truncated = 0
 
     def example(self) -> Tokens:
         """The tokens of some text; of some words, where the tokenizer knows no English."""

@@ -61,7 +61,7 @@ class TorchImageEncoder(TorchModel):
     """
 
     chunk_rows = 8
-    truncated = 0
+    most_padding: int | None = None
 
     def __init__(
         self, spec: ModelSpec, device: Device, threads: int, *, paths: PathRules | None
