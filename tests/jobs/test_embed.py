@@ -142,6 +142,22 @@ def test_two_thousand_rows_with_bad_ones_all_come_out_each_with_its_reason(embed
     assert leftovers(out.parent) == ["out"]
 
 
+def test_rows_of_equal_content_have_one_vector_and_are_counted(embed, out, tmp_path, spark):
+    path = write(
+        tmp_path / "in.parquet",
+        image_id=range(300),
+        content=[None if number == 7 else picture(number // 299) for number in range(300)],
+    )
+    assert embed(path) == (0, "")
+    table = rows(out, "image_id")
+    assert {key for key, row in table.items() if row["status"] == "error"} == {7}
+    found = np.array([table[key]["embedding"] for key in range(299) if key != 7])
+    assert_close(found, found[0])
+    assert np.abs(np.array(table[299]["embedding"]) - found[0]).max() > 1e-3
+    tasks = 4 * spark.sparkContext.defaultParallelism
+    assert 298 - tasks <= manifest(out)["equal_rows"] < 298
+
+
 def test_images_given_by_path_are_read_and_a_missing_one_is_an_error_row(embed, out, tmp_path):
     folder = tmp_path / "with space"
     folder.mkdir()

@@ -65,7 +65,7 @@ class Slot:
     """A block of consecutive rows on its way: raw content in, vectors and errors out.
 
     `tag` is whatever the caller needs to know the rows by. `truncated` are the rows that were cut
-    to the model's length.
+    to the model's length. `absent` is how many rows the slot stands for beside its own.
     """
 
     raws: Sequence[Any]
@@ -73,6 +73,7 @@ class Slot:
     vectors: Matrix | None = None
     errors: dict[int, str] = field(default_factory=dict)
     truncated: set[int] = field(default_factory=set)
+    absent: int = 0
     waiting: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,6 +95,23 @@ class Slot:
         else:
             self.errors[row] = "not finite: the model returned NaN or infinity"
         self.waiting -= 1
+
+    def part(self, rows: Sequence[int]) -> Slot:
+        """Some of the rows as a slot that stands for all of them."""
+        return Slot([self.raws[row] for row in rows], absent=len(self.raws) - len(rows))
+
+    def take(self, rows: Sequence[int], other: Slot, places: Sequence[int]) -> None:
+        """Take for each of these rows what `other` has at a place, be it a vector or an error."""
+        if other.vectors is not None:
+            if self.vectors is None:
+                self.vectors = np.zeros((len(self.raws), other.vectors.shape[1]), np.float32)
+            self.vectors[rows] = other.vectors[places]
+        for row, place in zip(rows, places, strict=True):
+            if place in other.errors:
+                self.errors[row] = other.errors[place]
+            if place in other.truncated:
+                self.truncated.add(row)
+        self.waiting -= len(rows)
 
 
 @dataclass(frozen=True)
@@ -178,7 +196,9 @@ class _Stream:
         self.window: list[_Item] = []
         self.carried: set[int] = set()
         self.window_cost = 0
-        self.collected = 0  # rows since the window was last drained, failed ones included
+        self.collected = (
+            0  # rows since the window was last drained, failed and absent ones included
+        )
         self.chunks = self._chunks(slots)
         # One window ahead, so that the model never waits for the preparation to start.
         self.lookahead = max(2 * threads, -(-encoder.window_rows // encoder.chunk_rows))
@@ -204,7 +224,8 @@ class _Stream:
         step = self.encoder.chunk_rows
         for slot in slots:
             self.pending.append(slot)
-            for start in range(0, len(slot.raws), step):
+            # One chunk at least: however many slots stand for absent rows only, few are read ahead.
+            for start in range(0, max(len(slot.raws), 1), step):
                 yield slot, start, min(start + step, len(slot.raws))
 
     def _top_up(self) -> None:
@@ -220,7 +241,7 @@ class _Stream:
         future, slot, start = self.preparing.popleft()
         with _clock(self.timed, "prepare wait"):
             prepared = future.result()
-        self.collected += len(prepared)
+        self.collected += len(prepared) + (0 if start else slot.absent)
         for row, outcome in enumerate(prepared, start):
             if isinstance(outcome, RowError):
                 slot.fail(row, str(outcome))

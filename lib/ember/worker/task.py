@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from operator import attrgetter
 from time import perf_counter
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 from ember.errors import InvalidInput
 from ember.worker.batching import Encoder, Slot, encode
 from ember.worker.device import Device, claim, hide_triton
+from ember.worker.equal_rows import EqualRows
 from ember.worker.models.chunks import Chunking, Splitter, chunk_slots, joined, texts_in
 from ember.worker.models.generation import request_slot
 from ember.worker.models.model_folder import loading
@@ -215,8 +217,15 @@ def run_batches(
         slots = (request_slot(part, stats) for part in parts)
     else:
         slots = (_content_slot(part) for part in parts)
-    done = encode(slots, encoder, threads=max(1, threads), timed=stats.timed, counted=stats.count)
-    for slot in done:
+    equal = _equal_rows(spec)
+    done = encode(
+        equal.distinct(slots) if equal else slots,
+        encoder,
+        threads=max(1, threads),
+        timed=stats.timed,
+        counted=stats.count,
+    )
+    for slot in equal.restored(done) if equal else done:
         stats.truncated += len(slot.truncated)
         if chunking is None:
             stats.rows += len(slot.raws)
@@ -225,6 +234,15 @@ def run_batches(
             stats.rows += texts_in(slot)
             stats.count("chunks", len(slot.raws))
             yield to_batch(joined(slot, unit=spec.normalize) if chunking.pool else slot, result)
+    if equal:
+        stats.count("equal_rows", equal.found)
+
+
+def _equal_rows(spec: ModelSpec) -> EqualRows | None:
+    """What finds rows that need not go through the model; None where equal rows get other texts."""
+    if spec.generation is None:
+        return EqualRows()
+    return None if spec.generation.sampling else EqualRows(attrgetter("asked"))
 
 
 def _parts(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,14 @@ class Request:
     problem: str | None = None
     key: int = 0
 
+    @property
+    def asked(self) -> bytes | None:
+        """What a text depends on that is not drawn at random; None where there will be no text."""
+        if self.problem is not None or self.content is None:
+            return None
+        prompt = b"" if self.prompt is None else b"%d:%b" % (len(self.prompt), self.prompt)
+        return b"%b\0%b" % (prompt, self.content)
+
 
 @dataclass(frozen=True)
 class Generated:
@@ -43,8 +52,10 @@ class Generated:
 class TextSlot(Slot):
     """A slot that holds texts, and counts in `stats` what was generated."""
 
-    def __init__(self, raws: list[Request], tag: Any, stats: TaskStats) -> None:
-        super().__init__(raws, tag)
+    def __init__(
+        self, raws: Sequence[Request], tag: Any, stats: TaskStats, *, absent: int = 0
+    ) -> None:
+        super().__init__(raws, tag, absent=absent)
         self.texts: list[str | None] = [None] * len(raws)
         self.stats = stats
 
@@ -56,6 +67,16 @@ class TextSlot(Slot):
         self.stats.count("generated_tokens", vector.tokens)
         self.stats.count("rows_run_alone", int(vector.alone))
         self.waiting -= 1
+
+    def part(self, rows: Sequence[int]) -> Slot:
+        raws = [self.raws[row] for row in rows]
+        return TextSlot(raws, None, self.stats, absent=len(self.raws) - len(rows))
+
+    def take(self, rows: Sequence[int], other: Slot, places: Sequence[int]) -> None:
+        super().take(rows, other, places)
+        if isinstance(other, TextSlot):
+            for row, place in zip(rows, places, strict=True):
+                self.texts[row] = other.texts[place]
 
 
 @dataclass(frozen=True)
