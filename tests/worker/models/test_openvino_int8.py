@@ -57,7 +57,7 @@ def test_vectors_are_near_those_at_float32_and_the_drift_is_stated(
     ]
     # By hand, on the rows that were not calibrated on.
     one, other = (
-        np.concatenate([each.run([item]) for item, _ in each.prepare(rows[1::2])])
+        np.concatenate([each.run([item]) for item, *_ in each.prepare(rows[1::2])])
         for each in encoders
     )
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
