@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-__all__ = ["Measured", "descendants", "formatted", "machine", "measure", "middle"]
+__all__ = [
+    "Measured",
+    "descendants",
+    "formatted",
+    "instruction_sets",
+    "machine",
+    "measure",
+    "middle",
+]
 
+# Those that decide how fast matrices are multiplied, by their names in /proc/cpuinfo.
+_INSTRUCTIONS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+)
 _SAMPLE_SECONDS = 0.2
 _MIB = 2**20
 
@@ -24,8 +44,8 @@ class Measured:
 
     worker_mib: the largest peak of resident memory among the processes that do the work. Those
         are the Python processes that a Java process started (Spark's workers), or, where there
-        is none, the command itself. The peak is the kernel's own (VmHWM), so none is missed
-        between two samples but the growth in a process's last fifth of a second.
+        is none, the command and all that it started. The peak is the kernel's own (VmHWM), so none
+        is missed between two samples but the growth in a process's last fifth of a second.
     tree_mib: the largest sum of resident memory over all processes of the command, the Java one
         included, seen in a sample. Pages that processes share are counted for each of them.
     """
@@ -35,10 +55,16 @@ class Measured:
     tree_mib: float
 
 
-def measure(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Measured:
+def measure(
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str],
+    limit: float | None = None,
+) -> Measured:
     """Run `command` to its end, its output to `log`.
 
     environment: variables beside those of this process.
+    limit: seconds after which it is killed, with all that it started.
     Ends the program with the end of the log when the command fails.
     """
     with log.open("wb") as stream:
@@ -48,7 +74,13 @@ def measure(command: Sequence[str], log: Path, environment: Mapping[str, str]) -
         )
         sampler = _Sampler(process.pid)
         sampler.start()
-        code = process.wait()
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            for pid, _, _ in list(descendants(process.pid)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            code = process.wait()
         seconds = perf_counter() - start
         sampler.stop()
     if code:
@@ -79,7 +111,7 @@ class _Sampler(threading.Thread):
         self.join()
 
     def worker_mib(self) -> float:
-        peaks = [self.peaks[pid] for pid in self.workers or {self.root} if pid in self.peaks]
+        peaks = [self.peaks[pid] for pid in self.workers or self.peaks]
         return round(max(peaks, default=0) / _MIB, 1)
 
     def _sample(self) -> None:
@@ -127,6 +159,14 @@ def _status(pid: int) -> dict[str, str]:
 
 def _bytes(status: Mapping[str, str], key: str) -> int:
     return int(status.get(key, "0").split()[0]) * 1024
+
+
+def instruction_sets() -> list[str]:
+    """What the processor has of the instructions that matrix products are made of."""
+    for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+        if line.startswith("flags"):
+            return [name for name in _INSTRUCTIONS if name in line.split()]
+    return []
 
 
 def machine() -> dict[str, str | int | float]:
