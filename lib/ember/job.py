@@ -125,9 +125,13 @@ def main(
         if arguments is None:
             check_arguments(sys.argv[1:])
         settings = config.load(kind, given.config, given.set)
+        start = perf_counter()
         with spark_session(f"ember {job} {run_id}") as spark, read_batches.put_back(spark):
-            places.check_config(Storage(spark), settings)
-            body(Run(job, settings, run_id, given.dry_run, spark))
+            seconds = {"session": round(perf_counter() - start, 3)}
+            run = Run(job, settings, run_id, given.dry_run, spark, seconds=seconds)
+            with run.phase("check"):
+                places.check_config(Storage(spark), settings)
+            body(run)
     except KeyboardInterrupt:
         print(f"ember {job}: interrupted", file=sys.stderr)
         return 130
