@@ -126,7 +126,8 @@ def main(
             check_arguments(sys.argv[1:])
         settings = config.load(kind, given.config, given.set)
         start = perf_counter()
-        with spark_session(f"ember {job} {run_id}") as spark, read_batches.put_back(spark):
+        session = spark_session(f"ember {job} {run_id}", archive=not given.dry_run)
+        with session as spark, read_batches.put_back(spark):
             seconds = {"session": round(perf_counter() - start, 3)}
             run = Run(job, settings, run_id, given.dry_run, spark, seconds=seconds)
             with run.phase("check"):

@@ -6,7 +6,8 @@ version of this module and of no other. The types are Spark's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -32,9 +33,11 @@ __all__ = [
     "analyzed_plan",
     "answers",
     "application_id",
+    "archive_classes",
     "binary_rows",
     "broadcast",
     "cancel",
+    "class_path",
     "cores",
     "hadoop_configuration",
     "has_archive",
@@ -102,6 +105,39 @@ def answers(spark: SparkSession) -> bool:
         return not context.sc().isStopped()
     except Exception:  # whatever the connection makes of it
         return False
+
+
+def class_path(spark: SparkSession) -> list[str]:
+    """Jars and folders in which Spark's Java process looks for classes."""
+    system: Any = jvm(spark).java.lang.System
+    return str(system.getProperty("java.class.path")).split(os.pathsep)
+
+
+def archive_classes(spark: SparkSession, file: str) -> None:
+    """Have Java write an archive of the classes that it has loaded (`jcmd VM.cds dynamic_dump`).
+
+    Java has to be started with -XX:+RecordDynamicDumpInfo. The session may be stopped already.
+    """
+    java: Any = spark._jvm
+    lang = java.java.lang
+    # Its own words, "Dynamic dump to file …", which would stand among those of the job.
+    lang.System.setOut(java.java.io.PrintStream(java.java.io.OutputStream.nullOutputStream()))
+    command = _java_array(lang, "java.lang.String", ["dynamic_dump", file])
+    name = java.javax.management.ObjectName("com.sun.management:type=DiagnosticCommand")
+    arguments = _java_array(lang, "java.lang.Object", [command])
+    types = _java_array(lang, "java.lang.String", ["[Ljava.lang.String;"])
+    call = _java_array(lang, "java.lang.Object", [name, "vmCds", arguments, types])
+    server = lang.management.ManagementFactory.getPlatformMBeanServer()
+    # By its interface: the server's own class is hidden from py4j.
+    methods = lang.Class.forName("javax.management.MBeanServer").getMethods()
+    next(each for each in methods if each.getName() == "invoke").invoke(server, call)
+
+
+def _java_array(lang: Any, kind: str, values: Sequence[Any]) -> Any:
+    array = lang.reflect.Array.newInstance(lang.Class.forName(kind), len(values))
+    for place, value in enumerate(values):
+        array[place] = value
+    return array
 
 
 def run_in_task(spark: SparkSession, body: Callable[[Iterable[Any]], Iterator[T]]) -> list[T]:

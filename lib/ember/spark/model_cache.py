@@ -1,4 +1,4 @@
-"""The folder of prepared weights: what is found there is used only if it is as Ember wrote it."""
+"""The folder of what is made once: it is used only if it is as Ember wrote it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from pathlib import Path
 from ember.errors import InvalidInput
 from ember.worker.spec import hash_files
 
-__all__ = ["cache_folder", "check_cached"]
+__all__ = ["cache_folder", "check_cached", "is_own"]
 
 
 def cache_folder() -> Path:
-    """Where prepared weights are kept: EMBER_CACHE, or ember in the user's cache folder."""
+    """Where what is made once is kept: EMBER_CACHE, or ember in the user's cache folder."""
     if cache := os.environ.get("EMBER_CACHE"):
         return Path(cache)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ember"
+
+
+def is_own(path: Path) -> bool:
+    """Is this file or folder the user's or root's, and not writable for everybody?"""
+    status = path.stat()
+    return status.st_uid in (os.getuid(), 0) and not status.st_mode & stat.S_IWOTH
 
 
 def check_cached(path: Path, sha256: str | None = None) -> None:
@@ -25,8 +31,7 @@ def check_cached(path: Path, sha256: str | None = None) -> None:
     sha256: its `hash_files`, where that is known. The hash is noted beside it on the first use.
     """
     for each in (path.parent, path):
-        status = each.stat()
-        if status.st_uid not in (os.getuid(), 0) or status.st_mode & stat.S_IWOTH:
+        if not is_own(each):
             raise InvalidInput(
                 f"{each} is another user's or writable for everybody, so the weights in it are not "
                 "to be trusted; mend that, or set EMBER_CACHE to a folder of your own"

@@ -12,12 +12,13 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from ember.spark import classic, console, java_names
+from ember.spark import class_archive, classic, console, java_names
 
 _log = logging.getLogger(__name__)
 
 __all__ = ["check_arguments", "is_local", "local_settings", "spark_session"]
 
+_JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 # Spark hands rows to Python value by value; without Arrow's check of each place, packing a table of
 # vectors takes a fifth less.
 _UNCHECKED_ARROW = "-Darrow.enable_unsafe_memory_access=true"
@@ -27,8 +28,10 @@ _SPARK_MASK = f"spark.hadoop.{_MASK}"
 
 
 @contextmanager
-def spark_session(name: str) -> Iterator[SparkSession]:
+def spark_session(name: str, *, archive: bool = False) -> Iterator[SparkSession]:
     """The session that is there; or one that is started here, and stopped when the block ends.
+
+    archive: keep Java's classes for the next start, once the block has succeeded.
 
     Under spark-submit its arguments and properties files decide; in local mode, files heed the
     umask where neither Spark's nor Hadoop's settings have another. Started by plain Python, it runs
@@ -39,11 +42,16 @@ def spark_session(name: str) -> Iterator[SparkSession]:
         yield active
         return
     submitted = _is_submitted()
+    classes = None
     if submitted:
         settings = _submitted_settings()
     else:
         console.let_java_have_unicode()
-        settings = local_settings(_user_defaults())
+        defaults = _user_defaults()
+        settings = local_settings(defaults)
+        classes = class_archive.find(defaults) if _JAVA_OPTIONS in settings else None
+        if classes:
+            settings[_JAVA_OPTIONS] = " ".join([settings[_JAVA_OPTIONS], *classes.options])
     if _master(submitted, settings).startswith("local"):
         # Workers must run in the interpreter that has ember, not in whichever python3 comes first.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -60,6 +68,8 @@ def spark_session(name: str) -> Iterator[SparkSession]:
             session.stop()
         except Exception:  # its Java process is gone; why it went is what matters
             _log.debug("the session could not be stopped", exc_info=True)
+    if classes and archive:
+        classes.make(session)
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
@@ -118,7 +128,7 @@ def local_settings(defaults: dict[str, str]) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
         # With few cores the default of 200 shuffle partitions is mostly overhead.
         "spark.sql.shuffle.partitions": str(4 * (os.cpu_count() or 1)),
-        "spark.driver.extraJavaOptions": _UNCHECKED_ARROW,
+        _JAVA_OPTIONS: _UNCHECKED_ARROW,
         _SPARK_MASK: _umask(),
     }
     return {key: value for key, value in settings.items() if key not in defaults}
