@@ -5,12 +5,23 @@ from __future__ import annotations
 import pytest
 from pyspark.sql import functions as F
 
+from corpora import write
 from ember.embedding.row_work import spread
 
 
 def sizes(rows) -> list[int]:
     counted = rows.groupBy(F.spark_partition_id()).count().collect()
     return [row["count"] for row in counted]
+
+
+def jobs_of(spark, work):
+    """What `work` gives, and how many Spark jobs it took."""
+    spark.sparkContext.setJobGroup("counted", "")
+    try:
+        given = work()
+    finally:
+        spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)
+    return given, len(spark.sparkContext.statusTracker().getJobIdsForGroup("counted"))
 
 
 def corpus(spark, count, partitions):
@@ -53,3 +64,13 @@ def test_rows_of_one_id_are_spread_by_their_content(spark):
 def test_no_row_and_one_row_are_counted(spark, count):
     rows, total = spread(corpus(spark, count, 1), "image", "auto")
     assert total == count == rows.count()
+
+
+def test_rows_of_files_are_counted_and_spread_without_a_spark_job(spark, tmp_path):
+    ids = [*range(300)]
+    table = spark.read.parquet(write(tmp_path / "in.parquet", id=ids, c=[str(n) for n in ids]))
+    assert jobs_of(spark, lambda: spread(table, "text", 100)[1]) == (300, 0)
+    total, jobs = jobs_of(spark, lambda: spread(table.filter("id >= 0"), "text", 100)[1])
+    assert total == 300
+    assert jobs > 0
+    assert spread(table, "text", 100)[0].rdd.getNumPartitions() == 8

@@ -14,7 +14,7 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from ember.spark import classic, gpu
+from ember.spark import classic, footers, gpu
 from ember.spark.accounting import Reports
 from ember.spark.column_types import TYPES
 from ember.spark.tables import column
@@ -125,8 +125,7 @@ def spread(
         bound = _TEXTS_PER_TASK if task == "generate" else _ROWS_PER_TASK[modality]
         bound *= _GPU_FACTOR if gpu.scheduled(session) else 1
     cores = classic.cores(session)
-    parts = rows.groupBy(F.spark_partition_id()).count().agg(F.sum("count"), F.max("count"))
-    total, largest = parts.collect()[0]
+    total, largest = _sizes(rows)
     if not total:
         return rows, 0
     tasks = max(-(-total // bound), min(total, _TASKS_PER_CORE * cores))
@@ -134,3 +133,13 @@ def spread(
         return rows, total
     key, content = (column(rows, name) for name in rows.columns[:2])
     return rows.repartition(tasks, key, F.length(content)), total
+
+
+def _sizes(rows: DataFrame) -> tuple[int, int]:
+    """How many rows there are in all, and in the largest partition."""
+    counts = footers.partition_rows(rows)
+    if counts is not None:
+        return sum(counts), max(counts, default=0)
+    parts = rows.groupBy(F.spark_partition_id()).count().agg(F.sum("count"), F.max("count"))
+    total, largest = parts.collect()[0]
+    return total or 0, largest or 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import re
-import struct
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,13 +17,11 @@ from dataclasses import dataclass, field
 from heapq import nlargest
 from math import ceil
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.errors import EmberError, InvalidInput
-from ember.spark import classic
+from ember.spark import classic, footers
 from ember.spark.session import is_local
 from ember.spark.storage import Storage
 
@@ -39,7 +36,6 @@ _SENT_BYTES = "spark.sql.execution.arrow.maxBytesPerBatch"  # Spark 4.1 and newe
 _BUDGET = 32 * 2**20
 _FOOTERS = 8
 _LISTED = 1000
-_MAGIC = b"PAR1"
 # How Spark says so, of its own process, of an executor (which exits with 52), and of a container.
 _OUT_OF_MEMORY = re.compile(r"java\.lang\.OutOfMemoryError|exited with code 52|memory limits")
 
@@ -244,13 +240,8 @@ def _spaced(count: int) -> list[int]:
 
 def _row_groups(storage: Storage, path: str, size: int, columns: Collection[str]) -> list[RowGroup]:
     """The row groups of a Parquet file by its footer; none where it is no such file."""
-    length, magic = struct.unpack("<I4s", storage.read_end(path, size, 8))
-    if magic != _MAGIC:
-        return []
-    footer = storage.read_end(path, size, min(size, length + 8))
-    try:
-        told = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
-    except (OSError, pa.ArrowException):  # which reading the table will say
+    told = footers.read(storage, path, size)
+    if told is None:  # as reading the table will say
         return []
     groups = []
     for number in range(told.num_row_groups):

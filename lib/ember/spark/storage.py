@@ -76,7 +76,7 @@ class Storage:
                 levels = [self._glob(part).matches for part in parts[first:] if part]
             except Py4JJavaError:  # no glob either, as reading it will say
                 return
-        if (local := self._local(root)) is not None:
+        if (local := self.local(root)) is not None:
             java_names.check_files(local, levels, java_names.encoding_of(self._jvm))
 
     def qualify(self, path: str) -> str:
@@ -102,7 +102,7 @@ class Storage:
 
     def resolve(self, path: str) -> str:
         """`qualify`, with the links of this machine's own file system followed."""
-        local = self._local(path)
+        local = self.local(path)
         return self.qualify(path) if local is None else f"file:{Path(local).resolve()}"
 
     def is_file(self, path: str) -> bool:
@@ -113,18 +113,18 @@ class Storage:
         """Is this the user's home folder on its file system?"""
         system, _ = self._open(path)
         homes = [str(system.getHomeDirectory().toString())]
-        if self._local(path) is not None:
+        if self.local(path) is not None:
             homes.append(str(Path.home()))
         return self.resolve(path) in map(self.resolve, homes)
 
     def is_mount(self, path: str) -> bool:
         """Is this a mount point of this machine, which nothing can be renamed to?"""
-        local = self._local(path)
+        local = self.local(path)
         return local is not None and Path(local).is_mount()
 
     def dangling_link(self, path: str) -> str | None:
         """Where a link of this machine leads when nothing is there; None for anything else."""
-        local = self._local(path)
+        local = self.local(path)
         if local is None or not Path(local).is_symlink() or Path(local).exists():
             return None
         return str(Path(local).readlink())
@@ -164,7 +164,7 @@ class Storage:
         Hadoop would move a folder into one that is there. Of this machine's own files it makes a
         copy where they cannot be renamed, as of a mount point, and deletes what it copied.
         """
-        one, other = self._local(source), self._local(target)
+        one, other = self.local(source), self.local(target)
         if _renameat2(one, other, _RENAME_NOREPLACE):
             return
         system, hadoop_source = self._open(source)
@@ -316,9 +316,9 @@ class Storage:
 
     def exchange(self, one: str, other: str) -> bool:
         """Exchange two folders in one step; False, and nothing done, where that cannot be."""
-        return _renameat2(self._local(one), self._local(other), _RENAME_EXCHANGE)
+        return _renameat2(self.local(one), self.local(other), _RENAME_EXCHANGE)
 
-    def _local(self, path: str) -> str | None:
+    def local(self, path: str) -> str | None:
         """The path on this machine of what is on its own file system; None of all else."""
         uri = self.qualify(path)
         return f"/{uri.removeprefix('file:').lstrip('/')}" if uri.startswith("file:") else None
