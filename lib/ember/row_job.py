@@ -50,7 +50,7 @@ def run_row_job(run: Run[ConfigT], plan: Callable[[SparkSession, ConfigT], RowWo
         with run.phase("count"):
             counts = output.counts(expected=reused + total)
             output.refuse_failures(counts, config.limits.max_failed_fraction)
-            facts = work.describe(output.staged())
+            facts = work.describe(output)
         output.publish(
             run.manifest(
                 **facts,

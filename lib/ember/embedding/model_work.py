@@ -15,9 +15,10 @@ from ember.embedding import row_work
 from ember.embedding.row_work import Body
 from ember.errors import InvalidConfig, RequirementNotMet
 from ember.settings.embedding import LimitsConfig, ModelConfig, VectorLimitsConfig
-from ember.spark import dimensions, gpu, models, read_batches, tables, tasks
+from ember.spark import gpu, models, read_batches, tables, tasks
 from ember.spark.accounting import Reports
 from ember.spark.models import ModelFiles
+from ember.spark.publish import Output
 from ember.spark.samples import Sample
 from ember.worker import task
 from ember.worker.models.chunks import CHUNK_COLUMNS, Chunking
@@ -94,12 +95,12 @@ class ModelWork:
         read_batches.advise(self.rows)
         return self.run(self.rows)
 
-    def describe(self, done: DataFrame) -> dict[str, Any]:
+    def describe(self, output: Output) -> dict[str, Any]:
         told = {"model": self.spec.describe(), **self.facts}
         if self.spec.calibration:
             told["model"]["drift"] = models.drift(self.spec)
         if self.result.name == "embedding":
-            told["dimension"] = dimensions.dimension(done)
+            told["dimension"] = output.vector_length()
         return told
 
 

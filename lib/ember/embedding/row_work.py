@@ -17,6 +17,7 @@ from pyspark.sql.types import (
 from ember.spark import classic, footers, gpu
 from ember.spark.accounting import Reports
 from ember.spark.column_types import TYPES
+from ember.spark.publish import Output
 from ember.spark.tables import column
 from ember.worker.garbage import spare_modules
 from ember.worker.spec import Modality, Task
@@ -75,8 +76,8 @@ class RowWork(Protocol):
         """The output's rows for some of the rows, lazily. `reports` gets the stats of each task."""
         ...
 
-    def describe(self, done: DataFrame) -> dict[str, Any]:
-        """Facts for the manifest. done: all rows of the output."""
+    def describe(self, output: Output) -> dict[str, Any]:
+        """Facts for the manifest, once all rows of the output are staged."""
         ...
 
 

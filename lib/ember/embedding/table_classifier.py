@@ -16,9 +16,10 @@ from pyspark.sql import functions as F
 from ember.embedding.row_work import Body, map_rows
 from ember.errors import InvalidInput
 from ember.settings.embedding import EmbeddingsConfig
-from ember.spark import tables
+from ember.spark import footers, tables
 from ember.spark.accounting import Reports
 from ember.spark.ids import check_can_be_equal
+from ember.spark.publish import Output
 from ember.spark.storage import Storage
 from ember.worker.heads.head import Head
 from ember.worker.heads.scoring import predict_features
@@ -89,13 +90,14 @@ class TableClassifier:
         return f"configuration, {len(self.parts)} feature tables and the head are fine"
 
     def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:
-        return rows, rows.count()
+        counts = footers.partition_rows(rows)
+        return rows, rows.count() if counts is None else sum(counts)
 
     def run(self, rows: DataFrame, reports: Reports | None = None) -> DataFrame:
         columns = (self.predictions.name, "status", "error")
         return map_rows(rows, _body(self.parts, self.predictions), columns, reports)
 
-    def describe(self, done: DataFrame) -> dict[str, Any]:
+    def describe(self, output: Output) -> dict[str, Any]:
         facts = {"dimension": sum(self.parts), **described(self.predictions)}
         return facts if len(self.parts) == 1 else {**facts, "lacking_table": self._lacking()}
 

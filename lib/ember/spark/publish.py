@@ -20,6 +20,7 @@ from ember.spark.contents import MANIFEST
 from ember.spark.failed_rows import refuse_failures
 from ember.spark.paths import literal
 from ember.spark.staged_files import name_of, read_manifest
+from ember.spark.staged_rows import StagedRows
 from ember.spark.staging import Staging
 from ember.spark.storage import Storage
 from ember.spark.tables import column
@@ -45,8 +46,8 @@ class Output:
     stand for one row of the input; None: each stands for one. new: where in the run's own folder
     the output grows.
 
-    `staging` is that folder, for a run that keeps more in it than rows to publish, and `storage`
-    the file system that it lies in.
+    `staging` is that folder, for a run that keeps more in it than rows to publish, `storage` the
+    file system that it lies in, and `rows` what would be published.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Output:
             identity=_shown(identity),
             new=new,
         )
+        self.rows = StagedRows(spark, self.storage, self.staging)
         # Of which tables this run keeps rejected rows; None where it looks for none.
         self._sides: set[str] | None = None
 
@@ -188,7 +190,7 @@ class Output:
 
     def staged(self) -> DataFrame:
         """All rows that would be published: those kept and those of this attempt."""
-        return self._read([self.staging.kept, self.staging.new])
+        return self.rows.frame()
 
     @property
     def scratch(self) -> str:
@@ -206,7 +208,11 @@ class Output:
 
     def count(self) -> int:
         """How many rows would be published."""
-        return self.staged().count()
+        return self.rows.count()
+
+    def vector_length(self) -> int | None:
+        """The length of the vectors in the column `embedding`; None where there is none."""
+        return self.rows.vector_length()
 
     def counts(self, expected: int) -> Counts:
         """Rows by status, and failed rows by reason (what stands before the colon).
@@ -214,14 +220,12 @@ class Output:
         Raises EmberError when they do not stand for `expected` rows of the input: better no table
         than one that lacks rows.
         """
-        reason = F.substring_index("error", ":", 1).alias("reason")
-        facts = (F.count("*").alias("count"), F.sum(self._first).alias("inputs"))
-        rows = self.staged().groupBy("status", reason).agg(*facts).collect()
-        status: dict[str, int] = {}
+        rows = self.rows.statuses(self._part)
+        status: dict[str | None, int] = {}
         for row in rows:
-            status[row["status"]] = status.get(row["status"], 0) + row["count"]
-        reasons = {row["reason"]: row["count"] for row in rows if row["status"] == "error"}
-        total = sum(row["inputs"] for row in rows)
+            status[row.status] = status.get(row.status, 0) + row.count
+        reasons = {row.reason: row.count for row in rows if row.status == "error"}
+        total = sum(row.inputs for row in rows)
         if total != expected:
             raise EmberError(
                 f"{expected} rows were to be written and {total} are there; nothing was published. "
@@ -332,8 +336,7 @@ class Output:
         self.staging.discard()
 
     def _read(self, folders: list[str]) -> DataFrame:
-        there = [literal(each) for each in folders if self.staging.has_data(each)]
-        return self.spark.read.parquet(*there)
+        return self.rows.read(folders)
 
 
 def _shown(identity: Mapping[str, Any]) -> dict[str, Any]:
