@@ -50,11 +50,10 @@ class ClassArchive:
     @property
     def options(self) -> list[str]:
         """What Java is to be started with: to use the archive, or to be able to make it."""
-        # Not all Javas know these options, and why one does without is of no use to anybody.
-        quiet = ["-XX:+IgnoreUnrecognizedVMOptions", "-Xlog:cds*=off"]
+        quiet = "-Xlog:cds*=off"  # why Java does without one is of no use to anybody
         if self.is_there:
-            return [f"-XX:SharedArchiveFile={self.file}", *quiet]
-        return ["-XX:+RecordDynamicDumpInfo", *quiet]
+            return [f"-XX:SharedArchiveFile={self.file}", quiet]
+        return ["-XX:+RecordDynamicDumpInfo", quiet]
 
     def make(self, spark: SparkSession) -> None:
         """Make the archive of the classes that this Java process has loaded, where there is none.
