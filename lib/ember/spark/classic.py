@@ -7,7 +7,7 @@ version of this module and of no other. The types are Spark's own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -52,6 +52,7 @@ __all__ = [
     "send_archive",
     "send_file",
     "setting",
+    "start_java",
     "submitted_jvm",
     "submitted_setting",
     "tagged",
@@ -70,6 +71,12 @@ def submitted_jvm() -> Any:
     """The packages of the JVM that spark-submit started, before there is a session."""
     SparkContext._ensure_initialized()  # connects to it
     return SparkContext._jvm
+
+
+def start_java(settings: Mapping[str, str]) -> None:
+    """Start Spark's Java process with these settings, for the session that is made next."""
+    conf = SparkConf(loadDefaults=False).setAll([*settings.items()])
+    SparkContext._ensure_initialized(conf=conf)
 
 
 def submitted_setting(key: str) -> str | None:

@@ -6,8 +6,10 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -65,6 +67,10 @@ def spark_session(name: str, *, archive: bool = False) -> Iterator[SparkSession]
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         # Otherwise Spark looks up the host's name, which a laptop often cannot resolve.
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    if not submitted:
+        classic.start_java({**settings, "spark.app.name": name})
+    # Not before Java is there: a process that forks another had better have one thread.
+    Thread(target=_import_meanwhile, name="ember-imports", daemon=True).start()
     builder = SparkSession.builder if submitted else SparkSession.builder.appName(name)
     session = builder.config(map={**settings}).getOrCreate()
     try:
@@ -78,6 +84,13 @@ def spark_session(name: str, *, archive: bool = False) -> Iterator[SparkSession]
             _log.debug("the session could not be stopped", exc_info=True)
     if classes and archive:
         classes.make(session)
+
+
+def _import_meanwhile() -> None:
+    """Import, while Spark starts, what is imported otherwise when a job first needs it."""
+    for module in ("pandas", "pyarrow.compute", "pyspark.sql.pandas.functions"):
+        with suppress(ImportError):  # which is for whoever needs it to say
+            import_module(module)
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
