@@ -5,6 +5,9 @@
 
 What is held at any time is bounded: at most `lookahead` chunks being prepared, one window of
 prepared items, and the slots (blocks of rows) that still wait for a vector.
+
+A model that computes beside the calling thread, as on a GPU, is given its next batch before the
+results of the last one are waited for, so that it always has work.
 """
 
 from __future__ import annotations
@@ -15,14 +18,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from ember.worker.rows import RowError
 
-__all__ = ["Encoder", "Slot", "encode", "plan_batches"]
+__all__ = ["Encoder", "Overlapping", "Slot", "encode", "plan_batches"]
 
 Matrix = npt.NDArray[np.float32]
 Prepared = tuple[Any, int] | tuple[Any, int, bool]
@@ -58,6 +61,22 @@ class Encoder(Protocol):
         ...
 
     def is_out_of_memory(self, error: Exception) -> bool: ...
+
+
+@runtime_checkable
+class Overlapping(Protocol):
+    """An encoder that can compute beside the calling thread; `run` is then both of its methods."""
+
+    in_flight: int
+    """Batches that may be under way, the one just started included. At 1, `run` is called."""
+
+    def start(self, items: Sequence[Any]) -> Any:
+        """Begin with one batch, and return what `finish` takes."""
+        ...
+
+    def finish(self, started: Any) -> Iterable[Any]:
+        """Wait for a batch, in the order of the starts, and return what `run` returns."""
+        ...
 
 
 @dataclass
@@ -191,6 +210,7 @@ class _Stream:
         self.pool = pool
         self.timed = timed
         self.counted = counted
+        self.model = _Model(encoder, timed)
         self.pending: deque[Slot] = deque()
         self.preparing: deque[tuple[Future[Any], Slot, int]] = deque()
         self.window: list[_Item] = []
@@ -212,6 +232,8 @@ class _Stream:
             overdue = self.collected >= 4 * self.encoder.window_rows
             if overdue or not self.preparing or self._full():
                 self._drain(final=not self.preparing)
+            if overdue or not self.preparing:
+                self.model.finish()
             while self.pending and self.pending[0].waiting == 0:
                 yield self.pending.popleft()
         yield from self.pending  # slots without rows at the very end
@@ -264,7 +286,7 @@ class _Stream:
             kept = self.window[runs.pop().start :]
         self._count(costs, runs)
         for run in runs:
-            self._run([self.window[index] for index in run])
+            self.model.run([self.window[index] for index in run])
             self._top_up()
         self.window = kept
         self.window_cost = sum(item.cost for item in kept)
@@ -290,26 +312,99 @@ class _Stream:
         )
         return room and not any(id(item) in self.carried for item in items)
 
-    def _run(self, items: list[_Item]) -> None:
-        if len(items) > self.encoder.batch_size:  # it was lowered meanwhile
-            half = len(items) // 2
-            self._run(items[:half])
-            self._run(items[half:])
+
+class _Model:
+    """The encoder, given batch after batch, and fewer rows a batch where memory runs out."""
+
+    def __init__(self, encoder: Encoder, timed: Callable[[str, float], None]) -> None:
+        self.encoder = encoder
+        self.timed = timed
+        self.under_way: deque[tuple[list[_Item], Any]] = deque()
+
+    def run(self, items: list[_Item]) -> None:
+        """Give the model a batch, and the slots the vectors of an earlier one or of this."""
+        encoder = self.encoder
+        if not isinstance(encoder, Overlapping) or encoder.in_flight == 1:
+            self._run_alone(items)
+            return
+        if len(items) > encoder.batch_size:  # it was lowered meanwhile
+            for half in _halves(items):
+                self.run(half)
+            return
+        try:
+            with _clock(self.timed, "model"):
+                started = encoder.start([item.value for item in items])
+        except Exception as error:
+            self._lower(items, error)
+        else:
+            self.under_way.append((items, started))
+            self._finish(encoder, most=encoder.in_flight - 1)
+            return
+        self._run_alone(items)
+
+    def finish(self) -> None:
+        """Wait for all that is under way."""
+        if isinstance(self.encoder, Overlapping):
+            self._finish(self.encoder, most=0)
+
+    def _finish(self, encoder: Overlapping, *, most: int) -> None:
+        """Wait, first for what was started first, until `most` batches are under way."""
+        while len(self.under_way) > most:
+            items, started = self.under_way.popleft()
+            try:
+                with _clock(self.timed, "model"):
+                    vectors = encoder.finish(started)
+            except Exception as error:
+                self._lower(items, error)
+            else:
+                _fill(items, vectors)
+                continue
+            del started  # and with it what it holds of the device's memory
+            self._run_alone(items)
+
+    def _run_alone(self, items: list[_Item]) -> None:
+        """Run a batch, or parts of it that fit, with nothing else under way."""
+        self.finish()
+        if len(items) > self.encoder.batch_size:
+            for half in _halves(items):
+                self._run_alone(half)
             return
         try:
             with _clock(self.timed, "model"):
                 vectors = self.encoder.run([item.value for item in items])
         except Exception as error:
-            if len(items) == 1 or not self.encoder.is_out_of_memory(error):
+            if len(items) == 1:
                 raise
-            # Remembered for the rest of the process: what was too much once is so again.
-            self.encoder.batch_size = len(items) // 2
-            self.encoder.batch_cost //= 2
+            self._lower(items, error)
         else:
-            for item, vector in zip(items, vectors, strict=True):
-                item.slot.fill(item.row, vector)
+            _fill(items, vectors)
             return
-        self._run(items)
+        self._run_alone(items)
+
+    def _lower(self, items: list[_Item], error: Exception) -> None:
+        """Take fewer rows a batch for the rest of the process: what was too much once is so again.
+
+        Raises the error where it is not one of memory.
+        """
+        if not self.encoder.is_out_of_memory(error):
+            raise error
+        if len(items) == 1:
+            return  # alone it may fit
+        # The few rows at the end of a stream may only be too many beside those under way.
+        rows = max(len(each) for each in [items, *(others for others, _ in self.under_way)])
+        if rows <= self.encoder.batch_size:
+            self.encoder.batch_size = rows // 2
+            self.encoder.batch_cost //= 2
+
+
+def _halves(items: list[_Item]) -> tuple[list[_Item], list[_Item]]:
+    middle = len(items) // 2
+    return items[:middle], items[middle:]
+
+
+def _fill(items: Sequence[_Item], vectors: Iterable[Any]) -> None:
+    for item, vector in zip(items, vectors, strict=True):
+        item.slot.fill(item.row, vector)
 
 
 @contextmanager

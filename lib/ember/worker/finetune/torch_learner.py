@@ -15,6 +15,7 @@ from ember.worker.device import Device
 from ember.worker.finetune.learner import Batch, Stage, Tuning
 from ember.worker.images.decoding import decode
 from ember.worker.models.declared_size import bounded
+from ember.worker.models.feeding import Feed
 from ember.worker.models.model_folder import FILES_ONLY, loading, plain_config
 from ember.worker.models.text_call import TextCall, accepted_keys
 from ember.worker.models.text_fit import Fit, find_fit
@@ -293,7 +294,7 @@ class _Texts:
         longest = max_tokens(self.tokenizer, model.config)
         room_for_texts(self.tokenizer, "", longest, spec.name)
         self._tokens = TextTokens(self.tokenizer, longest, keys)
-        self._call = TextCall(model, keys, device)
+        self._call = TextCall(model, keys, Feed(device).place)
         self._fit = self._try(spec, model)
         self._tokens.settle(self._fit.longest)  # before there are threads
 

@@ -45,7 +45,7 @@ class TorchTextGenerator(TorchGenerator):
 
     def _longest(self) -> int:
         """The tokens that prompt and text may have together, by running the model."""
-        call = TextCall(self.model, self._tokens.keys, self.torch_device)
+        call = TextCall(self.model, self._tokens.keys, self.feed.place)
         trial = Trial(self.model, self._tokens, call, tolerance=0)
         longest, _ = try_tables(trial, self.tokenizer, self.spec.name)
         return find_longest(trial, longest)

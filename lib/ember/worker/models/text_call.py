@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ember.errors import InvalidInput
 from ember.worker.models.text_tokens import Tokens, padded
 
@@ -42,6 +45,7 @@ class TextCall:
 
     call: a model, or its method for texts.
     keys: by line of `Tokens`.
+    place: an array to a tensor where the model is.
     masked: the model gets a mask of padding, if it takes one.
     """
 
@@ -49,13 +53,13 @@ class TextCall:
         self,
         call: Callable[..., Any],
         keys: Sequence[str],
-        device: Any,
+        place: Callable[[npt.NDArray[np.int64]], Any],
         *,
         masked: bool = True,
     ) -> None:
         self.model = call
         self.keys = tuple(keys)
-        self._device = device
+        self._place = place
         self.padding: Mapping[str, int] = {}
         self.masked = masked and "attention_mask" in parameters(call)
 
@@ -69,11 +73,9 @@ class TextCall:
 
     def inputs(self, items: Sequence[Tokens], width: int = 0) -> tuple[dict[str, Any], Any]:
         """What the model is called with for these texts, on the device, and the mask."""
-        import torch
-
         values, mask = padded(items, self.keys, self.padding, width)
-        inputs = {key: torch.from_numpy(each).to(self._device) for key, each in values.items()}
-        marks = torch.from_numpy(mask).to(self._device)
+        inputs = {key: self._place(each) for key, each in values.items()}
+        marks = self._place(mask)
         if self.masked:
             inputs["attention_mask"] = marks
         return inputs, marks

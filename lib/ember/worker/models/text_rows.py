@@ -68,13 +68,24 @@ class TextRows:
 
         call: makes vectors of texts, padded to a width.
         """
+
+        def begin(some: list[Tokens], width: int) -> Callable[[], Matrix]:
+            made = call(some, width)
+            return lambda: made
+
+        return self.start(items, begin)()
+
+    def start(
+        self, items: Sequence[Tokens], begin: Callable[[list[Tokens], int], Callable[[], Matrix]]
+    ) -> Callable[[], Matrix]:
+        """As `run`, with a function that waits for the vectors, as `begin` returns one."""
         lengths = [each.shape[1] for each in items]
         groups = list(self.fit.groups(lengths))
-        made = [
-            call([items[row] for row in rows], self.fit.width([lengths[row] for row in rows]))
+        waits = [
+            begin([items[row] for row in rows], self.fit.width([lengths[row] for row in rows]))
             for rows in groups
         ]
-        if len(made) == 1:
-            return made[0]
-        vectors: Matrix = np.concatenate(made)[np.argsort(np.concatenate(groups))]
-        return vectors
+        if len(waits) == 1:
+            return waits[0]
+        order = np.argsort(np.concatenate(groups))
+        return lambda: np.concatenate([wait() for wait in waits])[order]

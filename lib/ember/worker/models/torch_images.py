@@ -73,14 +73,16 @@ class TorchImageEncoder(TorchModel):
         self.processor = self._auto(AutoImageProcessor)
         self.batch_size = spec.batch_size or (128 if device == "cuda" else 16)
         self.batch_cost = self.window_rows = self.batch_size
-        # Convolutions run up to a third faster on it; for other models it changes nothing.
-        self.model = self.model.to(memory_format=self._torch.channels_last)
         self._encode: Callable[..., Any] = (
             self.model.get_image_features if self._dual else self.model
         )
         taken = inspect.signature(self._encode if self._dual else self.model.forward).parameters
         self._taken = frozenset(taken)
         self._learn_sizes()
+
+    def _moved(self, model: Any) -> Any:
+        # Convolutions run up to a third faster so; for other models it changes nothing.
+        return model.to(self.torch_device, memory_format=self._torch.channels_last)
 
     def _learn_sizes(self) -> None:
         """What the processor makes of pictures of two shapes.
@@ -175,34 +177,61 @@ class TorchImageEncoder(TorchModel):
 
     def run(self, items: Sequence[Item]) -> Iterable[Any]:
         """A vector (d,) float32, or a RowError, for each item."""
+        return self._begin(items, alone=True)()
+
+    def start(self, items: Sequence[Item]) -> Callable[[], Iterable[Any]]:
+        """Begin with a batch; see `batching.Overlapping`."""
+        return self._begin(items, alone=False)
+
+    def finish(self, started: Callable[[], Iterable[Any]]) -> Iterable[Any]:
+        """What `run` returns."""
+        return started()
+
+    def _begin(self, items: Sequence[Item], *, alone: bool) -> Callable[[], Iterable[Any]]:
+        """A function that waits for the batch. alone: no other is under way."""
         groups: dict[Shapes, list[int]] = {}
         for row, item in enumerate(items):
             groups.setdefault(_shapes(item), []).append(row)
-        if list(groups) == [self._usual]:
-            return self._run_alike(items)
-        found: list[Any] = [None] * len(items)
-        for shapes, rows in groups.items():
-            vectors = self._run_odd([items[row] for row in rows], shapes)
-            for row, vector in zip(rows, vectors, strict=True):
-                found[row] = vector
-        return found
+        with self.feed.batch():
+            if list(groups) == [self._usual]:
+                return self._begin_alike(items)
+            started = [
+                (rows, self._begin_odd([items[row] for row in rows], shapes, alone))
+                for shapes, rows in groups.items()
+            ]
 
-    def _run_odd(self, items: Sequence[Item], shapes: Shapes) -> Iterable[Any]:
+        def wait() -> Iterable[Any]:
+            found: list[Any] = [None] * len(items)
+            for rows, vectors in started:
+                for row, vector in zip(rows, vectors(), strict=True):
+                    found[row] = vector
+            return found
+
+        return wait
+
+    def _begin_odd(
+        self, items: Sequence[Item], shapes: Shapes, alone: bool
+    ) -> Callable[[], Iterable[Any]]:
         """Items of one size, of which the model may take none: too small for it, or too large."""
         try:
-            return self._run_alike(items)
+            return self._begin_alike(items)
         except (RuntimeError, ValueError, IndexError, MemoryError) as error:
             # Fewer at a time may fit; what fails for usual pictures is not the fault of these.
-            if shapes == self._usual or (len(items) > 1 and self.is_out_of_memory(error)):
+            fewer = len(items) > 1 or not alone
+            if shapes == self._usual or (fewer and self.is_out_of_memory(error)):
                 raise
             size = "x".join(map(str, dict(shapes)["pixel_values"]))
-            return [RowError("unusable image", f"the model says of {size}: {error}")] * len(items)
+            refused = RowError("unusable image", f"the model says of {size}: {error}")
+            return lambda: [refused] * len(items)
 
     def _run_alike(self, items: Sequence[Item]) -> Matrix:
+        with self.feed.batch():
+            return self._begin_alike(items)()
+
+    def _begin_alike(self, items: Sequence[Item]) -> Callable[[], Matrix]:
         inputs = self._inputs(items)
         with self._torch.inference_mode():
-            vectors: Matrix = self.features(inputs).cpu().numpy()
-        return vectors
+            return self.feed.fetch(self.features(inputs))
 
     def features(self, inputs: Mapping[str, Any]) -> Any:
         """What the model makes of its inputs by name, tensors (n, …): (n, d) float32."""
@@ -217,11 +246,11 @@ class TorchImageEncoder(TorchModel):
 
     def _placed(self, arrays: Sequence[Any]) -> Any:
         """The arrays as one tensor where the model is, numbers in its precision."""
-        stacked = self._torch.from_numpy(np.stack(arrays))
+        stacked = self.feed.stack(arrays)
         if not stacked.is_floating_point():
-            return stacked.to(self.torch_device)
+            return stacked
         form = self._torch.channels_last if stacked.ndim == 4 else self._torch.contiguous_format
-        return stacked.to(self.torch_device, self.model.dtype, memory_format=form)
+        return stacked.to(self.model.dtype, memory_format=form)
 
 
 def _shapes(item: Item) -> Shapes:

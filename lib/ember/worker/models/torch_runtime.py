@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ember.errors import InvalidInput
 from ember.worker.device import Device, require_cuda
 from ember.worker.models.declared_size import bounded
+from ember.worker.models.feeding import feed_for
 from ember.worker.models.model_folder import FILES_ONLY, loading, plain_config
 from ember.worker.spec import ModelSpec
 
@@ -53,15 +54,21 @@ def start_torch(device: Device, threads: int) -> tuple[Any, Any]:
 
 
 class TorchModel:
-    """What runs a transformers model: loading, device, precision, memory errors."""
+    """What runs a transformers model: loading, device, precision, memory errors.
+
+    Of `batching.Overlapping`, what `start` returns is a function that waits for the result.
+    """
 
     def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
         torch, transformers = start_torch(device, threads)
+        # float32 is float32: by default convolutions on a GPU take 10 of its 23 bits (TF32).
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         self.spec = spec
         self.torch_device = torch.device(device)
         self.device = torch.cuda.get_device_name(0) if device == "cuda" else "cpu"
         self._torch = torch
         self.model = self._load(transformers)
+        self.feed = feed_for(self.torch_device)
         # CLIP and its kin: a tower for images and one for texts, projected to one space.
         self._dual = spec.task == "embed" and all(
             hasattr(self.model, f"get_{kind}_features") for kind in ("image", "text")
@@ -103,7 +110,11 @@ class TorchModel:
                 f"{spec.name} lacks the weights {', '.join(sorted(missing)[:3])}"
                 f"{' …' if len(missing) > 3 else ''} that layer {spec.output!r} needs"
             )
-        return part.eval().requires_grad_(False).to(self.torch_device)
+        return self._moved(part.eval().requires_grad_(False))
+
+    def _moved(self, model: Any) -> Any:
+        """The model on the device."""
+        return model.to(self.torch_device)
 
     def _part(self, model: Any) -> Any:
         """What of a loaded model is used: all of it."""
@@ -121,6 +132,11 @@ class TorchModel:
         """The processor or tokenizer of the model's folder."""
         with loading(self.spec.name, self.spec.path):
             return kind.from_pretrained(self.spec.transformer_path, **FILES_ONLY, **settings)
+
+    @property
+    def in_flight(self) -> int:
+        """Batches that may be under way at a time; see `batching.Overlapping`."""
+        return self.feed.in_flight
 
     def _features(self, output: Any, pool: Callable[[], Any]) -> Any:
         """Probabilities of classes, or what `pool` makes of the output: (n, d) float32."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ class TorchTextEncoder(TorchModel):
         self._tokens = TextTokens(self.tokenizer, longest, keys)
         # SigLIP was trained on texts of full length, padding unmasked, and pools the last token.
         full = self._dual and self.model.config.model_type.startswith("siglip")
-        self.call = TextCall(call, keys, self.torch_device, masked=not full)
+        self.call = TextCall(call, keys, self.feed.place, masked=not full)
         # Tried on texts without the prompt, so that none of their tokens is left out.
         self._modules = TextModules(spec.path, self.recipe, self.torch_device, 0)
         self.fit, vocabulary = self._try(full)
@@ -110,7 +110,13 @@ class TorchTextEncoder(TorchModel):
         if self.spec.task == "classify":
             scores: Matrix = output.logits.float().cpu().numpy()
             return scores
-        return self._of_output(output, mask)
+        vectors: Matrix = self._pooled(output, mask).cpu().numpy()
+        return vectors
+
+    @property
+    def in_flight(self) -> int:
+        """One batch at a time where each starts from the model as it was loaded."""
+        return 1 if self.fit.fresh else super().in_flight
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -127,16 +133,21 @@ class TorchTextEncoder(TorchModel):
 
     def run(self, items: Sequence[Tokens]) -> Matrix:
         """Vectors (n, d) float32 of tokens n × (keys, t), in groups that the model allows."""
-        return self.rows.run(items, self._vectors)
+        return self.finish(self.start(items))
 
-    def _vectors(self, items: Sequence[Tokens], width: int) -> Matrix:
+    def start(self, items: Sequence[Tokens]) -> Callable[[], Matrix]:
+        """Begin with a batch; see `batching.Overlapping`."""
+        with self.feed.batch():
+            return self.rows.start(items, self._begin)
+
+    def finish(self, started: Callable[[], Matrix]) -> Matrix:
+        """What `run` returns."""
+        return started()
+
+    def _begin(self, items: Sequence[Tokens], width: int) -> Callable[[], Matrix]:
         if self.fit.fresh:
             self._restore()
-        return self._of_output(*self.call(items, width))
-
-    def _of_output(self, output: Any, mask: Any) -> Matrix:
-        vectors: Matrix = self._pooled(output, mask).cpu().numpy()
-        return vectors
+        return self.feed.fetch(self._pooled(*self.call(items, width)))
 
     def features(self, inputs: Mapping[str, Any], mask: Any) -> Any:
         """What the model makes of its inputs by name, tensors (n, t): (n, d) float32.
