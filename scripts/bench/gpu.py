@@ -170,10 +170,8 @@ def _measured(case: Case, precision: str, args: argparse.Namespace, seconds: flo
     line.cosine = float(((vectors * case.expected).sum(1) / norms).min())
     line.equal = line.difference <= RELATIVE_TOLERANCE[precision]
     limit = _product(precision, args) / case.operations
-    items = [item for item, _ in encoder.prepare(case.rows)]
-    costs = [item.shape[1] if case.modality == "text" else 1 for item in items]
+    ready = encoder.prepare(case.rows)
     prepared = _Prepared(encoder)
-    ready = list(zip(items, costs, strict=True))
     line.figures = {
         "limit": limit,
         "model": _model_alone(encoder, ready, args, seconds),

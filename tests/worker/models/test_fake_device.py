@@ -178,7 +178,7 @@ def texts_on_gpu(
     monkeypatch: pytest.MonkeyPatch, spec: ModelSpec, texts: Sequence[str] = TEXTS, **known: bool
 ) -> None:
     plain = TorchTextEncoder(spec, "cpu", 1)
-    items = [item for item, _ in plain.prepare([text.encode() for text in texts])]
+    items = [item for item, *_ in plain.prepare([text.encode() for text in texts])]
     items = [items[row] for row in next(iter(plain.fit.groups([each.shape[1] for each in items])))]
     expected = plain.run(items).shape
 

@@ -223,6 +223,25 @@ def test_batch_size_changes_nothing(
     close(actual, plain("MobileNetV3Small").features)
 
 
+def test_two_batches_under_way_change_nothing(
+    plain: Callable[[str], Plain], tmp_path: Path
+) -> None:
+    """As on a GPU, where float32 is float32."""
+    import tensorflow as tf
+
+    file = tmp_path / "w.weights.h5"
+    save_keras(plain("MobileNetV3Small").pooled, file)
+    spec = spec_of(file, name="keras:MobileNetV3Small", batch_size=2)
+    encoder = KerasImageEncoder(spec, "cpu", 1, paths=None)
+    assert encoder.in_flight == 1
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+    rows = [encoded(picture(30 + number, 40), "PNG") for number in range(7)]
+    (alone,) = encode([Slot(rows)], encoder, threads=1, timed=lambda *_: None)
+    encoder.in_flight = 2
+    (together,) = encode([Slot(rows)], encoder, threads=1, timed=lambda *_: None)
+    np.testing.assert_allclose(together.vectors, alone.vectors, rtol=1e-5, atol=1e-6)
+
+
 def test_bfloat16_stays_close(plain: Callable[[str], Plain], tmp_path: Path) -> None:
     save_keras(plain("MobileNetV3Small").pooled, tmp_path / "w.weights.h5")
     full = plain("MobileNetV3Small").features

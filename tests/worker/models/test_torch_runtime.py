@@ -249,6 +249,8 @@ def test_torch_memory_errors_are_known(bert_folder: Path) -> None:
     encoder = task.load(spec_of(bert_folder), address=None, threads=1, paths=False)
     assert encoder.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert encoder.is_out_of_memory(MemoryError())
+    for said in ("CUDA error: out of memory", "cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED when"):
+        assert encoder.is_out_of_memory(RuntimeError(said))
     assert not encoder.is_out_of_memory(RuntimeError("something else"))
 
 

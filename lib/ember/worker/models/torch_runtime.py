@@ -151,4 +151,8 @@ class TorchModel:
         return features.float()
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        return isinstance(error, self._torch.OutOfMemoryError | MemoryError)
+        if isinstance(error, self._torch.OutOfMemoryError | MemoryError):
+            return True
+        # What CUDA and its libraries say where they allocate by themselves: pinned memory, say.
+        said = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+        return isinstance(error, RuntimeError) and any(each in str(error) for each in said)
