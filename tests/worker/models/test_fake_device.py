@@ -35,6 +35,7 @@ from ember.worker.models.torch_images import TorchImageEncoder
 from ember.worker.models.torch_runtime import TorchModel
 from ember.worker.models.torch_texts import TorchTextEncoder
 from ember.worker.spec import ModelSpec
+from odd_images import encoded, picture
 from sentence_folders import resolved, sentence_folder
 from text_models import text_model
 from tiny_models import spec_of, stir, tiny_bert, tiny_dual
@@ -165,10 +166,12 @@ def images_on_gpu(monkeypatch: pytest.MonkeyPatch, spec: ModelSpec) -> None:
     for name in ("_check_class_token", "_refuse_chance"):
         monkeypatch.setattr(TorchImageEncoder, name, lambda *_: None)
     with fake_gpu(monkeypatch):
+        monkeypatch.setattr(FakeFeed, "in_flight", 2)
         model = TorchImageEncoder(spec, "cuda", 1, paths=None)
-        check(model, items, expected)
+        rows = [encoded(picture(40, 30 + number), "PNG") for number in range(3)]
+        check(model, [item for item, *_ in model.prepare(rows)], expected)
         weights = [each for each in model.model.parameters() if each.ndim == 4]
-        pixels = model._placed([item["pixel_values"] for item in items])
+        pixels = model._inputs([item for item, *_ in model.prepare(rows)])["pixel_values"]
         assert pixels.dtype == getattr(torch, spec.precision)
         for each in [*weights, *([pixels] if pixels.ndim == 4 else [])]:
             assert each.is_contiguous(memory_format=torch.channels_last)

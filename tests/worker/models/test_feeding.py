@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from ember.worker.batching import Slot, encode
+from ember.worker.models import torch_runtime
 from ember.worker.models.feeding import Feed, OverlappingFeed, feed_for
 from ember.worker.models.torch_images import TorchImageEncoder
 from ember.worker.models.torch_runtime import TorchModel
@@ -141,6 +144,57 @@ def test_encoders_start_the_next_batch_first(
     batches = len(turns) // 2
     assert batches >= 3
     assert turns == ["result", *["result", "waited for"] * (batches - 1), "waited for"]
+
+
+PROCESSORS = {
+    "ViTImageProcessorPil": {"size": {"height": 32, "width": 32}},
+    "ConvNextImageProcessorPil": {"size": {"shortest_edge": 32}, "crop_pct": 0.875},
+    "CLIPImageProcessorPil": {
+        "size": {"shortest_edge": 36},
+        "crop_size": {"height": 32, "width": 32},
+    },
+    # Blue first, and nothing but 0 to 1.
+    "MobileViTImageProcessorPil": {
+        "size": {"shortest_edge": 40},
+        "crop_size": {"height": 32, "width": 32},
+    },
+}
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_pictures_go_to_a_gpu_as_bytes(
+    resnet_folder: Path, tmp_path: Path, name: str, cuda: Cuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And become there the numbers that the processor makes."""
+    shutil.copytree(resnet_folder, tmp_path, dirs_exist_ok=True)
+    getattr(transformers, name)(**PROCESSORS[name]).save_pretrained(tmp_path)
+    plain = model_of(tmp_path, PICTURES)
+    monkeypatch.setattr(torch_runtime, "feed_for", OverlappingFeed)
+    model = model_of(tmp_path, PICTURES)
+    ours, theirs = (each.prepare(PICTURES[:9]) for each in (model, plain))
+    assert {(each["pixels"].dtype, each["pixels"].shape) for each, _ in ours} == {
+        (np.dtype(np.uint8), (32, 32, 3))
+    }
+    made, expected = (
+        each._inputs([item for item, _ in items])["pixel_values"]
+        for each, items in ((model, ours), (plain, theirs))
+    )
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    (fed,) = encode([Slot(PICTURES)], model, threads=1, timed=lambda *_: None)
+    (known,) = encode([Slot(PICTURES)], plain, threads=1, timed=lambda *_: None)
+    assert fed.errors == known.errors
+    np.testing.assert_allclose(fed.vectors, known.vectors, rtol=1e-4, atol=1e-5)
+
+
+def test_a_processor_that_leaves_sizes_different_is_asked_itself(
+    resnet_folder: Path, tmp_path: Path, cuda: Cuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(resnet_folder, tmp_path, dirs_exist_ok=True)
+    transformers.ViTImageProcessorPil(do_resize=False).save_pretrained(tmp_path)
+    monkeypatch.setattr(torch_runtime, "feed_for", OverlappingFeed)
+    ((item, _), *_) = model_of(tmp_path, PICTURES).prepare(PICTURES[:1])
+    assert item.keys() == {"pixel_values"}
 
 
 def test_a_model_that_is_put_back_has_one_batch_at_a_time(bert_folder: Path, cuda: Cuda) -> None:

@@ -80,13 +80,12 @@ class OverlappingFeed(Feed):
             yield
 
     def place(self, array: npt.NDArray[Any]) -> Any:
-        pinned = self._pinned(array.shape, self._torch.from_numpy(array).dtype)
+        pinned = self._pinned(array.shape, self._kind(array))
         pinned.numpy()[...] = array
         return pinned.to(self.device, non_blocking=True)
 
     def stack(self, arrays: Sequence[npt.NDArray[Any]]) -> Any:
-        first = self._torch.from_numpy(arrays[0])
-        pinned = self._pinned((len(arrays), *first.shape), first.dtype)
+        pinned = self._pinned((len(arrays), *arrays[0].shape), self._kind(arrays[0]))
         np.stack(arrays, out=pinned.numpy())
         # As it is: a copy into another type goes by way of memory that is not pinned.
         return pinned.to(self.device, non_blocking=True)
@@ -104,6 +103,9 @@ class OverlappingFeed(Feed):
             return made
 
         return wait
+
+    def _kind(self, array: npt.NDArray[Any]) -> Any:
+        return self._torch.from_numpy(np.empty(0, array.dtype)).dtype
 
     def _pinned(self, shape: Sequence[int], kind: Any) -> Any:
         return self._torch.empty(tuple(shape), dtype=kind, pin_memory=True)

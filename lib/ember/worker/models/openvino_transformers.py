@@ -23,7 +23,8 @@ from ember.errors import InvalidInput
 from ember.worker.models.openvino_images import OpenvinoImageEncoder
 from ember.worker.models.openvino_runtime import save, start_openvino
 from ember.worker.models.openvino_texts import TOKENIZER, OpenvinoTextEncoder
-from ember.worker.models.pixel_plan import PixelPlan, plan_of
+from ember.worker.models.pixel_numbers import SHAPES, find_numbers
+from ember.worker.models.pixel_plan import plan_of
 from ember.worker.models.torch_images import TorchImageEncoder
 from ember.worker.models.torch_texts import TorchTextEncoder
 from ember.worker.row_paths import PathRules
@@ -35,12 +36,8 @@ __all__ = ["Unsuited", "convert"]
 Matrix = npt.NDArray[np.float32]
 # The least cosine between a row's vector and torch's at float32.
 _LEAST_COSINE = {"float32": 0.9999, "bfloat16": 0.999}
-_COLORS = ("black", "red", "lime", "blue")
-_SHAPES = ((64, 64), (500, 375), (300, 1024), (225, 227), (33, 90))
 # Of the longest text that is tried, which takes a large model seconds.
 _MOST_LETTERS = 6000
-# Of what the processor makes; its numbers are near 1.
-_SAME_PIXELS = 1e-5
 
 
 class Unsuited(InvalidInput):
@@ -88,8 +85,11 @@ def _convert_images(encoder: TorchImageEncoder, folder: str) -> None:
     plan = plan_of(encoder.processor)
     if plan is None or not encoder.takes_pixels_alone:
         raise Unsuited("its processor makes more of a picture than pixels of one size")
-    order, scale, shift = _numbers(encoder, plan)
-    scales, shifts = torch.tensor(scale), torch.tensor(shift)
+    made = find_numbers(lambda image: _processed(encoder, image), plan)
+    if made is None:
+        raise Unsuited("its processor makes other numbers of pixels than scale and shift")
+    order = list(made.order)
+    scales, shifts = torch.tensor(made.scale), torch.tensor(made.shift)
 
     def forward(pixels: Any) -> Any:
         numbers = pixels[..., order].float() * scales + shifts
@@ -99,31 +99,6 @@ def _convert_images(encoder: TorchImageEncoder, folder: str) -> None:
     example = torch.zeros((2, height, width, 3), dtype=torch.uint8)
     settings = {"notes": [], "pixels": plan.to_json()}
     _trace(encoder.model, forward, {"pixels": example}, folder, settings)
-
-
-def _numbers(
-    encoder: TorchImageEncoder, plan: PixelPlan
-) -> tuple[list[int], list[float], list[float]]:
-    """Of each number that the processor makes: which color it is of, times what, plus what.
-
-    Read off pictures of one color. Raises Unsuited where that is not all that it does.
-    """
-    solid = [Image.new("RGB", _SHAPES[0], color) for color in _COLORS]
-    made = [_processed(encoder, each) for each in solid]
-    # In the middle: around what is too small for a crop there is black.
-    black, *colors = (each[:, each.shape[1] // 2, each.shape[2] // 2] for each in made)
-    black = black.astype(np.float64)
-    by_color = np.stack([each - black for each in colors], axis=1) / 255  # (3, 3): number, color
-    order = np.abs(by_color).argmax(axis=1)
-    scale = by_color[np.arange(3), order]
-    rng = np.random.default_rng(0)
-    for width, height in _SHAPES:
-        noise = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
-        expected = _processed(encoder, noise)
-        found = np.moveaxis(plan(noise)[..., order] * scale + black, -1, 0)
-        if found.shape != expected.shape or np.abs(found - expected).max() > _SAME_PIXELS:
-            raise Unsuited("its processor makes other numbers of pixels than scale and shift")
-    return order.tolist(), scale.tolist(), black.tolist()
 
 
 def _processed(encoder: TorchImageEncoder, image: Image.Image) -> npt.NDArray[Any]:
@@ -240,7 +215,7 @@ def _pictures() -> list[bytes]:
     """Smooth pictures of several shapes."""
     rng = np.random.default_rng(1)
     made = []
-    for width, height in _SHAPES:
+    for width, height in SHAPES:
         small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
         stream = BytesIO()
         small.resize((width, height), Image.Resampling.BICUBIC).save(stream, "PNG")
