@@ -18,6 +18,7 @@ For ResNet-50, a BERT of MiniLM's shape and one of BERT-base's, in each precisio
 - prepare: Ember's threads alone, from JPEGs or texts to prepared rows.
 - ember: the whole, from JPEGs or texts to vectors. The least of fed and prepare bounds it.
 - loop: the plain loop of the libraries: processor or tokenizer, copy, model, copy back.
+- from: what goes to the device, `pixels` (bytes) or `pixel_values` (numbers).
 - busy: of the time of fed and of ember, the share in which a kernel ran, by torch's profiler.
 """
 
@@ -75,6 +76,7 @@ class Line:
     figures: dict[str, float] = field(default_factory=dict)
     busy: dict[str, float] = field(default_factory=dict)
     memory_gib: float = 0.0
+    input: str = ""
 
 
 def main() -> int:
@@ -171,6 +173,8 @@ def _measured(case: Case, precision: str, args: argparse.Namespace, seconds: flo
     line.equal = line.difference <= RELATIVE_TOLERANCE[precision]
     limit = _product(precision, args) / case.operations
     ready = encoder.prepare(case.rows)
+    first = ready[0][0]
+    line.input = ", ".join(first) if isinstance(first, dict) else "tokens"
     prepared = _Prepared(encoder)
     line.figures = {
         "limit": limit,
@@ -196,7 +200,8 @@ def _told(line: Line) -> str:
     equal = "equal" if line.equal else "NOT EQUAL"
     return (
         f"{line.model}, {line.precision}: {equal} to {line.difference:.1e}, cosine "
-        f"{line.cosine:.6f}  {figures}  {busy}  {line.memory_gib:.1f} GiB"
+        f"{line.cosine:.6f}  {figures}  {busy}  {line.memory_gib:.1f} GiB  "
+        f"from {line.input}"
     )
 
 

@@ -21,7 +21,8 @@ _LONGEST = 256
 def resnet(folder: Path, *, tiny: bool) -> None:
     """ResNet-50 with its processor for 224 × 224 pixels; tiny: of two stages, for 32 × 32."""
     import torch
-    from transformers import AutoModel, ConvNextImageProcessorPil, ResNetConfig
+    import transformers
+    from transformers import AutoModel, ResNetConfig
 
     torch.manual_seed(0)
     small = {"embedding_size": 8, "hidden_sizes": [16, 24], "depths": [1, 1]}
@@ -32,7 +33,10 @@ def resnet(folder: Path, *, tiny: bool) -> None:
             torch.nn.init.constant_(module.layer[-1].normalization.weight, 0.3)
     model.save_pretrained(folder)
     size = {"shortest_edge": 32 if tiny else 224}
-    ConvNextImageProcessorPil(size=size, crop_pct=0.875).save_pretrained(folder)
+    # Earlier versions of transformers 5 have the one with Pillow under the plain name.
+    name = "ConvNextImageProcessor"
+    processor = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
+    processor(size=size, crop_pct=0.875).save_pretrained(folder)
 
 
 def bert(folder: Path, *, hidden: int, layers: int, tiny: bool) -> None:
