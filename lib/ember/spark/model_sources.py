@@ -34,7 +34,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 # Of how models of transformers are converted; what another one made is made anew.
-_CONVERSION = 1
+_CONVERSION = 2
 # Rows of the corpus that a converted model is held against torch on, and those for int8.
 _CHECKED_ROWS, _CALIBRATION_ROWS = 16, 256
 # Modules of sentence-transformers, small as they are, often come as pickled tensors only.

@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,12 @@ from ember.worker.batching import Slot, encode
 from ember.worker.models import prepare
 from ember.worker.models.chunks import Chunking
 from ember.worker.models.fast_tokenizer import FastTokenizer
+from ember.worker.models.openvino_check import Unsuited, agree_roughly
 from ember.worker.models.openvino_images import OpenvinoImageEncoder
 from ember.worker.models.openvino_texts import OpenvinoTextEncoder
-from ember.worker.models.openvino_transformers import Unsuited, convert
+from ember.worker.models.openvino_transformers import convert
 from ember.worker.models.text_tokens import TextTokens
+from ember.worker.rows import RowError
 from odd_images import odd_images
 from text_models import text_model
 from tiny_models import MAX_TOKENS, needs_openvino, spec_of, stir, tiny_bert, tiny_resnet
@@ -176,6 +179,7 @@ def test_workers_import_neither_torch_nor_transformers(bert: tuple[Path, Path]) 
     program = f"""
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from ember.worker import task
 from ember.worker.recipe import *
 from ember.worker.spec import ModelSpec
@@ -262,3 +266,37 @@ def test_a_gpu_is_not_silently_left_unused(bert: tuple[Path, Path]) -> None:
     spec = replace(spec_of(bert[0]), path=str(bert[1]), runtime="openvino")
     with pytest.raises(InvalidInput, match="use torch or auto"):
         OpenvinoTextEncoder(spec, "cuda", 1)
+
+
+class Fixed:
+    """An encoder whose rows are their own vectors, a little off."""
+
+    def __init__(self, off: float, task: str) -> None:
+        self.spec = SimpleNamespace(modality="image", task=task)
+        self.off = off
+
+    def prepare(self, raws: list[Any]) -> list[Any]:
+        return [RowError("null content") if raw is None else (raw, 1) for raw in raws]
+
+    def run(self, items: list[Any]) -> np.ndarray:
+        return np.array(items, np.float32) + np.array([self.off, 0], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("task", "off", "reason"),
+    [
+        ("embed", 0.01, None),
+        ("embed", 0.2, "a row's vector at bfloat16 is not that of float32: cosine 0.98"),
+        ("embed", np.nan, "cosine nan"),
+        ("classify", 0.09, None),
+        ("classify", 0.2, r"a row's probability at bfloat16 is 0\.20 off"),
+    ],
+)
+def test_bfloat16_is_held_to_less(task: str, off: float, reason: str | None) -> None:
+    rows = [[0.5, 0.5], None, [0.0, 1.0]]
+    if reason is None:
+        agree_roughly(Fixed(0, task), Fixed(off, task), rows)
+        return
+    with pytest.raises(Unsuited, match=reason):
+        agree_roughly(Fixed(0, task), Fixed(off, task), rows)
+    agree_roughly(Fixed(0, task), Fixed(off, task), [None])

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ember.errors import InvalidInput
+from ember.worker.models.openvino_check import Unsuited, agree, agree_roughly
 from ember.worker.models.openvino_images import OpenvinoImageEncoder
 from ember.worker.models.openvino_runtime import save, start_openvino
 from ember.worker.models.openvino_texts import TOKENIZER, OpenvinoTextEncoder
@@ -29,19 +30,12 @@ from ember.worker.models.torch_images import TorchImageEncoder
 from ember.worker.models.torch_texts import TorchTextEncoder
 from ember.worker.row_paths import PathRules
 from ember.worker.rows import RowError
-from ember.worker.spec import RELATIVE_TOLERANCE, ModelSpec
+from ember.worker.spec import ModelSpec
 
-__all__ = ["Unsuited", "convert"]
+__all__ = ["convert"]
 
-Matrix = npt.NDArray[np.float32]
-# The least cosine between a row's vector and torch's at float32.
-_LEAST_COSINE = {"float32": 0.9999, "bfloat16": 0.999}
 # Of the longest text that is tried, which takes a large model seconds.
 _MOST_LETTERS = 6000
-
-
-class Unsuited(InvalidInput):
-    """A model, or a processor, that is left to torch, and why."""
 
 
 def convert(
@@ -58,21 +52,29 @@ def convert(
     if (config := Path(spec.path, "config.json")).is_file():  # which names the classes
         shutil.copyfile(config, Path(folder, config.name))
     exact = replace(spec, precision="float32")
-    made = replace(spec, path=folder, runtime="openvino")
+    made = replace(exact, path=folder, runtime="openvino")
     threads = _threads()
     try:
         if spec.modality == "image":
-            images = TorchImageEncoder(exact, "cpu", threads, paths=paths)
-            _convert_images(images, folder)
-            ours: Any = OpenvinoImageEncoder(made, "cpu", threads, paths=paths)
-            _compare(spec, images, ours, [*_pictures(), *rows])
+            torch: Any = TorchImageEncoder(exact, "cpu", threads, paths=paths)
+            _convert_images(torch, folder)
+            raws = [*_pictures(), *rows]
         else:
-            texts = TorchTextEncoder(exact, "cpu", threads)
-            _convert_texts(texts, folder)
-            ours = OpenvinoTextEncoder(made, "cpu", threads)
-            _compare(spec, texts, ours, [*_texts(texts), *rows])
+            torch = TorchTextEncoder(exact, "cpu", threads)
+            _convert_texts(torch, folder)
+            raws = [*_texts(torch), *rows]
+        agree(torch, _encoder(made, paths), raws)
+        if spec.precision == "bfloat16":
+            low = replace(made, precision="bfloat16")
+            agree_roughly(torch, _encoder(low, paths), rows or raws)
     except RuntimeError as error:  # as torch, OpenVINO and libraries in Rust say what they cannot
         raise Unsuited(f"it cannot be converted: {' '.join(str(error).split())[-200:]}") from error
+
+
+def _encoder(spec: ModelSpec, paths: PathRules | None) -> Any:
+    if spec.modality == "image":
+        return OpenvinoImageEncoder(spec, "cpu", _threads(), paths=paths)
+    return OpenvinoTextEncoder(spec, "cpu", _threads())
 
 
 def _threads() -> int:
@@ -174,41 +176,6 @@ def _trace(
     for port, name in zip(made.inputs, example, strict=True):
         port.get_tensor().set_names({name})
     save(made, folder, settings)
-
-
-def _compare(spec: ModelSpec, torch: Any, ours: Any, raws: Sequence[Any]) -> None:
-    """Raise Unsuited unless rows become the same input, and inputs the same vectors."""
-    items = []
-    for expected, found in zip(torch.prepare(raws), ours.prepare(raws), strict=True):
-        if isinstance(expected, RowError) or isinstance(found, RowError):
-            if str(expected) != str(found):
-                raise Unsuited(f"a row is {found} in place of {expected}")
-            continue
-        if spec.modality == "text" and not np.array_equal(expected[0], found[0]):
-            raise Unsuited("the tokenizers library makes other tokens of a text than transformers")
-        items.append((expected, found))
-    items.sort(key=lambda pair: pair[0][1])
-    expected = _vectors(torch, [theirs for theirs, _ in items], 4)
-    # In other batches, so that what tracing took for a constant shows.
-    found = _vectors(ours, [own for _, own in items], 3)
-    scale = np.abs(expected).max(axis=1, initial=1e-30)
-    gap = np.abs(found - expected).max(axis=1) / scale
-    unit = [
-        each / np.maximum(np.linalg.norm(each, axis=1), 1e-30)[:, None]
-        for each in (expected, found)
-    ]
-    cosine = float((unit[0] * unit[1]).sum(axis=1).min())
-    tolerance = RELATIVE_TOLERANCE[spec.precision]
-    if cosine < _LEAST_COSINE[spec.precision] or not gap.max() <= tolerance:
-        raise Unsuited(
-            f"a row's vector is not that of torch: cosine {cosine:.6f}, {gap.max():.1e} apart"
-        )
-
-
-def _vectors(encoder: Any, items: Sequence[Any], rows: int) -> npt.NDArray[np.float64]:
-    batches = [items[start : start + rows] for start in range(0, len(items), rows)]
-    made = [np.stack(list(encoder.run([item for item, *_ in batch]))) for batch in batches]
-    return np.concatenate(made).astype(np.float64)
 
 
 def _pictures() -> list[bytes]:

@@ -98,7 +98,8 @@ def _keras(architecture: str, weights: str, layer: str, partial: str) -> Path:
 
 
 def _transformers(partial: str) -> Path:
-    from ember.worker.models.openvino_transformers import Unsuited, convert
+    from ember.worker.models.openvino_check import Unsuited
+    from ember.worker.models.openvino_transformers import convert
 
     folder = Path(partial, "made")
     folder.mkdir()
