@@ -43,6 +43,9 @@ class Cuda:
             def wait_stream(self, other: str) -> None:
                 cuda.log.append((self.name, f"waits for {other}"))
 
+            def wait_event(self, event: Any) -> None:
+                cuda.log.append((self.name, f"after {event.name}"))
+
         class Event:
             def __init__(self, *, blocking: bool) -> None:
                 assert blocking
@@ -58,6 +61,9 @@ class Cuda:
             "Stream": Stream,
             "Event": Event,
             "stream": self.stream,
+            "current_stream": lambda _: next(
+                each for each in self.streams if each.name == self.current
+            ),
             "default_stream": lambda _: "default",
         }.items():
             monkeypatch.setattr(torch.cuda, name, double)
@@ -115,6 +121,56 @@ def test_batches_take_turns_on_two_streams(cuda: Cuda) -> None:
     expected = [(name, what) for name in names for what in batch]
     assert cuda.log == [*expected, *((name, "waited for") for name in names)]
     assert cuda.current == "default"
+
+
+def test_a_batch_in_order_is_copied_beside_the_one_before_and_computed_after_it(
+    cuda: Cuda,
+) -> None:
+    feed = OverlappingFeed(CPU)
+    for _ in range(2):
+        with feed.batch():
+            placed = feed.place(np.zeros((2, 2), np.float32))
+            feed.in_order()
+            feed.fetch(placed)
+    assert cuda.log == [
+        ("stream 0", "waits for default"),
+        ("stream 0", "copy"),
+        ("stream 0", "copy"),
+        ("stream 0", "result"),
+        ("stream 1", "waits for default"),
+        ("stream 1", "copy"),
+        ("stream 1", "after stream 0"),
+        ("stream 1", "copy"),
+        ("stream 1", "result"),
+    ]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_model_that_keeps_tensors_takes_batches_in_order(
+    bert_folder: Path, kept: bool, cuda: Cuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep(module: Any, _: Any, output: Any) -> None:
+        module.last_seen = output[0]
+
+    load = TorchTextEncoder._load
+
+    def loaded(self: TorchTextEncoder, library: Any) -> Any:
+        model = load(self, library)
+        if kept:
+            model.embeddings.register_forward_hook(keep)
+        return model
+
+    monkeypatch.setattr(TorchTextEncoder, "_load", loaded)
+    monkeypatch.setattr(torch_runtime, "feed_for", OverlappingFeed)
+    model = model_of(bert_folder, TEXTS)
+    cuda.log.clear()
+    (slot,) = encode([Slot(TEXTS)], model, threads=1, timed=lambda *_: None)
+    assert slot.vectors is not None
+    # The first batch has no other before it.
+    batches = [name for name, what in cuda.log if what == "waits for default"]
+    waiting = [name for name, what in cuda.log if what.startswith("after stream")]
+    assert len(batches) >= 3
+    assert waiting == (batches[1:] if kept else [])
 
 
 TEXTS = [b"the cat", b"a dog sat on a mat", b"blue", None, b"the house of a cat", b"runs"] * 5

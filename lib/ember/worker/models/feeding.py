@@ -2,8 +2,10 @@
 
 On a GPU two batches are under way at a time, each on a stream of its own: its copy there, the
 model, and the copy of the results back follow each other in the stream, and the streams run side
-by side. So one batch is copied and launched while the other computes, and what a model asks the
-device for in between (transformers looks whether any token is masked) waits for its own batch only.
+by side, but for what has to be in order. So one batch is copied and launched while the other
+computes, and what a model asks the device for in between (transformers looks whether any token is
+masked) waits for its own batch only.
+
 Both copies are from and to pinned memory, without which they would hold up the calling thread;
 torch keeps what was pinned for the next batch, and gives it out when the copy is done.
 """
@@ -52,6 +54,13 @@ class Feed:
         """Arrays of one shape and type as one tensor on the device."""
         return self.place(np.stack(arrays))
 
+    def in_order(self) -> None:
+        """Have the rest of a batch computed after all of the one before. Inside `batch`.
+
+        A model that keeps tensors from one call to the next could otherwise read some that are not
+        written yet.
+        """
+
     def fetch(self, result: Any) -> Callable[[], Matrix]:
         """A function that waits for a result (n, d) float32, and returns it. Inside `batch`."""
         made: Matrix = result.cpu().numpy()
@@ -69,6 +78,7 @@ class OverlappingFeed(Feed):
         super().__init__(device)
         self._torch = torch
         self._streams = [torch.cuda.Stream(device) for _ in range(self.in_flight)]
+        self._last: Any = None
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -78,6 +88,10 @@ class OverlappingFeed(Feed):
         stream.wait_stream(self._torch.cuda.default_stream(self.device))
         with self._torch.cuda.stream(stream):
             yield
+
+    def in_order(self) -> None:
+        if self._last is not None:
+            self._torch.cuda.current_stream(self.device).wait_event(self._last)
 
     def place(self, array: npt.NDArray[Any]) -> Any:
         pinned = self._pinned(array.shape, self._kind(array))
@@ -96,6 +110,7 @@ class OverlappingFeed(Feed):
         # Without `blocking` the thread that waits would take a core from those that decode.
         done = self._torch.cuda.Event(blocking=True)
         done.record()
+        self._last = done
 
         def wait() -> Matrix:
             done.synchronize()

@@ -11,6 +11,7 @@ __all__ = [
     "Lookup",
     "first_layers",
     "has_class_token",
+    "keeps_tensors",
     "lookups",
     "states_after",
     "unchanged",
@@ -126,6 +127,24 @@ def lookups() -> Iterator[list[Lookup]]:
 
     with Watching():
         yield seen
+
+
+def keeps_tensors(model: Any, call: Callable[[], Any]) -> bool:
+    """Are there other tensors in the modules of `model` after `call()`, for the next call?"""
+    import torch
+
+    def tensors() -> dict[tuple[int, str], Any]:
+        return {
+            (id(module), name): value
+            for module in model.modules()
+            for name, value in {**vars(module), **module._buffers}.items()
+            if isinstance(value, torch.Tensor)
+        }
+
+    before = tensors()
+    call()
+    after = tensors()
+    return before.keys() != after.keys() or any(after[key] is not before[key] for key in before)
 
 
 def unchanged(model: Any) -> Callable[..., None]:

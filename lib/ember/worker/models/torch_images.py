@@ -251,6 +251,7 @@ class TorchImageEncoder(TorchModel):
 
     def _begin_alike(self, items: Sequence[Item]) -> Callable[[], Matrix]:
         inputs = self._inputs(items)
+        self.feed.in_order()  # with the copy beside the batch before
         with self._torch.inference_mode():
             return self.feed.fetch(self.features(inputs))
 

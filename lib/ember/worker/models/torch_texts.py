@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ember.errors import InvalidInput
 from ember.worker.device import Device
 from ember.worker.models.chunks import Chunking, Splitter
+from ember.worker.models.first_layer import keeps_tensors
 from ember.worker.models.text_call import TextCall, accepted_keys, parameters
 from ember.worker.models.text_fit import Fit, find_fit
 from ember.worker.models.text_input import prompt_tokens, room_for_texts, set_up_tokenizer
@@ -63,6 +64,7 @@ class TorchTextEncoder(TorchModel):
         self._modules = TextModules(spec.path, self.recipe, self.torch_device, 0)
         self.fit, vocabulary = self._try(full)
         self.max_tokens = self.fit.longest
+        self._ordered = self._keeps_tensors()
         prompt = self.recipe.prompt
         self.room = room_for_texts(self.tokenizer, prompt, self.max_tokens, spec.name)
         if prompt:
@@ -104,6 +106,16 @@ class TorchTextEncoder(TorchModel):
         longest, vocabulary = try_tables(trial, self.tokenizer, self.spec.name)
         return find_fit(trial, longest, self.spec.name, full=full), vocabulary
 
+    def _keeps_tensors(self) -> bool:
+        """Must a batch on a GPU wait for the one before, since the model keeps tensors?"""
+        if self.feed.in_flight == 1:
+            return False
+        item = self.examples()[0]
+        width = self.fit.width([item.shape[1]])
+        kept = keeps_tensors(self.model, lambda: self._scores([item], width))
+        self._restore()
+        return kept
+
     def _scores(self, items: Sequence[Tokens], width: int) -> Matrix:
         """The vectors, or the scores of classes before they become probabilities."""
         output, mask = self.call(items, width)
@@ -138,6 +150,8 @@ class TorchTextEncoder(TorchModel):
     def start(self, items: Sequence[Tokens]) -> Callable[[], Matrix]:
         """Begin with a batch; see `batching.Overlapping`."""
         with self.feed.batch():
+            if self._ordered:
+                self.feed.in_order()
             return self.rows.start(items, self._begin)
 
     def finish(self, started: Callable[[], Matrix]) -> Matrix:
