@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from cluster.processes import ROOT
 from ember.spark import session
 from ember.spark.session import local_settings, spark_session
 
@@ -16,6 +17,18 @@ def test_only_what_the_user_left_open_is_filled_in():
     assert "spark.sql.shuffle.partitions" in ours
     java = {"spark.driver.extraJavaOptions": "-Xss4m"}
     assert local_settings({}).keys() - local_settings(java).keys() == java.keys()
+
+
+def test_the_properties_for_spark_submit_are_what_plain_python_starts_with():
+    lines = (ROOT / "conf" / "spark-local.properties").read_text("utf-8").splitlines()
+    pairs = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    given = {key: value.strip() for key, value in pairs}
+    ours = local_settings({})
+    machine = {"spark.driver.memory", "spark.sql.shuffle.partitions"}  # as large as it is
+    assert given.keys() == ours.keys() - {"spark.hadoop.fs.permissions.umask-mode"}
+    assert {key: given[key] for key in given.keys() - machine} == {
+        key: ours[key] for key in given.keys() - machine
+    }
 
 
 def test_a_session_that_is_there_is_used_and_left_alone(spark):
