@@ -368,7 +368,7 @@ def test_many_small_partitions_load_the_model_once_per_worker(embed, out, tmp_pa
         ),
         ({"model__layer": "fc1"}, ["layer fc1", "avg_pool"]),
         ({"model__runtime": "tensorflow"}, ["runtime tensorflow does not run", "torch"]),
-        ({"model__precision": "int8"}, ["model.precision", "float32"]),
+        ({"model__precision": "int4"}, ["model.precision", "float32"]),
         ({"model__modle": 1}, ["unknown key model.modle"]),
     ],
 )

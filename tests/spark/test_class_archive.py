@@ -56,6 +56,9 @@ def test_another_build_of_java_another_spark_and_another_class_path_have_another
 
 def test_java_is_told_to_use_an_archive_or_to_be_able_to_make_one(java):
     archive = class_archive.find({})
+    assert not any("Dump" in each or "Archive" in each for each in archive.options)
+    archive.make(None)  # the first run
+    assert not archive.is_there
     assert "-XX:+RecordDynamicDumpInfo" in archive.options
     archive.file.touch()
     assert f"-XX:SharedArchiveFile={archive.file}" in archive.options
@@ -101,8 +104,11 @@ def test_a_new_archive_takes_the_place_of_those_of_older_builds_alone(java, dump
     (java / "java/lib/modules").write_text("17.0.15")
     archive = class_archive.find({})
     archive.make(None)
+    assert dumped == []
+    archive.make(None)
     names = {each.name for each in (java / "cache").iterdir()}
-    assert names == {archive.file.name, "java-other-1.jsa", "openvino-x"}
+    first = archive.file.with_suffix(".first").name
+    assert names == {archive.file.name, first, "java-other-1.jsa", "openvino-x"}
     assert archive.file.read_text() == "classes"
     archive.make(None)
     assert len(dumped) == 1
@@ -115,15 +121,17 @@ def test_what_fails_leaves_nothing_and_raises_nothing(java, monkeypatch):
 
     monkeypatch.setattr(classic, "archive_classes", fail)
     monkeypatch.setattr(classic, "class_path", lambda _: [])
-    class_archive.find({}).make(None)
-    assert [*(java / "cache").iterdir()] == []
+    for _ in range(2):
+        class_archive.find({}).make(None)
+    assert [each.suffix for each in (java / "cache").iterdir()] == [".first"]
 
 
 def test_java_is_not_asked_with_a_folder_on_its_class_path(java, dumped, monkeypatch):
     (java / "conf").mkdir()
     monkeypatch.setattr(classic, "class_path", lambda _: [str(java / "conf")])
     archive = class_archive.find({})
-    archive.make(None)
+    for _ in range(2):
+        archive.make(None)
     assert archive.is_there  # it is empty
     archive.file.unlink()
     (java / "conf/spark-defaults.conf").touch()
@@ -143,6 +151,7 @@ def test_a_start_maps_the_archive_that_an_earlier_one_has_kept(tmp_path):
 
     run("leave")
     assert not (tmp_path / "cache").exists()
-    assert str(tmp_path) not in run("keep")
-    (made,) = (tmp_path / "cache").iterdir()
+    for _ in range(2):
+        assert str(tmp_path) not in run("keep")
+    (made,) = (tmp_path / "cache").glob("*.jsa")
     assert str(made) in run("keep")

@@ -2,8 +2,9 @@
 
 A session loads some 20,000 classes out of Spark's 280 jars, and takes half of its start and much of
 the first jobs' time for it. Java can keep them as it has them in memory, in an archive that later
-processes map (application class-data sharing, JEP 310 and 350). The first run that succeeds makes
-one, where Ember starts the session itself and the user gives Java no options.
+processes map (application class-data sharing, JEP 310 and 350). The second run that succeeds makes
+one, where Ember starts the session itself and the user gives Java no options: it takes some ten
+seconds, which who runs one job need not pay.
 
 Java checks an archive against its own build and the class path, by each jar's size and time, and
 does without one that does not fit. Nor can it make one everywhere: not without its own base
@@ -53,15 +54,23 @@ class ClassArchive:
         quiet = "-Xlog:cds*=off"  # why Java does without one is of no use to anybody
         if self.is_there:
             return [f"-XX:SharedArchiveFile={self.file}", quiet]
-        return ["-XX:+RecordDynamicDumpInfo", quiet]
+        return ["-XX:+RecordDynamicDumpInfo", quiet] if self._first.exists() else [quiet]
+
+    @property
+    def _first(self) -> Path:
+        """A file that stands for the first run."""
+        return self.file.with_suffix(".first")
 
     def make(self, spark: SparkSession) -> None:
-        """Make the archive of the classes that this Java process has loaded, where there is none.
+        """Make the archive of the classes that this Java process has loaded, in the second run.
 
         spark: the session, which may be stopped already. Nothing is made, and the log says why at
         debug level, where that fails.
         """
         if self.is_there:
+            return
+        if not self._first.exists():
+            self._note_first()
             return
         if folder := _folder_on(classic.class_path(spark)):
             _log.debug("Java archives no classes with a folder on its class path: %s", folder)
@@ -78,11 +87,18 @@ class ClassArchive:
         finally:
             for left in new.parent.glob(f"{new.name}*"):  # by Java as well
                 left.unlink(missing_ok=True)
-        for other in self.file.parent.glob(f"{self.stem}-*.jsa"):
-            if other != self.file:  # of a Java, or a Spark, that is there no more
+        for other in self.file.parent.glob(f"{self.stem}-*"):
+            if other.stem != self.file.stem:  # of a Java, or a Spark, that is there no more
                 other.unlink(missing_ok=True)
         size, seconds = self.file.stat().st_size >> 20, perf_counter() - start
         _log.info("archived Java's classes at %s, once: %d MiB, %.1f s", self.file, size, seconds)
+
+    def _note_first(self) -> None:
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self._first.touch()
+        except OSError:
+            _log.debug("nothing can be kept in %s", self.file.parent, exc_info=True)
 
 
 def find(settings: Mapping[str, str]) -> ClassArchive | None:

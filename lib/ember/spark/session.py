@@ -41,7 +41,7 @@ _SPARK_MASK = f"spark.hadoop.{_MASK}"
 def spark_session(name: str, *, archive: bool = False) -> Iterator[SparkSession]:
     """The session that is there; or one that is started here, and stopped when the block ends.
 
-    archive: keep Java's classes for the next start, once the block has succeeded.
+    archive: keep Java's classes for later starts, once the block has succeeded a second time.
 
     Under spark-submit its arguments and properties files decide; in local mode, files heed the
     umask where neither Spark's nor Hadoop's settings have another. Started by plain Python, it runs
