@@ -75,7 +75,7 @@ class Bench:
         about = self._models()
         contestants = self._contestants()
         for variant in self.variants:  # the caches are empty: what is converted is kept in them
-            self.first[variant] = self._run(variant, 0, self.small)["seconds"]
+            self.first[variant] = self._run(variant, -1, self.small)["seconds"]
             self._run(variant, 0, self.small)  # at whose end Java's classes are archived
         for number in range(1, self.options.rounds + 1):
             turn = number % len(contestants)
