@@ -216,9 +216,8 @@ class _Stream:
         self.window: list[_Item] = []
         self.carried: set[int] = set()
         self.window_cost = 0
-        self.collected = (
-            0  # rows since the window was last drained, failed and absent ones included
-        )
+        # Rows since the window was last drained, failed and absent ones included.
+        self.collected = 0
         self.chunks = self._chunks(slots)
         # One window ahead, so that the model never waits for the preparation to start.
         self.lookahead = max(2 * threads, -(-encoder.window_rows // encoder.chunk_rows))

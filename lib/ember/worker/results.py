@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 Matrix = npt.NDArray[np.float32]
+FloatT = TypeVar("FloatT", np.float32, np.float64)
 PREDICTIONS = pa.list_(
     pa.struct([("index", pa.int32()), ("label", pa.string()), ("score", pa.float32())])
 )
@@ -172,11 +173,11 @@ def _failed(slot: Slot) -> npt.NDArray[np.bool_]:
     return failed
 
 
-def unit_length(vectors: Matrix) -> Matrix:
+def unit_length(vectors: npt.NDArray[FloatT]) -> npt.NDArray[FloatT]:
     """Vectors (n, d) divided by their lengths; those of length 0 stay."""
     # In float64: squares of very large or small values overflow or underflow in float32.
     exact = vectors.astype(np.float64)
     lengths = np.linalg.norm(exact, axis=1, keepdims=True)
     lengths[lengths == 0] = 1
-    unit: Matrix = (exact / lengths).astype(vectors.dtype)
+    unit: npt.NDArray[FloatT] = (exact / lengths).astype(vectors.dtype)
     return unit

@@ -98,16 +98,16 @@ def _build(spec: ModelSpec, address: str | None, threads: int, paths: PathRules 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if spec.task == "generate":
         return _generator(spec, device, threads, paths)
+    if spec.runtime == "openvino":
+        from ember.worker.models.openvino_encoders import openvino_encoder
+
+        return openvino_encoder(spec, device, threads, paths=paths)
     if spec.modality == "text":
         return _text_encoder(spec, device, threads)
     return _image_encoder(spec, device, threads, paths)
 
 
 def _text_encoder(spec: ModelSpec, device: Device, threads: int) -> Encoder:
-    if spec.runtime == "openvino":
-        from ember.worker.models.openvino_texts import OpenvinoTextEncoder
-
-        return OpenvinoTextEncoder(spec, device, threads)
     hide_triton()
     from ember.worker.models.torch_texts import TorchTextEncoder
 
@@ -121,10 +121,6 @@ def _image_encoder(
         from ember.worker.models.keras_runtime import KerasImageEncoder
 
         return KerasImageEncoder(spec, device, threads, paths=paths)
-    if spec.runtime == "openvino":
-        from ember.worker.models.openvino_images import OpenvinoImageEncoder
-
-        return OpenvinoImageEncoder(spec, device, threads, paths=paths)
     hide_triton()
     from ember.worker.models.torch_images import TorchImageEncoder
 

@@ -16,6 +16,7 @@ import pytest
 from converted import converted
 from corpora import picture
 from ember.worker.models import openvino_int8
+from ember.worker.models.openvino_encoders import openvino_encoder
 from ember.worker.models.prepare import DRIFT
 from ember.worker.spec import ModelSpec
 from tiny_models import needs_openvino, spec_of, tiny_bert, tiny_resnet
@@ -53,7 +54,8 @@ def test_vectors_are_near_those_at_float32_and_the_drift_is_stated(
     assert (drift["calibrated_on"], drift["rows"]) == (25, 25)
     assert drift["times_as_fast"] > 0
     encoders = [
-        openvino_int8._encoder(each, None) for each in (exact, exact.at(str(tmp_path / "int8")))
+        openvino_encoder(each, "cpu", 1, paths=None)
+        for each in (exact, exact.at(str(tmp_path / "int8")))
     ]
     # By hand, on the rows that were not calibrated on.
     one, other = (

@@ -2,7 +2,7 @@
 
 Importing transformers takes a worker three seconds and brings torch along; this does not. The
 driver writes the file from the folder's own tokenizer and holds the two against each other
-(`ember.worker.models.openvino_texts_file`).
+(`ember.worker.models.openvino_transformers`).
 """
 
 from __future__ import annotations

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ember.errors import InvalidInput
+from ember.worker.results import unit_length
 from ember.worker.rows import RowError
 from ember.worker.spec import RELATIVE_TOLERANCE
 
-__all__ = ["Unsuited", "agree", "agree_roughly"]
+__all__ = ["Unsuited", "agree", "agree_roughly", "cosines", "vectors"]
 
 Matrix = npt.NDArray[np.float64]
 # The least cosine of a row's vector with that of torch at float32.
@@ -40,10 +41,10 @@ def agree(torch: Any, ours: Any, raws: Sequence[Any]) -> None:
             raise Unsuited("the tokenizers library makes other tokens of a text than transformers")
         items.append((expected, found))
     items.sort(key=lambda pair: pair[0][1])
-    exact = _vectors(torch, [theirs for theirs, _ in items], 4)
+    exact = vectors(torch, [theirs[0] for theirs, _ in items], 4)
     # In other batches, so that what tracing took for a constant shows.
-    made = _vectors(ours, [own for _, own in items], 3)
-    cosine = _least_cosine(exact, made)
+    made = vectors(ours, [own[0] for _, own in items], 3)
+    cosine = cosines(exact, made).min()
     apart = np.abs(made - exact).max(axis=1) / np.abs(exact).max(axis=1, initial=1e-30)
     if not cosine >= _AT_FLOAT32 or not apart.max() <= RELATIVE_TOLERANCE["float32"]:
         raise Unsuited(
@@ -58,7 +59,7 @@ def agree_roughly(torch: Any, ours: Any, raws: Sequence[Any]) -> None:
     if not items:
         return
     exact, low = (
-        _vectors(encoder, [pair[side] for pair in items], 4)
+        vectors(encoder, [pair[side][0] for pair in items], 4)
         for side, encoder in enumerate((torch, ours))
     )
     if torch.spec.task == "classify":
@@ -66,17 +67,18 @@ def agree_roughly(torch: Any, ours: Any, raws: Sequence[Any]) -> None:
         if not off <= _PROBABILITY:
             raise Unsuited(f"a row's probability at bfloat16 is {off:.2f} off")
         return
-    cosine = _least_cosine(exact, low)
+    cosine = cosines(exact, low).min()
     if not cosine >= _AT_BFLOAT16:
         raise Unsuited(f"a row's vector at bfloat16 is not that of float32: cosine {cosine:.6f}")
 
 
-def _vectors(encoder: Any, items: Sequence[Any], rows: int) -> Matrix:
+def vectors(encoder: Any, items: Sequence[Any], rows: int) -> Matrix:
+    """Vectors (n, d) float64 of prepared items, in batches of so many rows."""
     batches = [items[start : start + rows] for start in range(0, len(items), rows)]
-    made = [np.stack(list(encoder.run([item for item, *_ in batch]))) for batch in batches]
+    made = [np.stack(list(encoder.run(batch))) for batch in batches]
     return np.concatenate(made).astype(np.float64)
 
 
-def _least_cosine(one: Matrix, other: Matrix) -> float:
-    norms = [np.maximum(np.linalg.norm(each, axis=1), 1e-30) for each in (one, other)]
-    return float(((one * other).sum(axis=1) / (norms[0] * norms[1])).min())
+def cosines(one: Matrix, other: Matrix) -> Matrix:
+    """Of each row (n, d) with that of the other: (n,); 0 for a row of zeros."""
+    return np.asarray((unit_length(one) * unit_length(other)).sum(axis=1))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ember.errors import InvalidInput
-from ember.worker.models.openvino_images import OpenvinoImageEncoder
+from ember.worker.models.openvino_check import cosines, vectors
+from ember.worker.models.openvino_encoders import openvino_encoder
 from ember.worker.models.openvino_runtime import save_model, start_openvino
-from ember.worker.models.openvino_texts import OpenvinoTextEncoder
+from ember.worker.results import unit_length
 from ember.worker.row_paths import PathRules
 from ember.worker.rows import RowError
 from ember.worker.spec import ModelSpec
@@ -47,7 +47,7 @@ def quantize(
     openvino = start_openvino()
     import nncf
 
-    exact = _encoder(spec, paths)
+    exact: Any = openvino_encoder(spec, "cpu", 1, paths=paths)
     items = [each[0] for each in exact.prepare(rows) if not isinstance(each, RowError)]
     if len(items) < _FEWEST:
         raise InvalidInput(
@@ -65,21 +65,11 @@ def quantize(
     for file in Path(spec.path).glob("*.json"):
         shutil.copyfile(file, Path(folder, file.name))
     save_model(made, folder)
-    ours = _encoder(replace(spec, path=folder), paths)
-    drift = _drift(_vectors(exact, held_out), _vectors(ours, held_out))
+    ours = openvino_encoder(spec.at(folder), "cpu", 1, paths=paths)
+    drift = _drift(vectors(exact, held_out, 1), vectors(ours, held_out, 1))
     drift["calibrated_on"] = len(calibrated)
     drift["times_as_fast"] = round(_seconds(exact, held_out) / _seconds(ours, held_out), 2)
     return drift
-
-
-def _encoder(spec: ModelSpec, paths: PathRules | None) -> Any:
-    if spec.modality == "text":
-        return OpenvinoTextEncoder(spec, "cpu", 1)
-    return OpenvinoImageEncoder(spec, "cpu", 1, paths=paths)
-
-
-def _vectors(encoder: Any, items: Sequence[Any]) -> Matrix:
-    return np.concatenate([encoder.run([item]) for item in items]).astype(np.float64)
 
 
 def _seconds(encoder: Any, items: Sequence[Any]) -> float:
@@ -99,32 +89,26 @@ def _drift(exact: Matrix, ours: Matrix) -> dict[str, Any]:
     Cosines of each row with itself, and how many of its ten nearest neighbors by cosine are the
     same ones, with the interval of a mean by the bootstrap over rows (percentiles).
     """
-    one, other = _unit(exact), _unit(ours)
-    cosines = (one * other).sum(axis=1)
-    shared = _shared_neighbors(one, other)
+    found = cosines(exact, ours)
+    shared = _shared_neighbors(exact, ours)
     return {
-        "rows": len(cosines),
+        "rows": len(found),
         "cosine": {
             **{
-                name: round(float(np.quantile(cosines, share)), 6)
+                name: round(float(np.quantile(found, share)), 6)
                 for name, share in (("least", 0), ("quantile_05", 0.05), ("median", 0.5))
             },
-            "mean": _mean(cosines),
+            "mean": _mean(found),
         },
         f"neighbors_of_{_NEIGHBORS}_shared": None if shared is None else _mean(shared),
     }
-
-
-def _unit(vectors: Matrix) -> Matrix:
-    unit: Matrix = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
-    return unit
 
 
 def _shared_neighbors(one: Matrix, other: Matrix) -> Matrix | None:
     """Of each row, the share of neighbors that it keeps; None for too few rows to have some."""
     if len(one) <= 2 * _NEIGHBORS:
         return None
-    near = [_nearest(unit) for unit in (one, other)]
+    near = [_nearest(unit_length(each)) for each in (one, other)]
     kept = [len(set(a) & set(b)) for a, b in zip(*near, strict=True)]
     return np.array(kept) / _NEIGHBORS
 

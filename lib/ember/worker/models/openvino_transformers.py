@@ -21,9 +21,9 @@ from PIL import Image
 
 from ember.errors import InvalidInput
 from ember.worker.models.openvino_check import Unsuited, agree, agree_roughly
-from ember.worker.models.openvino_images import OpenvinoImageEncoder
+from ember.worker.models.openvino_encoders import openvino_encoder
 from ember.worker.models.openvino_runtime import save, start_openvino
-from ember.worker.models.openvino_texts import TOKENIZER, OpenvinoTextEncoder
+from ember.worker.models.openvino_texts import TOKENIZER
 from ember.worker.models.pixel_numbers import SHAPES, find_numbers
 from ember.worker.models.pixel_plan import plan_of
 from ember.worker.models.torch_images import TorchImageEncoder
@@ -53,7 +53,7 @@ def convert(
         shutil.copyfile(config, Path(folder, config.name))
     exact = replace(spec, precision="float32")
     made = replace(exact, path=folder, runtime="openvino")
-    threads = _threads()
+    threads = len(os.sched_getaffinity(0))
     try:
         if spec.modality == "image":
             torch: Any = TorchImageEncoder(exact, "cpu", threads, paths=paths)
@@ -63,22 +63,13 @@ def convert(
             torch = TorchTextEncoder(exact, "cpu", threads)
             _convert_texts(torch, folder)
             raws = [*_texts(torch), *rows]
-        agree(torch, _encoder(made, paths), raws)
+        agree(torch, openvino_encoder(made, "cpu", threads, paths=paths), raws)
         if spec.precision == "bfloat16":
             low = replace(made, precision="bfloat16")
-            agree_roughly(torch, _encoder(low, paths), rows or raws)
+            ours = openvino_encoder(low, "cpu", threads, paths=paths)
+            agree_roughly(torch, ours, rows or raws)
     except RuntimeError as error:  # as torch, OpenVINO and libraries in Rust say what they cannot
         raise Unsuited(f"it cannot be converted: {' '.join(str(error).split())[-200:]}") from error
-
-
-def _encoder(spec: ModelSpec, paths: PathRules | None) -> Any:
-    if spec.modality == "image":
-        return OpenvinoImageEncoder(spec, "cpu", _threads(), paths=paths)
-    return OpenvinoTextEncoder(spec, "cpu", _threads())
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _convert_images(encoder: TorchImageEncoder, folder: str) -> None:
@@ -90,12 +81,10 @@ def _convert_images(encoder: TorchImageEncoder, folder: str) -> None:
     made = find_numbers(lambda image: _processed(encoder, image), plan)
     if made is None:
         raise Unsuited("its processor makes other numbers of pixels than scale and shift")
-    order = list(made.order)
-    scales, shifts = torch.tensor(made.scale), torch.tensor(made.shift)
+    scale, shift = torch.tensor(made.scale), torch.tensor(made.shift)
 
     def forward(pixels: Any) -> Any:
-        numbers = pixels[..., order].float() * scales + shifts
-        return encoder.features({"pixel_values": numbers.permute(0, 3, 1, 2)})
+        return encoder.features({"pixel_values": made.of(pixels, scale, shift)})
 
     height, width = plan.size or (0, 0)
     example = torch.zeros((2, height, width, 3), dtype=torch.uint8)

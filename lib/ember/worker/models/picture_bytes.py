@@ -14,25 +14,22 @@ import numpy.typing as npt
 from PIL import Image
 
 from ember.worker.models.feeding import Feed
-from ember.worker.models.pixel_numbers import find_numbers
+from ember.worker.models.pixel_numbers import PixelNumbers, find_numbers
 from ember.worker.models.pixel_plan import PixelPlan, plan_of
 from ember.worker.rows import RowError
 
 __all__ = ["PictureBytes", "picture_bytes"]
-
-_RGB, _BGR = (0, 1, 2), (2, 1, 0)
 
 
 @dataclass(frozen=True)
 class PictureBytes:
     """How a picture becomes bytes (h, w, 3), and bytes a model's numbers.
 
-    turned: blue is the first color of the numbers. scale, shift: of the numbers, tensors (3,)
-    float32 on the device.
+    made: the numbers. scale, shift: theirs, tensors (3,) float32 on the device.
     """
 
     plan: PixelPlan
-    turned: bool
+    made: PixelNumbers
     scale: Any
     shift: Any
 
@@ -43,8 +40,7 @@ class PictureBytes:
 
     def numbers(self, pixels: Any) -> Any:
         """Bytes (n, h, w, 3) to numbers (n, 3, h, w) float32, channels last in memory."""
-        pixels = pixels.flip(-1) if self.turned else pixels
-        return (pixels.float() * self.scale + self.shift).permute(0, 3, 1, 2)
+        return self.made.of(pixels, self.scale, self.shift)
 
 
 def picture_bytes(
@@ -59,7 +55,7 @@ def picture_bytes(
         found = find_numbers(processed, plan) if plan else None
     except RowError:
         return None
-    if plan is None or found is None or found.order not in (_RGB, _BGR):
+    if plan is None or found is None or not found.needs_no_index:
         return None
     scale, shift = (np.asarray(each, np.float32) for each in (found.scale, found.shift))
-    return PictureBytes(plan, found.order == _BGR, feed.place(scale), feed.place(shift))
+    return PictureBytes(plan, found, feed.place(scale), feed.place(shift))

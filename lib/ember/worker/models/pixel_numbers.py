@@ -20,6 +20,7 @@ __all__ = ["SHAPES", "PixelNumbers", "find_numbers"]
 
 # Width and height of pictures to try: of what is scaled down, up, cropped, and is too small for it.
 SHAPES = ((64, 64), (500, 375), (300, 1024), (225, 227), (33, 90))
+_RGB, _BGR = (0, 1, 2), (2, 1, 0)
 _COLORS = ("black", "red", "lime", "blue")
 # Of what the processor makes; its numbers are near 1.
 _SAME = 1e-5
@@ -32,6 +33,22 @@ class PixelNumbers:
     order: tuple[int, ...]
     scale: tuple[float, ...]
     shift: tuple[float, ...]
+
+    def of(self, pixels: Any, scale: Any, shift: Any) -> Any:
+        """Tensors (n, h, w, 3) uint8 to (n, 3, h, w) float32, channels last in memory.
+
+        scale, shift: those of `self` as tensors (3,) float32 where the pixels are.
+        """
+        if self.order == _BGR:
+            pixels = pixels.flip(-1)
+        elif self.order != _RGB:
+            pixels = pixels[..., list(self.order)]
+        return (pixels.float() * scale + shift).permute(0, 3, 1, 2)
+
+    @property
+    def needs_no_index(self) -> bool:
+        """Are the colors as they were or turned round, for which no index goes to a device?"""
+        return self.order in (_RGB, _BGR)
 
 
 def find_numbers(

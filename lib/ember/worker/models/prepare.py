@@ -91,8 +91,7 @@ def _fold_rescaling(keras: Any, model: Any) -> None:
 def _keras(architecture: str, weights: str, layer: str, partial: str) -> Path:
     from ember.worker.models.openvino_keras import convert
 
-    folder = Path(partial, "made")
-    folder.mkdir()
+    folder = _folder(partial)
     convert(architecture, weights, layer, str(folder))
     return folder
 
@@ -101,15 +100,14 @@ def _transformers(partial: str) -> Path:
     from ember.worker.models.openvino_check import Unsuited
     from ember.worker.models.openvino_transformers import convert
 
-    folder = Path(partial, "made")
-    folder.mkdir()
+    folder = _folder(partial)
     spec, rows, paths = pickle.load(sys.stdin.buffer)
     try:
         convert(spec, str(folder), rows, paths)
     except Unsuited as error:
         # Remembered, so that the next run does not try again.
         shutil.rmtree(folder)
-        folder.mkdir()
+        folder = _folder(partial)
         Path(folder, UNSUITED).write_text(str(error), "utf-8")
     return folder
 
@@ -117,11 +115,17 @@ def _transformers(partial: str) -> Path:
 def _int8(partial: str) -> Path:
     from ember.worker.models.openvino_int8 import quantize
 
-    folder = Path(partial, "made")
-    folder.mkdir()
+    folder = _folder(partial)
     spec, rows, paths = pickle.load(sys.stdin.buffer)
     drift = quantize(spec, str(folder), rows, paths)
     Path(folder, DRIFT).write_text(json.dumps(drift), "utf-8")
+    return folder
+
+
+def _folder(partial: str) -> Path:
+    """A new, empty one."""
+    folder = Path(partial, "made")
+    folder.mkdir()
     return folder
 
 
