@@ -114,7 +114,9 @@ def test_a_comparison_has_paired_intervals_and_the_rows_that_changed(evaluate, t
     predictions = write_predictions(tmp_path / "in" / "n.parquet", IDS, listed(better, NAMES, 2))
     settings = classes(tmp_path, kind="compare", require="{difference_accuracy: 0}")
     settings |= {"baseline__path": settings["predictions__path"], "predictions__path": predictions}
-    assert evaluate(**settings) == (0, "")
+    code, error = evaluate(**settings)
+    assert error == ""
+    assert code == 0
     before, after = SCORES.argmax(axis=1), better.argmax(axis=1)
     found = figures(settings["output__path"])
     gain = (after == TRUTH).mean() - (before == TRUTH).mean()
