@@ -9,11 +9,13 @@ import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from ember.errors import InvalidConfig, InvalidInput
 from ember.spark.model_cache import cache_folder, check_cached
@@ -76,16 +78,12 @@ def keras_file(weights: str) -> Path:
     return path / "model.keras" if path.is_dir() else path
 
 
-def converted_keras(name: str, weights: Path, layer: str, sha256: str) -> Path:
-    """The model in OpenVINO's format, converted on the first run that wants it."""
-    versions = f"{_keras_version(name)}-{_openvino_version()}"
-    folder = cache_folder() / f"openvino-{name}-{layer}-{sha256[:16]}-{versions}-3"
-    if not folder.exists():
-        _log.info("converting keras:%s to openvino at %s, once", name, folder)
-        what = f"convert keras:{name} to openvino"
-        _prepare(what, "keras", name, weights, layer, folder)
-    check_cached(folder)
-    return folder
+def converted_keras(spec: ModelSpec) -> Path:
+    """The model of a Keras spec in OpenVINO's format, converted on the first run that wants it."""
+    _keras_version(spec.architecture)
+    folder = _folder(replace(spec, precision="float32"), "keras")
+    arguments = ("keras", spec.architecture, spec.path, spec.output)
+    return _kept(folder, f"convert {spec.name} to openvino", *arguments)
 
 
 def converted_transformers(spec: ModelSpec, sample: Sample) -> Path | str:
@@ -94,12 +92,12 @@ def converted_transformers(spec: ModelSpec, sample: Sample) -> Path | str:
     sample: some of its rows have to have the vectors of torch.
     Returns the reason where the model is left to torch.
     """
-    folder = _folder(spec, "torch", "transformers", "tokenizers")
-    if not folder.exists():
-        _log.info("converting %s to openvino at %s, once", spec.name, folder)
-        request = pickle.dumps((spec, sample.first(_CHECKED_ROWS), sample.paths))
-        _prepare(f"convert {spec.name} to openvino", "transformers", folder, request=request)
-    check_cached(folder)
+    folder = _kept(
+        _folder(spec, "torch", "transformers", "tokenizers"),
+        f"convert {spec.name} to openvino",
+        "transformers",
+        request=lambda: (spec, sample.first(_CHECKED_ROWS), sample.paths),
+    )
     reason = folder / UNSUITED
     return reason.read_text("utf-8") if reason.exists() else folder
 
@@ -111,12 +109,12 @@ def quantized(spec: ModelSpec, sample: Sample) -> tuple[Path, str]:
     """
     rows = sample.drawn(_CALIBRATION_ROWS)
     digest = hashlib.sha256(pickle.dumps([bytes(row or b"") for row in rows])).hexdigest()
-    folder = _folder(replace(spec, calibration=digest), "nncf")
-    if not folder.exists():
-        _log.info("quantizing %s at %s, once for these rows", spec.name, folder)
-        request = pickle.dumps((spec, rows, sample.paths))
-        _prepare(f"quantize {spec.name}", "int8", folder, request=request)
-    check_cached(folder)
+    folder = _kept(
+        _folder(replace(spec, calibration=digest), "nncf"),
+        f"quantize {spec.name} on rows of this corpus",
+        "int8",
+        request=lambda: (spec, rows, sample.paths),
+    )
     return folder, digest
 
 
@@ -130,8 +128,19 @@ def _folder(spec: ModelSpec, *packages: str) -> Path:
     return cache_folder() / f"openvino-{short}-{tag}"
 
 
-def _openvino_version() -> str:
-    return version("openvino").partition("-")[0]
+def _kept(
+    folder: Path, purpose: str, *arguments: str, request: Callable[[], Any] | None = None
+) -> Path:
+    """A folder of the cache, made where it is not there yet; see `_prepare`.
+
+    request: makes what ember.worker.models.prepare is to be given besides.
+    """
+    if not folder.exists():
+        _log.info("%s at %s, once", purpose, folder)
+        given = b"" if request is None else pickle.dumps(request())
+        _prepare(purpose, *arguments, folder, request=given)
+    check_cached(folder)
+    return folder
 
 
 def _keras_version(name: str) -> str:

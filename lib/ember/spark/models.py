@@ -136,9 +136,7 @@ def _converted(
     rows = sample or Sample()
     exact = replace(spec, precision="float32") if spec.precision == "int8" else spec
     if spec.family == "keras":
-        found: Path | str = converted_keras(
-            spec.architecture, Path(spec.path), spec.output, spec.weights_sha256
-        )
+        found: Path | str = converted_keras(spec)
     else:
         found = converted_transformers(exact, rows)
     if isinstance(found, str):
