@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ember.errors import InvalidInput
 from ember.worker import task
 from ember.worker.results import vectors_to_arrow
 from ember.worker.row_paths import PathRules
@@ -236,3 +237,8 @@ def test_no_vectors_at_all_are_nulls_of_the_right_type() -> None:
     array = vectors_to_arrow(None, np.array([True, True]))
     assert array.type == pa.list_(pa.float32())
     assert array.to_pylist() == [None, None]
+
+
+def test_a_runtime_that_is_not_known_is_refused(bert_folder: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"runtime onnx cannot run hf:"):
+        task.load(spec_of(bert_folder, runtime="onnx"), address=None, threads=1, paths=None)

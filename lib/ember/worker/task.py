@@ -96,46 +96,37 @@ def _build(spec: ModelSpec, address: str | None, threads: int, paths: PathRules 
     # Read by the tokenizers' thread pool when it starts.
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    if spec.task == "generate":
-        return _generator(spec, device, threads, paths)
-    if spec.runtime == "openvino":
-        from ember.worker.models.openvino_encoders import openvino_encoder
-
-        return openvino_encoder(spec, device, threads, paths=paths)
-    if spec.modality == "text":
-        return _text_encoder(spec, device, threads)
-    return _image_encoder(spec, device, threads, paths)
-
-
-def _text_encoder(spec: ModelSpec, device: Device, threads: int) -> Encoder:
-    hide_triton()
-    from ember.worker.models.torch_texts import TorchTextEncoder
-
-    return TorchTextEncoder(spec, device, threads)
-
-
-def _image_encoder(
-    spec: ModelSpec, device: Device, threads: int, paths: PathRules | None
-) -> Encoder:
     if spec.runtime == "tensorflow":
         from ember.worker.models.keras_runtime import KerasImageEncoder
 
         return KerasImageEncoder(spec, device, threads, paths=paths)
-    hide_triton()
-    from ember.worker.models.torch_images import TorchImageEncoder
+    if spec.runtime == "openvino":
+        from ember.worker.models.openvino_encoders import openvino_encoder
 
-    return TorchImageEncoder(spec, device, threads, paths=paths)
+        return openvino_encoder(spec, device, threads, paths=paths)
+    if spec.runtime == "torch":
+        hide_triton()
+        return _of_torch(spec, device, threads, paths)
+    raise InvalidInput(f"runtime {spec.runtime} cannot run {spec.name}")
 
 
-def _generator(spec: ModelSpec, device: Device, threads: int, paths: PathRules | None) -> Encoder:
-    hide_triton()
-    if spec.modality == "text":
+def _of_torch(spec: ModelSpec, device: Device, threads: int, paths: PathRules | None) -> Encoder:
+    texts, writes = spec.modality == "text", spec.task == "generate"
+    if texts and writes:
         from ember.worker.models.generation_texts import TorchTextGenerator
 
         return TorchTextGenerator(spec, device, threads)
-    from ember.worker.models.generation_images import TorchImageDescriber
+    if writes:
+        from ember.worker.models.generation_images import TorchImageDescriber
 
-    return TorchImageDescriber(spec, device, threads, paths=paths)
+        return TorchImageDescriber(spec, device, threads, paths=paths)
+    if texts:
+        from ember.worker.models.torch_texts import TorchTextEncoder
+
+        return TorchTextEncoder(spec, device, threads)
+    from ember.worker.models.torch_images import TorchImageEncoder
+
+    return TorchImageEncoder(spec, device, threads, paths=paths)
 
 
 def _content_slot(part: pa.RecordBatch) -> Slot:

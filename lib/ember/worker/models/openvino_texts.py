@@ -52,11 +52,9 @@ class OpenvinoTextEncoder:
         tokens.settle(self.max_tokens)
         prompt = spec.text.prompt if spec.text else ""
         self._rows = TextRows(tokens, prompt, spec.max_bytes, fit, settings["vocabulary"])
-        self.batch_size = spec.batch_size or _ROWS * threads
-        self.batch_cost = _TOKENS * threads
-        if spec.batch_size:
-            self.batch_cost = spec.batch_size * min(self.max_tokens, 128)
-        self.window_rows = max(2048, 32 * self.batch_size)
+        most = {"rows": _ROWS * threads, "tokens": _TOKENS * threads, "window": 2048}
+        sizes = self._rows.batches(spec.batch_size, **most)
+        self.batch_size, self.batch_cost, self.window_rows = sizes
         self.most_padding: int | None = self._rows.most_padding(self.batch_cost)
 
     def prepare(

@@ -39,6 +39,18 @@ class TextRows:
         """
         return batch_tokens // 64 if self.fit.together == "any" else 0
 
+    def batches(
+        self, given: int | None, *, rows: int, tokens: int, window: int
+    ) -> tuple[int, int, int]:
+        """Most rows and most tokens of a batch, and the rows of a window.
+
+        given: rows of an average batch, as the user wants it; None: as the others say. A window is
+        of `window` rows or more.
+        """
+        if given:
+            rows, tokens = given, given * min(self.fit.longest, 128)
+        return rows, tokens, max(window, 32 * rows)
+
     def prepare(
         self, raws: Sequence[bytes | RowError | None]
     ) -> list[tuple[Tokens, int, bool] | RowError]:

@@ -83,14 +83,12 @@ class TorchTextEncoder(TorchModel):
         whose layers then leave the cache, and no faster with BERT-base. In itself a call takes as
         long as some 16 to 30 tokens. A window holds all rows of a task, as tasks are by default.
         """
-        tokens = 32_768 if device == "cuda" else 1024
-        rows = 1024 if device == "cuda" else 128
-        if self.spec.batch_size:
-            rows = self.spec.batch_size
-            tokens = rows * min(self.max_tokens, 128)
-        self.batch_size, self.batch_cost = rows, tokens
-        self.window_rows = max(8192 if device == "cuda" else 2048, 32 * rows)
-        self.most_padding: int | None = self.rows.most_padding(tokens)
+        most = {"rows": 128, "tokens": 1024, "window": 2048}
+        if device == "cuda":
+            most = {"rows": 1024, "tokens": 32_768, "window": 8192}
+        sizes = self.rows.batches(self.spec.batch_size, **most)
+        self.batch_size, self.batch_cost, self.window_rows = sizes
+        self.most_padding: int | None = self.rows.most_padding(self.batch_cost)
 
     def _part(self, model: Any) -> Any:
         """Of an encoder-decoder the encoder, unless its classes are asked for."""
