@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_batching import (
+
+from ember.worker.batching import Overlapping, Slot, encode
+from ember.worker.rows import RowError
+from fake_encoder import (
     PATTERNS,
     FakeEncoder,
     OutOfMemory,
@@ -23,9 +26,6 @@ from test_batching import (
     sizes_strategy,
     slots_of,
 )
-
-from ember.worker.batching import Overlapping, Slot, encode
-from ember.worker.rows import RowError
 
 
 class OverlappingEncoder(FakeEncoder):

@@ -19,7 +19,6 @@ import safetensors.torch
 import torch
 import transformers
 from PIL import Image
-from test_image_layers import _WITH, _WITHOUT
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -35,6 +34,7 @@ from ember.worker.models.torch_images import TorchImageEncoder
 from ember.worker.models.torch_runtime import TorchModel
 from ember.worker.models.torch_texts import TorchTextEncoder
 from ember.worker.spec import ModelSpec
+from image_models import WITH_CLASS_TOKEN, WITHOUT_CLASS_TOKEN
 from odd_images import encoded, picture
 from sentence_folders import resolved, sentence_folder
 from text_models import text_model
@@ -207,7 +207,9 @@ TEXTS_OF += ["funnel", "modernbert", "mpnet", "nystromformer", "roberta", "rofor
 
 @pytest.mark.parametrize("kind", IMAGES)
 def test_image_models(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = getattr(transformers, f"{kind}Config")(**{**_WITH, **_WITHOUT}[kind])
+    config = getattr(transformers, f"{kind}Config")(
+        **{**WITH_CLASS_TOKEN, **WITHOUT_CLASS_TOKEN}[kind]
+    )
     model = getattr(transformers, f"{kind}Model")(config).eval()
     stir(model)
     model.save_pretrained(tmp_path)

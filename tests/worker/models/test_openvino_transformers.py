@@ -29,19 +29,12 @@ from ember.worker.models.openvino_texts import OpenvinoTextEncoder
 from ember.worker.models.openvino_transformers import convert
 from ember.worker.models.text_tokens import TextTokens
 from ember.worker.rows import RowError
+from image_models import VIT
 from odd_images import odd_images
 from text_models import text_model
 from tiny_models import MAX_TOKENS, needs_openvino, spec_of, stir, tiny_bert, tiny_resnet
 
 pytestmark = needs_openvino
-_VIT = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "image_size": 32,
-    "patch_size": 8,
-}
 TEXTS = ["a cat sat on the mat", "dogs", "the " * 60, "a", "ÀÉ ﬁ ½ 数 😀", "[SEP] house [PAD]"]
 
 
@@ -62,7 +55,7 @@ def image_folder(folder: Path, kind: str) -> Path:
         return tiny_resnet(folder)
     torch.manual_seed(3)
     stages = {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2, "image_size": 32}
-    settings = stages if kind == "ConvNext" else _VIT
+    settings = stages if kind == "ConvNext" else VIT
     config = getattr(transformers, f"{kind}Config")(**settings)
     model = getattr(transformers, f"{kind}Model")(config).eval()
     stir(model)
