@@ -20,7 +20,7 @@ from ember.spark.contents import MANIFEST
 from ember.spark.failed_rows import refuse_failures
 from ember.spark.paths import literal
 from ember.spark.staged_files import name_of, read_manifest
-from ember.spark.staged_rows import StagedRows
+from ember.spark.staged_rows import StagedRows, is_first
 from ember.spark.staging import Staging
 from ember.spark.storage import Storage
 from ember.spark.tables import column
@@ -71,7 +71,7 @@ class Output:
         self._given = path
         self._run_id = run_id or classic.application_id(spark)
         # Counts one for each row of the input.
-        self._first = F.lit(1) if part is None else (F.col(part) == 0).cast("int")
+        self._first = is_first(part)
         self._part = part
         self.path = self.storage.resolve(path)
         beside = dict(places.beside(self.storage, "output.path", self.path))
@@ -146,10 +146,10 @@ class Output:
         sources = self.staging.sources()
         if self._mode != "resume" or not sources:
             return rows, 0
-        done = self._read(sources).filter(F.col("status") == "ok")
+        done = self.rows.read(sources).filter(F.col("status") == "ok")
         key = column(rows, id)
         here = rows.select(key.alias(_KEY)).groupBy(_KEY).count().filter("count = 1")
-        once = self._whole(self._read(sources), id)
+        once = self._whole(self.rows.read(sources), id)
         usable = here.join(once, F.col(_KEY).eqNullSafe(F.col(_DONE))).select(F.col(_KEY))
         kept = done.join(usable, column(done, id).eqNullSafe(F.col(_KEY)), "left_semi")
         writer = kept.write
@@ -334,9 +334,6 @@ class Output:
                 if name_of(folder) not in self._sides:
                     self.staging.trash(folder)
         self.staging.discard()
-
-    def _read(self, folders: list[str]) -> DataFrame:
-        return self.rows.read(folders)
 
 
 def _shown(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from ember.spark import dimensions
@@ -24,7 +24,7 @@ from ember.spark.paths import literal
 from ember.spark.staging import Staging
 from ember.spark.storage import Storage
 
-__all__ = ["StagedRows", "StatusCount"]
+__all__ = ["StagedRows", "StatusCount", "is_first"]
 
 _log = logging.getLogger(__name__)
 _ROWS = 65_536
@@ -79,8 +79,7 @@ class StagedRows:
         if here is not None:
             return here
         reason = F.substring_index("error", ":", 1).alias("reason")
-        first = F.lit(1) if part is None else (F.col(part) == 0).cast("int")
-        facts = (F.count("*").alias("count"), F.sum(first).alias("inputs"))
+        facts = (F.count("*").alias("count"), F.sum(is_first(part)).alias("inputs"))
         rows = self.frame().groupBy("status", reason).agg(*facts).collect()
         return [StatusCount(**row.asDict()) for row in rows]
 
@@ -104,6 +103,14 @@ class StagedRows:
         except (OSError, pa.ArrowException):
             _log.debug("the staged rows are counted by Spark", exc_info=True)
             return None
+
+
+def is_first(part: str | None) -> Column:
+    """1 for the first row that stands for a row of the input, 0 for the others.
+
+    part: as in `StagedRows.statuses`.
+    """
+    return F.lit(1) if part is None else (F.col(part) == 0).cast("int")
 
 
 def _count(files: Sequence[str]) -> int:
