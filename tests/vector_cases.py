@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from ember.worker.vectors import int8_kernel
+from ember.worker.vectors.filter_choice import FILTERS
+from ember.worker.vectors.int8_filter import Int8Filter
 
-PRECISIONS = ("float32", "bfloat16", *(["int8"] if int8_kernel.available() else []))
+PRECISIONS = [name for name in FILTERS if name != "int8" or Int8Filter.available()]
+
+
+def chosen(width, precision="float32"):
+    """A filter."""
+    return FILTERS[precision](width)
+
+
+def operands(left, right, how):
+    """Both sides of a filter's product."""
+    fitted = how.fit(left, right)
+    return fitted.left(left), fitted.right(right)
 
 
 def few_bits(words, low):

@@ -128,7 +128,7 @@ def _alone(
     compare: Callable[[list[Block], list[Block]], int], queries: np.ndarray, corpus: np.ndarray
 ) -> tuple[float, float, int]:
     """Seconds to make blocks of two matrices, seconds to compare them, and rows of the result."""
-    filter_choice.measure(corpus.shape[1], "cpu")
+    filter_choice.measure(corpus.shape[1])
     start = time.perf_counter()
     joins = compare is _join
     basis = join_basis(corpus, "cosine", THRESHOLD) if joins else fit_basis(corpus, "cosine")

@@ -77,6 +77,7 @@ def _arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", default="range,top_k")
+    parser.add_argument("--precisions", default="float32,int8", help="filters to choose from")
     parser.add_argument("--json", help="file for the figures")
     return parser.parse_args()
 
@@ -144,7 +145,9 @@ class Ember:
 
     def __init__(self, queries: np.ndarray, corpus: np.ndarray, args: argparse.Namespace) -> None:
         self.queries, self.corpus, self.args = queries, corpus, args
-        filter_choice.measure(queries.shape[1], "cpu")  # once in a process
+        for name in set(filter_choice.FILTERS) - set(args.precisions.split(",")):
+            del filter_choice.FILTERS[name]
+        filter_choice.measure(queries.shape[1])  # once in a process
         self.answer: Any = None
 
     def join(self) -> tuple[float, float]:

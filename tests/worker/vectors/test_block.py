@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from ember.worker.vectors import METRICS, Block, fit_basis, prepare, threshold_pairs, top_k
-from ember.worker.vectors.int8_pack import Int8Rows
-from ember.worker.vectors.pack import Filter
+from ember.worker.vectors.int8_filter import Int8Rows
 from ember.worker.vectors.scores import similarities
-from ember.worker.vectors.tiles import operands
-from vector_cases import KINDS, PRECISIONS, integer_sums, random, spectrum
+from vector_cases import KINDS, PRECISIONS, chosen, integer_sums, operands, random, spectrum
 
 
 def exact_values(left, right, metric):
@@ -26,8 +24,7 @@ def exact_values(left, right, metric):
 def filter_values(a, b):
     """What the filter compares with F, of all pairs of two operands."""
     if not isinstance(a, Int8Rows):
-        product = a @ b.T
-        return product if isinstance(product, np.ndarray) else product.float().numpy()
+        return a.values @ b.values.T
     sums = integer_sums(a, b)[:, b.bias > np.iinfo(np.int32).min]
     assert np.abs(sums).max() < 2**31
     return (sums + a.offset[:, None]) / a.scales.squared
@@ -43,7 +40,7 @@ def test_filter_values_are_never_below_the_exact_ones(kind, metric, precision):
     left, right = prepare(rows, metric, basis), prepare(others, metric, basis)
     exact = exact_values(rows, others, metric)
     for width in (None, *basis.widths):
-        a, b = operands(left, right, Filter(width, precision), "cpu")
+        a, b = operands(left, right, chosen(width, precision))
         assert (filter_values(a, b) >= exact).all()
 
 
@@ -51,8 +48,8 @@ def test_bounds_are_tight_where_all_dimensions_are_used():
     rng = np.random.default_rng(2)
     rows = spectrum(rng, 200, 64)
     block = prepare(rows, "cosine")
-    a, b = operands(block, block, Filter(None), "cpu")
-    assert (a @ b.T - exact_values(rows, rows, "cosine")).max() < 1e-4
+    a, b = operands(block, block, chosen(None))
+    assert (a.values @ b.values.T - exact_values(rows, rows, "cosine")).max() < 1e-4
 
 
 def test_a_pair_has_one_score_whatever_stands_beside_it():

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ember.worker.vectors import METRICS, fit_basis, int8_kernel, prepare
-from ember.worker.vectors.filter_choice import Costs, Plan, choose
-from ember.worker.vectors.int8_layout import LEADING
-from ember.worker.vectors.int8_pack import Int8Columns, Int8Rows
-from ember.worker.vectors.pack import Filter, prefix_of, slack_of
-from ember.worker.vectors.tiles import operands
+from ember.worker.vectors.bounds import LEADING
+from ember.worker.vectors.filter_choice import Costs, choose
+from ember.worker.vectors.filters import prefix_of, slack_of
+from ember.worker.vectors.int8_filter import Int8Columns, Int8Filter, Int8Rows
 from vector_cases import (
     brute_force,
     few_bits,
     integer_sums,
     many_bits,
+    operands,
     random,
     rows_of,
     spectrum,
@@ -64,7 +64,7 @@ def test_pairs_that_reach_their_floor_are_found_in_any_shape(a, b, width, metric
     rows, others = kind(rng, a, width), kind(rng, b, width)
     basis = fit_basis(others, metric)
     left, right = operands(
-        prepare(rows, metric, basis), prepare(others, metric, basis), Filter(None, "int8"), "cpu"
+        prepare(rows, metric, basis), prepare(others, metric, basis), Int8Filter(None)
     )
     values = integer_sums(left, right)[:, :b]
     assert np.abs(values).max() < 2**31
@@ -78,15 +78,13 @@ def test_pairs_that_reach_their_floor_are_found_in_any_shape(a, b, width, metric
 def test_rows_that_int8_cannot_hold_are_lost_no_more_than_others(metric, kind):
     rows = kind(np.random.default_rng(5), 600, 130)
     for width in (None, 24):
-        plan = Plan(Filter(width, "int8"), "")
-        check_top_k(rows[:50], rows, metric, 9, blocks=2, plan=plan)
+        check_top_k(rows[:50], rows, metric, 9, blocks=2, how=Int8Filter(width))
 
 
 @pytest.mark.parametrize("kind", [random, spikes, outliers, longer])
 def test_what_a_row_loses_is_rounded_up(kind):
     block = prepare(kind(np.random.default_rng(6), 220, 60), "inner_product")
-    how = Filter(40, "int8")
-    left, right = operands(block, block, how, "cpu")
+    left, right = operands(block, block, Int8Filter(40))
     columns = rows_of(right)
     coarse, fine = left.scales.coarse, left.scales.fine
     slack = np.sqrt(prefix_of(block, 40)[1] + slack_of(block, 40) * block.lengths)
@@ -105,7 +103,7 @@ def test_what_a_row_loses_is_rounded_up(kind):
 
 def test_the_least_floor_lets_all_columns_through_but_those_that_are_none():
     block = prepare(random(np.random.default_rng(1), 21, 5), "cosine")
-    left, right = operands(block, block, Filter(None, "int8"), "cpu")
+    left, right = operands(block, block, Int8Filter(None))
     least = np.empty(21, np.int32)
     int8_kernel.floors(np.full(21, -np.inf), left.offset, left.scales.squared, least)
     assert len(pairs_of(left, right, least)) == 21 * 21
@@ -115,7 +113,7 @@ def test_the_least_floor_lets_all_columns_through_but_those_that_are_none():
 
 def test_parts_of_operands_are_operands():
     block = prepare(random(np.random.default_rng(2), 50, 9), "euclidean")
-    left, right = operands(block, block, Filter(None, "int8"), "cpu")
+    left, right = operands(block, block, Int8Filter(None))
     rows, columns = left[7:19], right[16:48]
     assert isinstance(rows, Int8Rows)
     assert isinstance(columns, Int8Columns)
@@ -131,7 +129,7 @@ def test_int8_is_refused_where_it_is_not_available(monkeypatch):
     monkeypatch.setattr(int8_kernel, "available", lambda: False)
     block = prepare(random(np.random.default_rng(2), 5, 9), "cosine")
     with pytest.raises(ValueError, match="AVX2"):
-        operands(block, block, Filter(None, "int8"), "cpu")
+        operands(block, block, Int8Filter(None))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -142,23 +140,20 @@ def test_rows_of_very_different_lengths(metric, scales):
     rows = random(rng, 80, 40)
     rows *= np.exp(rng.uniform(*np.log(scales), (80, 1))).astype(np.float32)
     for width in (None, 16):
-        plan = Plan(Filter(width, "int8"), "")
-        check_top_k(rows[:30], rows, metric, 7, blocks=2, plan=plan)
+        how = Int8Filter(width)
+        check_top_k(rows[:30], rows, metric, 7, blocks=2, how=how)
         exact = np.sqrt(np.square(rows[:1].astype(float) - rows).sum(axis=1))
         threshold = float(np.median(exact)) if metric == "euclidean" else 0.1
-        check_join(rows[:30], rows, metric, threshold, plan=plan)
+        check_join(rows[:30], rows, metric, threshold, how=how)
 
 
 def test_beside_one_very_long_row_another_precision_is_chosen(monkeypatch):
-    # Fixed, since a processor with fast products of bfloat16 would take these.
     costs = Costs({"float32": 0.4, "int8": 0.2}, {"float32": 0.02, "int8": 0.006}, 20.0)
-    monkeypatch.setattr(
-        "ember.worker.vectors.filter_choice.measure", lambda dimension, device: costs
-    )
+    monkeypatch.setattr("ember.worker.vectors.filter_choice.measure", lambda dimension: costs)
     rows = spectrum(np.random.default_rng(4), 2100, 24)
     rows[7] *= np.float32(1e6)
     block = prepare(rows, "inner_product")
     tenth = np.sort(brute_force(rows, rows, "inner_product"), axis=1)[:, -10].astype(np.float64)
     everything = [np.arange(len(rows))]
-    (plan,) = choose(block, block, tenth, everything, "cpu", threads=1)
-    assert plan.filter.precision == "float32"
+    (how,) = choose(block, block, tenth, everything, threads=1)
+    assert how.precision == "float32"

@@ -10,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ember.worker.vectors import METRICS, fit_basis, join_basis, prepare, threshold_pairs, top_k
-from ember.worker.vectors.filter_choice import Plan
-from ember.worker.vectors.pack import Filter
-from vector_cases import PRECISIONS, brute_force, brute_pairs, brute_top_k
+from vector_cases import PRECISIONS, brute_force, brute_pairs, brute_top_k, chosen, operands
 
 LARGEST = {"cosine": 38, "inner_product": 18, "euclidean": 37}
 """Powers of ten up to which rows are compared; longer ones are rejected, see test_vectors."""
@@ -30,7 +28,7 @@ def sized(rng, n, d, exponents, dtype=np.float32):
     return rows
 
 
-def check_all(queries, corpus, metric, *, k=4, plan=None, blocks=2):
+def check_all(queries, corpus, metric, *, k=4, how=None, blocks=2):
     """Search and join of the rows against brute force."""
     basis = fit_basis(corpus, metric)
     block = prepare(queries, metric, basis)
@@ -38,7 +36,7 @@ def check_all(queries, corpus, metric, *, k=4, plan=None, blocks=2):
     others = [prepare(corpus[part], metric, basis, ids=part) for part in parts]
     exact = brute_force(queries, corpus, metric)
     assert np.isfinite(exact).all()
-    found, scores = top_k(block, others, k, threads=1, plan=plan)
+    found, scores = top_k(block, others, k, threads=1, how=how)
     expected, values = brute_top_k(exact, np.arange(len(corpus)), k, metric)
     np.testing.assert_array_equal(scores, values)
     np.testing.assert_array_equal(found, expected)
@@ -47,7 +45,7 @@ def check_all(queries, corpus, metric, *, k=4, plan=None, blocks=2):
     left, right = prepare(queries, metric, basis), prepare(corpus, metric, basis)
     pairs = [
         pair
-        for chunk in threshold_pairs(left, right, threshold, threads=1, plan=plan)
+        for chunk in threshold_pairs(left, right, threshold, threads=1, how=how)
         for pair in zip(chunk.left.tolist(), chunk.right.tolist(), strict=True)
     ]
     assert len(pairs) == len(set(pairs))
@@ -67,8 +65,8 @@ def test_rows_of_any_sizes_alone_or_mixed(seed, d, metric, precision, powers, dt
     rng = np.random.default_rng(seed)
     powers = [min(power, LARGEST[metric]) for power in powers]
     queries, corpus = (sized(rng, n, d, powers, dtype) for n in (9, 60))
-    plan = Plan(Filter(None if d < 24 else 16, precision), "")
-    check_all(queries, corpus, metric, plan=plan)
+    how = chosen(None if d < 24 else 16, precision)
+    check_all(queries, corpus, metric, how=how)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -80,7 +78,7 @@ def test_one_such_row_hides_no_other(metric, precision, power):
     odd = sized(rng, 2, 30, [min(power, LARGEST[metric])])
     corpus[7], queries[3] = odd
     for width in (None, 16):
-        check_all(queries, corpus, metric, plan=Plan(Filter(width, precision), ""))
+        check_all(queries, corpus, metric, how=chosen(width, precision))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -93,8 +91,7 @@ def test_an_outlier_that_the_sample_lacks_is_compared_too(metric):
     block, other = prepare(queries, metric, basis), prepare(corpus, metric, basis)
     exact = brute_force(queries, corpus, metric)
     for precision in PRECISIONS:
-        plan = Plan(Filter(None, precision), "")
-        found, scores = top_k(block, [other], 5, plan=plan)
+        found, scores = top_k(block, [other], 5, how=chosen(None, precision))
         expected, values = brute_top_k(exact, np.arange(90), 5, metric)
         np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(scores, values)
@@ -113,18 +110,16 @@ def test_distances_far_from_the_origin(seed, d, away, spread, dtype, precision):
     rng = np.random.default_rng(seed)
     center = rng.uniform(-away, away, d)
     rows = (center + spread * rng.standard_normal((80, d))).astype(dtype)
-    check_all(rows[:15], rows, "euclidean", plan=Plan(Filter(None, precision), ""))
+    check_all(rows[:15], rows, "euclidean", how=chosen(None, precision))
 
 
 def test_float32_products_of_far_rows_still_rule_out_most_of_them():
-    from ember.worker.vectors.tiles import operands, passing
-
     rng = np.random.default_rng(3)
     rows = 5_500_000 + rng.uniform(0, 100, (400, 3))
     block = prepare(rows, "euclidean")
     assert block.basis.moved
-    left, right = operands(block, block, Filter(None), "cpu")
-    assert passing(left, right, np.full(400, -0.5 * 5.0**2)).mean() < 4
+    left, right = operands(block, block, chosen(None))
+    assert chosen(None).passing(left, right, np.full(400, -0.5 * 5.0**2)).mean() < 4
 
 
 @settings(max_examples=30)

@@ -15,13 +15,13 @@ from ember.worker.vectors import (
     prepare,
     threshold_pairs,
 )
-from ember.worker.vectors.filter_choice import Costs, Plan
-from ember.worker.vectors.pack import Filter
+from ember.worker.vectors.filter_choice import Costs
 from vector_cases import (
     KINDS,
     PRECISIONS,
     brute_force,
     brute_pairs,
+    chosen,
     duplicated,
     random,
     spectrum,
@@ -39,22 +39,22 @@ def join(left, right, threshold, **options):
     }
 
 
-def check(rows, others, metric, threshold, triangle=False, plan=None):
+def check(rows, others, metric, threshold, triangle=False, how=None):
     basis = fit_basis(others, metric)
     left = prepare(rows, metric, basis)
     right = left if triangle else prepare(others, metric, basis)
     scores = brute_force(rows, rows if triangle else others, metric)
-    found = join(left, right, threshold, triangle=triangle, plan=plan)
+    found = join(left, right, threshold, triangle=triangle, how=how)
     expected = brute_pairs(scores, threshold, metric, triangle)
     assert set(found) == expected
     assert all(np.float32(score) == scores[pair] for pair, score in found.items())
-    options = {"triangle": triangle, "threads": 1, "plan": plan}
+    options = {"triangle": triangle, "threads": 1, "how": how}
     assert sum(count_by_score(left, right, threshold, **options).values()) == len(expected)
 
 
-def plans(dimension):
+def filters(dimension):
     widths = [None, *(w for w in (16, 32) if w <= 0.7 * dimension)]
-    return [Plan(Filter(w, p), "") for w in widths for p in PRECISIONS]
+    return [chosen(w, p) for w in widths for p in PRECISIONS]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -64,9 +64,9 @@ def test_join_equals_brute_force_for_every_filter(kind, metric):
     rows, others = kind(rng, 90, 48), kind(rng, 130, 48)
     scores = brute_force(rows, others, metric)
     threshold = float(np.quantile(scores, 0.1 if metric == "euclidean" else 0.9))
-    for plan in plans(48):
-        check(rows, others, metric, threshold, plan=plan)
-        check(rows, others, metric, threshold, triangle=True, plan=plan)
+    for how in filters(48):
+        check(rows, others, metric, threshold, how=how)
+        check(rows, others, metric, threshold, triangle=True, how=how)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -84,8 +84,8 @@ def test_scores_within_a_rounding_of_the_threshold(metric, sign):
     scores = brute_force(rows, others, metric)
     assert np.ptp(scores) < 1e-6
     for threshold in np.unique(scores)[::3]:
-        for plan in plans(40):
-            check(rows, others, metric, float(threshold), plan=plan)
+        for how in filters(40):
+            check(rows, others, metric, float(threshold), how=how)
 
 
 def test_planned_join_over_many_tiles_equals_brute_force():
@@ -104,9 +104,7 @@ def test_planned_join_over_many_tiles_equals_brute_force():
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_a_basis_for_a_threshold_is_no_wider_than_it_asks_for(monkeypatch, metric):
     costs = Costs({"float32": 0.4}, {"float32": 0.02}, 20.0)
-    monkeypatch.setattr(
-        "ember.worker.vectors.filter_choice.measure", lambda dimension, device: costs
-    )
+    monkeypatch.setattr("ember.worker.vectors.filter_choice.measure", lambda dimension: costs)
     rows = spectrum(np.random.default_rng(7), 2200, 200)
     some = brute_force(rows[:100], rows[100:], metric)
     threshold = float(some.min() if metric == "euclidean" else some.max())
@@ -133,9 +131,9 @@ def test_answers_do_not_depend_on_tiles_threads_or_plans(monkeypatch):
     monkeypatch.setattr("ember.worker.vectors.threshold.TILE_ROWS", 64)
     monkeypatch.setattr("ember.worker.vectors.tiles.TILE_COLUMNS", 96)
     monkeypatch.setattr("ember.worker.vectors.threshold.SPAN_COLUMNS", 192)
-    for plan in plans(20):
-        assert join(block, block, 0.2, triangle=True, plan=plan) == expected
-        counts = count_by_score(block, block, 0.2, triangle=True, plan=plan)
+    for how in filters(20):
+        assert join(block, block, 0.2, triangle=True, how=how) == expected
+        counts = count_by_score(block, block, 0.2, triangle=True, how=how)
         assert sum(counts.values()) == len(expected)
 
 
@@ -154,8 +152,7 @@ def test_join_of_any_shape_and_scale(
     rows, others = kind(rng, n, d) * scale, kind(rng, m, d) * scale
     if metric != "cosine":
         threshold *= float(scale) ** (2 if metric == "inner_product" else 1)
-    plan = Plan(Filter(None, precision), "")
-    check(rows, others, metric, threshold, triangle=triangle, plan=plan)
+    check(rows, others, metric, threshold, triangle=triangle, how=chosen(None, precision))
 
 
 def test_ids_are_those_of_the_blocks_and_chunks_come_in_order():
@@ -170,8 +167,8 @@ def test_ids_are_those_of_the_blocks_and_chunks_come_in_order():
 def test_infinite_thresholds_select_nothing_or_everything(metric):
     rows = random(np.random.default_rng(6), 30, 8)
     for threshold in (np.inf, -np.inf) if metric != "euclidean" else (np.inf, 0.0):
-        for plan in plans(8):
-            check(rows, rows[:20], metric, threshold, plan=plan)
+        for how in filters(8):
+            check(rows, rows[:20], metric, threshold, how=how)
 
 
 def test_what_cannot_be_joined_is_said():

@@ -8,20 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ember.worker.vectors import METRICS, Neighbors, fit_basis, prepare, search, top_k
-from ember.worker.vectors.filter_choice import Plan
-from ember.worker.vectors.pack import Filter
 from vector_cases import (
     KINDS,
     PRECISIONS,
     brute_force,
     brute_top_k,
+    chosen,
     integers,
     random,
     spectrum,
 )
 
 
-def check(queries, corpus, metric, k, *, blocks=1, own=False, plan=None, seed=0):
+def check(queries, corpus, metric, k, *, blocks=1, own=False, how=None, seed=0):
     basis = fit_basis(corpus, metric)
     ids = np.random.default_rng(seed).permutation(len(corpus)).astype(np.int64)
     parts = [
@@ -29,7 +28,7 @@ def check(queries, corpus, metric, k, *, blocks=1, own=False, plan=None, seed=0)
         for part in np.array_split(np.arange(len(corpus)), blocks)
     ]
     block = prepare(queries, metric, basis)
-    found, scores = top_k(block, parts, k, exclude_self=own, threads=2, plan=plan)
+    found, scores = top_k(block, parts, k, exclude_self=own, threads=2, how=how)
     expected, values = brute_top_k(
         brute_force(queries, corpus, metric), ids, k, metric, block.ids if own else None
     )
@@ -44,8 +43,8 @@ def test_top_k_equals_brute_force_for_every_filter(kind, metric):
     queries, corpus = kind(rng, 70, 48), kind(rng, 300, 48)
     for width in (None, 16, 32):
         for precision in PRECISIONS:
-            plan = Plan(Filter(width, precision), "")
-            check(queries, corpus, metric, 10, blocks=3, own=True, plan=plan)
+            how = chosen(width, precision)
+            check(queries, corpus, metric, 10, blocks=3, own=True, how=how)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -79,9 +78,9 @@ def test_prefixes_of_very_short_rows_hide_no_neighbors(scales, precision):
         (rng.standard_normal((n, 40)) * scale).astype(np.float32)
         for n, scale in zip((60, 800), scales, strict=True)
     )
-    plan = Plan(Filter(16, precision), "")
-    check(queries, corpus, "inner_product", 5, plan=plan)
-    check(corpus[:60], queries, "inner_product", 5, plan=plan)
+    how = chosen(16, precision)
+    check(queries, corpus, "inner_product", 5, how=how)
+    check(corpus[:60], queries, "inner_product", 5, how=how)
 
 
 def test_many_candidates_are_scored_in_bounded_portions(monkeypatch):
@@ -104,8 +103,8 @@ def test_top_k_of_any_shape_and_scale(
     rng = np.random.default_rng(seed)
     scale = np.float32(10.0**exponent)
     queries, corpus = kind(rng, n, d) * scale, kind(rng, m, d) * scale
-    plan = Plan(Filter(None, precision), "")
-    check(queries, corpus, metric, k, blocks=blocks, own=own, seed=seed, plan=plan)
+    how = chosen(None, precision)
+    check(queries, corpus, metric, k, blocks=blocks, own=own, seed=seed, how=how)
 
 
 def test_a_query_equal_to_a_corpus_row_finds_it_unless_it_is_itself():

@@ -94,7 +94,7 @@ class Block:
         key = int(np.load(folder / "basis_key.npy"))
         if key != basis.key:
             raise ValueError(f"block {folder} was packed with another basis; pack it with this one")
-        # Mode "c": torch and compiled loops want memory that they may write to, and never do.
+        # Mode "c": compiled loops want memory that they may write to, and never do.
         files = {file.stem: file for file in folder.glob("*.npy")}
         read = {name: np.load(files[name], mmap_mode="c") for name in _ARRAYS}
         for name, other in _SAME.items():

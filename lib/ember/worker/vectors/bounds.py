@@ -3,7 +3,7 @@
 Every filter of this package computes, for a pair of rows (a, b), a number f that is *never below*
 the exact value F of the pair. Pairs with f under the threshold are dropped, the others are scored
 again. The whole proof is in how the operands are packed; the product itself is a plain matrix
-product in float32, bfloat16 or integers.
+product in float32 or integers.
 
 Geometry
     v is what the metric compares: a / |a| (cosine), a (inner product), a - c (Euclidean, with a
@@ -34,12 +34,6 @@ Slack coordinate
 
     (Cauchy-Schwarz again, on (|r|, sqrt(delta) |v|)). So f = (p_a, s_a).(p_b, s_b) is one product
     of width m + 1, and its slack scales with each pair's own norms.
-
-Low precision
-    p is rounded to bfloat16 with actual residuals |p - p16| <= eta16 |v|, measured on the block.
-    That moves p_a.p_b by at most (2 eta16 + eta16^2) |v_a| |v_b| (1 + ...), and a product returned
-    in bfloat16 is rounded once more, by 2^-8 relatively. Products of bfloat16 numbers are exact in
-    float32, where oneDNN and cuBLAS add them up.
 
 Integers
     Write p = (h, l) with the first 16 coordinates, which most of |p| is due to, in h. They are
@@ -107,8 +101,6 @@ import math
 
 UNIT32 = 2.0**-24
 """Unit roundoff of float32."""
-UNIT16 = 2.0**-8
-"""Unit roundoff of bfloat16."""
 EXACT = 1e-12
 """Bound on the relative error of the float64 scores themselves, whose sums are pairwise."""
 TINY = 1e-37
@@ -120,6 +112,8 @@ MAX_NORM = 1e19
 twice its square."""
 MIN_NORM = 1e-15
 """Products of rows could be lost to underflow when one of them has a smaller norm."""
+LEADING = 16
+"""Coordinates that a product of integers takes in int16: h above."""
 SHORTEST = 2.0**-127
 """Times sqrt(d): rows that are shorter lose more to underflow than to rounding."""
 
@@ -153,14 +147,6 @@ def product_slack(terms: int) -> float:
 def dot_slack(dimension: int) -> float:
     """Bound on |float32 dot product - exact value| relative to |a| |b|, for stored rows."""
     return gamma(dimension) + 8.0 * UNIT32 + EXACT
-
-
-def bfloat16_slack(residual: float) -> float:
-    """Bound on what bfloat16 operands and a bfloat16 result add, relative to |v_a| |v_b|.
-
-    ``residual`` is the largest |p - bfloat16(p)| / |v| of the rows at hand.
-    """
-    return (2.0 * residual + residual * residual) * 1.02 + UNIT16 * 1.02
 
 
 def int16_error(width: int, scale: float) -> float:

@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 
 from ember.worker.vectors.arrays import Float64, Int32, Int64
 from ember.worker.vectors.compiled import compiled
-from ember.worker.vectors.int8_layout import PANEL_COLUMNS
+from ember.worker.vectors.filters import PANEL_COLUMNS
 
 ROWS, COLUMNS = 6, PANEL_COLUMNS
 LEAST, NEVER = -(2**31) + 1, 2**31 - 1
@@ -50,7 +50,7 @@ def floors(floor: Float64, offset: Float64, squared: float, least: Int32) -> Non
 
     Args:
         floor: (a,) F that pairs must reach.
-        offset: of int8_pack.Int8Rows, (a,).
+        offset: of int8_filter.Int8Rows, (a,).
         squared: the scale's square.
         least: (a,) receives the floors.
     """

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ember.worker.vectors.arrays import Float32, Float64, Int32
+from ember.worker.vectors.bounds import LEADING
 from ember.worker.vectors.compiled import ANY_ORDER, compiled
-from ember.worker.vectors.int8_layout import LEADING, PANEL_COLUMNS
+from ember.worker.vectors.filters import PANEL_COLUMNS
 
 Layout = tuple[int, int, bool]
 """How many coordinates a row has, how many words of four int8, and whether it is on the right."""

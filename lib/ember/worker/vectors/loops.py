@@ -18,13 +18,21 @@ from ember.worker.vectors.compiled import ANY_ORDER, compiled
 from ember.worker.vectors.scores import tie_floor
 
 Rows = tuple[Any, Float32, Float64, Int64]
-"""n rows: packed (n, w), for the filter product (pack.py); scaled (n, d), sizes (n,), keys (n,)."""
+"""n rows: packed, as their filter has it; scaled (n, d), sizes (n,), keys (n,)."""
 Rule = tuple[int, int, float]
 """Which pairs count, by their rows' keys: 0 all, 1 those that differ, 2 those whose right key is
 larger; the metric's place in METRICS; bounds.dot_slack."""
 Room = tuple[Float32, Int64, Int64, Float64, Float64]
 """Products of all a rows with as many columns as are compared at once; at least as many places
 each for the pairs' positions, their F and a bound on its error."""
+
+QueriesByPivot = tuple[Float32, Int64, Float32, Int64, Int64, int]
+"""q queries: scaled (q, d), own keys (q,), an error (q,); places by probed pivot, (q * probes,),
+where a place is query * probes + probe; where each pivot's places begin; and probes."""
+RowsByPivot = tuple[Float32, Int64, Float32, Float32, Int64, Int64, int, bool]
+"""n rows: scaled (n, d), own keys (n,), scale and shift (n,), which make the value
+product * scale - shift - error; positions by pivot (n,), where each pivot's begin; how many of them
+count; and whether rows with the query's own key do not."""
 
 COSINE, EUCLIDEAN = METRICS.index("cosine"), METRICS.index("euclidean")
 DENSE_SHARE = 0.1
@@ -74,7 +82,7 @@ def candidates(
 def candidates_int8(
     left: Rows, right: Rows, rule: Rule, floor: Float64, best: Float32, first: int, room: Room
 ) -> tuple[int, int]:
-    """`candidates` of rows that are packed in int8 (int8_pack.Int8Rows, Int8Columns)."""
+    """`candidates` of rows that are packed in int8 (int8_filter.Int8Rows, Int8Columns)."""
     products, i, j, _, _ = room
     product, offset, squared = left[0]  # (words (a, w), int8 words, ratio), (a,), a number
     panels, bias = right[0]  # (ceil(b / 16), w, 16), (16 ceil(b / 16),)
@@ -129,41 +137,8 @@ def _kept(
 
 
 @compiled()
-def counts_all(keys: Int64, others: Int64, which: int) -> NDArray[np.bool_]:
-    """Which of (p,) pairs count, by the keys of their rows."""
-    result = np.empty(len(keys), np.bool_)  # (p,)
-    for pair in range(len(keys)):
-        result[pair] = _counts(keys[pair], others[pair], which)
-    return result
-
-
-@compiled()
 def _counts(key: int, other: int, which: int) -> bool:
     return which == 0 or (key != other if which == 1 else key < other)
-
-
-@compiled()
-def offer(
-    i: Int64,
-    dots: Float32,
-    norms: tuple[Float64, Float64],
-    rule: Rule,
-    floor: Float64,
-    best: Float32,
-) -> tuple[Float64, Float64, NDArray[np.bool_]]:
-    """What `candidates` does with (p,) pairs that passed the filter.
-
-    Takes the pairs' left rows, their dot products and the norms of both rows, (p,) each; the others
-    are as there. Returns F and a bound on its error, and whether the pair may reach its row's
-    floor, (p,) each.
-    """
-    value, error, kept = np.empty(len(i)), np.empty(len(i)), np.empty(len(i), np.bool_)
-    _, metric, slack = rule
-    for pair in range(len(i)):
-        near, off = _bounded(dots[pair], norms[0][pair], norms[1][pair], metric, slack)
-        kept[pair] = _offered(i[pair], near, off, floor, best)
-        value[pair], error[pair] = near, off
-    return value, error, kept
 
 
 @compiled()
@@ -220,15 +195,6 @@ def _dot(left: Float32, i: int, right: Float32, j: int) -> np.float32:
     for k in range(left.shape[1]):
         total += left[i, k] * right[j, k]
     return total
-
-
-@compiled()
-def dots(left: Float32, right: Float32, i: Int64, j: Int64) -> Float32:
-    """(p,) float32 dot products of the rows left[i] and right[j]; i and j are (p,) int64."""
-    result = np.empty(len(i), np.float32)
-    for pair in range(len(i)):
-        result[pair] = _dot(left, i[pair], right, j[pair])
-    return result
 
 
 @compiled()
@@ -291,3 +257,34 @@ def _float32_below(value: float) -> np.float32:
 
 
 _tie_floor = compiled()(tie_floor)
+
+
+@compiled()
+def compare_by_pivot(
+    queries: QueriesByPivot, rows: RowsByPivot, pivots: Int64, best: Float32
+) -> None:
+    """Compare the rows of some pivots with the queries that probe them.
+
+    Args:
+        queries: by pivot.
+        rows: by pivot.
+        pivots: which of them.
+        best: (q * probes, k) float32; the k best values of each place, as heaps. Changed.
+    """
+    left, own, error, places, starts, probes = queries
+    right, other_own, scale, shift, order, begins, most, exclude_self = rows
+    for pivot in pivots:
+        mine = places[starts[pivot] : starts[pivot + 1]]  # (a,)
+        first = begins[pivot]
+        last = min(begins[pivot + 1], first + most)
+        if len(mine) == 0 or first == last:
+            continue
+        products = np.dot(left[mine // probes], right[order[first:last]].T)  # (a, b)
+        for i in range(len(mine)):
+            query, heap = mine[i] // probes, best[mine[i]]
+            for j in range(last - first):
+                row = order[first + j]
+                value = products[i, j] * scale[row] - shift[row] - error[query]
+                # heap[0] is the least of the k best.
+                if value > heap[0] and not (exclude_self and own[query] == other_own[row]):
+                    replace_least(heap, value)

@@ -7,7 +7,6 @@ not all of them.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import threadpoolctl
-    import torch
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -35,24 +33,12 @@ def default_threads() -> int:
 
 
 def plain(array: NDArray[Any]) -> NDArray[Any]:
-    """The array for compiled loops and torch: of numpy's own class, and writeable.
+    """The array for compiled loops: of numpy's own class, and writeable.
 
-    It shares the memory, also of an array that is read-only (Arrow, mmap); neither torch, which has
-    no read-only tensors, nor any loop here writes to what this is used for.
+    It shares the memory, also of an array that is read-only (Arrow, mmap), for which a loop would
+    be compiled once more; no loop here writes to what this is used for.
     """
     return np.asarray(array if array.flags.writeable else _Writeable(array))
-
-
-def tensor(array: NDArray[Any]) -> torch.Tensor:
-    """A tensor that shares the array's memory; see `plain`."""
-    import torch
-
-    return torch.from_numpy(plain(array))
-
-
-def load_torch() -> None:
-    """For tiles that use it, before `run_tiles`, which sets up the torch that is there."""
-    import_module("torch")
 
 
 class _Writeable:
@@ -67,11 +53,7 @@ def run_tiles(
     work: Callable[[Task], Result], tasks: Iterable[Task], threads: int
 ) -> Iterator[Result]:
     """Results of ``work`` in the order of the tasks, at most 2 ``threads`` of them in flight."""
-    with (
-        _torch_alone() as alone,
-        _one_blas_thread(),
-        ThreadPoolExecutor(threads, initializer=alone) as pool,
-    ):
+    with _one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for task in tasks:
@@ -109,28 +91,3 @@ def _blas() -> threadpoolctl.ThreadpoolController:
 
     import_module("scipy.linalg.cython_blas")  # only what is loaded can be limited
     return threadpoolctl.ThreadpoolController()
-
-
-@contextmanager
-def _torch_alone() -> Iterator[Callable[[], None]]:
-    """What gives a thread one of torch's threads; and float32 products that are float32.
-
-    No TF32 or bfloat16 inside, as bounds.py supposes. Where torch is not loaded it is not needed:
-    see `load_torch`.
-    """
-    torch = sys.modules.get("torch")
-    if torch is None:
-        yield lambda: None
-        return
-    own, before = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    matmul = torch.backends.cuda.matmul
-    reduced = matmul.allow_bf16_reduced_precision_reduction
-    torch.set_float32_matmul_precision("highest")
-    matmul.allow_bf16_reduced_precision_reduction = False
-    try:
-        yield lambda: torch.set_num_threads(1)
-    finally:
-        # The setting is per thread, but also the default of threads that are yet to start.
-        torch.set_num_threads(own)
-        torch.set_float32_matmul_precision(before)
-        matmul.allow_bf16_reduced_precision_reduction = reduced

@@ -17,10 +17,11 @@ import numpy as np
 from ember.worker.vectors.arrays import Float32, Float64, Int64, Stored
 from ember.worker.vectors.basis import Basis, fit_basis, sample_size
 from ember.worker.vectors.block import Block, check_pair, prepare
-from ember.worker.vectors.filter_choice import Plan, choose, spread
+from ember.worker.vectors.filter_choice import choose, spread
+from ember.worker.vectors.filters import Filter
 from ember.worker.vectors.scores import certain_value, filter_value, similarities, similarity_at
 from ember.worker.vectors.threads import default_threads, run_tiles
-from ember.worker.vectors.tiles import TILE_COLUMNS, TILE_ROWS, Side, Which, candidates, operands
+from ember.worker.vectors.tiles import TILE_COLUMNS, TILE_ROWS, Side, Tiles, Which
 
 SPAN_COLUMNS = 16 * TILE_COLUMNS
 """Columns of one task; a task of TILE_ROWS x SPAN_COLUMNS pairs bounds the size of a chunk."""
@@ -58,9 +59,9 @@ def join_basis(
     # All rows have one floor, the threshold's F: one part, one filter.
     least = filter_value(metric, goal(metric, threshold), basis.exponent)
     floor = np.full(len(block), least)
-    (plan,) = choose(block, block, floor, [np.arange(len(block))], "cpu", threads=threads)
+    (how,) = choose(block, block, floor, [np.arange(len(block))], threads=threads)
     # Twice as wide as suits the sample: other rows may be better served by wider prefixes.
-    return basis.truncate(2 * plan.filter.width) if plan.filter.width else basis
+    return basis.truncate(2 * how.width) if how.width else basis
 
 
 def threshold_pairs(
@@ -70,8 +71,7 @@ def threshold_pairs(
     *,
     triangle: bool = False,
     threads: int | None = None,
-    device: str = "cpu",
-    plan: Plan | None = None,
+    how: Filter | None = None,
 ) -> Iterator[Pairs]:
     """All pairs with score >= float32(threshold); for Euclidean distance score <= it.
 
@@ -81,8 +81,7 @@ def threshold_pairs(
         threshold: score, or distance for Euclidean.
         triangle: each pair once, without the diagonal: left position < right position.
         threads: default: OMP_NUM_THREADS, else all cores.
-        device: cpu or cuda.
-        plan: the filter to use; by default one is chosen on a sample.
+        how: the filter to use; by default one is chosen on a sample.
 
     Yields:
         Chunks of at most TILE_ROWS x SPAN_COLUMNS pairs, none of them empty. Their order and
@@ -92,9 +91,7 @@ def threshold_pairs(
         ValueError: the blocks do not belong together, or the threshold is NaN or a negative
             distance.
     """
-    join = _Join(
-        left, right, threshold, triangle=triangle, threads=threads, device=device, plan=plan
-    )
+    join = _Join(left, right, threshold, triangle=triangle, threads=threads, how=how)
     for i, j, similarity in run_tiles(join.pairs, join.tasks(), join.threads):
         if len(i):
             yield Pairs(left.ids[i], right.ids[j], to_score(left.metric, similarity))
@@ -107,8 +104,7 @@ def count_by_score(
     *,
     triangle: bool = False,
     threads: int | None = None,
-    device: str = "cpu",
-    plan: Plan | None = None,
+    how: Filter | None = None,
 ) -> dict[float, int]:
     """How many pairs ``threshold_pairs`` would yield, by score, without scoring certain ones.
 
@@ -117,9 +113,7 @@ def count_by_score(
         that share their leading 11 bits of mantissa; pairs near an edge may be in the next bin,
         but the sum is exact.
     """
-    join = _Join(
-        left, right, threshold, triangle=triangle, threads=threads, device=device, plan=plan
-    )
+    join = _Join(left, right, threshold, triangle=triangle, threads=threads, how=how)
     total: Counter[float] = Counter()
     # Exact sums, in whatever order tasks end.
     for counts in run_tiles(join.count, join.tasks(), join.threads):
@@ -154,7 +148,7 @@ class _Join:
 
     def __init__(
         self, left: Block, right: Block, threshold: float, *, triangle: bool, threads: int | None,
-        device: str, plan: Plan | None,
+        how: Filter | None,
     ) -> None:  # fmt: skip
         check_pair(left, right)
         if triangle and left is not right:
@@ -171,13 +165,16 @@ class _Join:
         # score decides.
         self.floor = filter_value(left.metric, self.goal, self.exponent)
         self.certain = certain_value(left.metric, self.goal, self.exponent)
-        if plan is None:
+        if how is None:
             floor, rows = np.full(len(left), self.floor), np.arange(len(left))
-            (plan,) = choose(left, right, floor, [rows], device, threads=self.threads)
-        a, b = operands(left, right, plan.filter, device)  # packed whole, once for all tasks
-        # With triangle both sides are one block, and keys are positions.
-        self.a = Side.of(left, a, np.arange(len(left)))
-        self.b = Side.of(right, b, np.arange(len(right)))
+            (how,) = choose(left, right, floor, [rows], threads=self.threads)
+        fitted = how.fit(left, right)
+        which = Which.LARGER_RIGHT_KEYS if triangle else Which.ALL
+        self.tiles = Tiles(fitted, left.metric, which)
+        # Packed whole, once for all tasks. With triangle both sides are one block, and keys are
+        # positions.
+        self.a = Side.of(left, fitted.left(left), np.arange(len(left)))
+        self.b = Side.of(right, fitted.right(right), np.arange(len(right)))
 
     def tasks(self) -> Iterator[_Task]:
         """Rows and columns of rectangles that cover all pairs."""
@@ -216,9 +213,8 @@ class _Join:
         """Positions, values F and their error bounds of the pairs that may be in the result."""
         rows, columns = task  # at most (TILE_ROWS, SPAN_COLUMNS)
         left, right = self.a.take(rows), self.b.take(columns)
-        which = Which.LARGER_RIGHT_KEYS if self.triangle else Which.ALL
         # One floor for all rows, and no places for the best: it stays as it is.
         floor = np.full(len(left.keys), self.floor)
         best = np.empty((len(floor), 0), np.float32)
-        for some in candidates(left, right, self.left.metric, floor, best, which=which):
+        for some in self.tiles.candidates(left, right, floor, best):
             yield some.i + rows.start, some.j + columns.start, some.value, some.error

@@ -17,18 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ember.worker.vectors.arrays import Float32, Float64, Int64
 from ember.worker.vectors.block import Block
-from ember.worker.vectors.filter_choice import Plan, choose
+from ember.worker.vectors.filter_choice import choose
+from ember.worker.vectors.filters import Filter, Fitted
 from ember.worker.vectors.neighbors import Neighbors
-from ember.worker.vectors.pack import Filter
 from ember.worker.vectors.scores import filter_value, similarities
-from ember.worker.vectors.threads import default_threads, load_torch, run_tiles
-from ember.worker.vectors.tiles import TILE_ROWS, Shared, Side, Which, candidates, common, operand
+from ember.worker.vectors.threads import default_threads, run_tiles
+from ember.worker.vectors.tiles import TILE_ROWS, Side, Tiles, Which
 from ember.worker.vectors.warm_start import seed_floor
 
 PART_ROWS = 1024
@@ -47,8 +46,7 @@ def top_k(
     *,
     exclude_self: bool = False,
     threads: int | None = None,
-    device: str = "cpu",
-    plan: Plan | None = None,
+    how: Filter | None = None,
 ) -> tuple[Int64, Float32]:
     """The k best rows of the corpus for each query.
 
@@ -59,8 +57,7 @@ def top_k(
         k: places.
         exclude_self: leave out corpus rows whose `own` key is the query's.
         threads: default: OMP_NUM_THREADS, else all cores.
-        device: cpu or cuda.
-        plan: the filter to use; by default one is chosen for each part of the queries.
+        how: the filter to use; by default one is chosen for each part of the queries.
 
     Returns:
         ids, (q, k) int64, -1 where the corpus has fewer rows, and scores, (q, k) float32, NaN
@@ -70,8 +67,8 @@ def top_k(
         ValueError: k below 1, or blocks of different bases.
     """
     nothing = Neighbors.empty(len(queries), check_k(k))
-    how: dict[str, Any] = {"exclude_self": exclude_self, "threads": threads, "device": device}
-    return search(queries, corpus, nothing, plan=plan, **how).result(queries.metric)
+    found = search(queries, corpus, nothing, exclude_self=exclude_self, threads=threads, how=how)
+    return found.result(queries.metric)
 
 
 def check_k(k: int) -> int:
@@ -88,8 +85,7 @@ def search(
     *,
     exclude_self: bool = False,
     threads: int | None = None,
-    device: str = "cpu",
-    plan: Plan | None = None,
+    how: Filter | None = None,
 ) -> Neighbors:
     """``found`` with the rows of some more blocks of the corpus taken into account.
 
@@ -97,10 +93,8 @@ def search(
     """
     result = Neighbors(found.ids.copy(), found.similarity.copy())  # (q, k) each
     threads = threads or default_threads()
-    if device != "cpu":
-        load_torch()  # before tiles run, which then see to the precision of its products
     parts: list[Int64] = []
-    plans: list[Plan] = []
+    filters: list[Filter] = []
     planned = 0
     k = found.ids.shape[1]
     # (q,) floors from rows of all blocks around each query's nearest pivots.
@@ -115,13 +109,11 @@ def search(
             planned = len(block)
             parts = _parts(floor, threads)
             # A filter costs a moment to choose: kept for some blocks of about this size.
-            plans = (
-                [plan] * len(parts)
-                if plan
-                else choose(queries, block, floor, parts, device, threads=threads)
+            filters = (
+                [how] * len(parts) if how else choose(queries, block, floor, parts, threads=threads)
             )
-        work = _Search(queries, block, floor, result, exclude_self, device)
-        for _ in run_tiles(work.run, work.tasks(parts, plans, threads), threads):
+        work = _Search(queries, block, floor, result, exclude_self)
+        for _ in run_tiles(work.run, work.tasks(parts, filters, threads), threads):
             pass
     return result
 
@@ -137,8 +129,7 @@ def _parts(floor: Float64, threads: int) -> list[Int64]:
 @dataclass(frozen=True)
 class _Task:
     part: Int64
-    how: Filter
-    shared: Shared
+    how: Fitted
     right: Side
 
 
@@ -151,19 +142,17 @@ class _Search:
     floor: Float64
     result: Neighbors
     exclude_self: bool
-    device: str
 
-    def tasks(self, parts: list[Int64], plans: list[Plan], threads: int) -> Iterator[_Task]:
+    def tasks(self, parts: list[Int64], filters: list[Filter], threads: int) -> Iterator[_Task]:
         """A task for each part; the block is packed for each filter before."""
-        filters = list(dict.fromkeys(plan.filter for plan in plans))  # several parts share one
-        sides = dict(zip(filters, run_tiles(self._side, filters, threads), strict=True))
-        for part, plan in zip(parts, plans, strict=True):
-            yield _Task(part, plan.filter, *sides[plan.filter])
+        each = list(dict.fromkeys(filters))  # several parts share one
+        sides = dict(zip(each, run_tiles(self._side, each, threads), strict=True))
+        for part, how in zip(parts, filters, strict=True):
+            yield _Task(part, *sides[how])
 
-    def _side(self, how: Filter) -> tuple[Shared, Side]:
-        shared = common(self.queries, self.block, how)  # for all queries, so for every part
-        packed = operand(self.block, how, shared, self.device, right=True)
-        return shared, Side.of(self.block, packed, self.block.own)
+    def _side(self, how: Filter) -> tuple[Fitted, Side]:
+        fitted = how.fit(self.queries, self.block)  # to all queries, so for every part
+        return fitted, Side.of(self.block, fitted.right(self.block), self.block.own)
 
     def run(self, task: _Task) -> None:
         """Search the whole block for some queries."""
@@ -171,15 +160,15 @@ class _Search:
         # Copies of their places: no two tasks share any.
         found = Neighbors(self.result.ids[task.part], self.result.similarity[task.part])
         answer = _Answer(queries, self.block, self.floor[task.part], found)
-        packed = operand(queries, task.how, task.shared, self.device, right=False)
-        left = Side.of(queries, packed, queries.own)
+        left = Side.of(queries, task.how.left(queries), queries.own)
         which = Which.OTHER_KEYS if self.exclude_self else Which.ALL
+        tiles = Tiles(task.how, queries.metric, which)
         for start in range(0, len(queries), TILE_ROWS):
             tile = slice(start, start + TILE_ROWS)
             # Views, (a,) and (a, k), which `candidates` raises as better rows turn up.
             floor, best = answer.floor[tile], answer.best[tile]
             rows = left.take(tile)
-            for some in candidates(rows, task.right, queries.metric, floor, best, which=which):
+            for some in tiles.candidates(rows, task.right, floor, best):
                 # Positions in the tile to those in the part; upper bounds of F.
                 answer.take(some.i + start, some.j, some.value + some.error)
         answer.score_pending()

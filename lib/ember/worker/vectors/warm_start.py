@@ -16,7 +16,7 @@ from ember.worker.vectors.scores import tie_floor
 from ember.worker.vectors.threads import plain, run_tiles
 
 if TYPE_CHECKING:
-    from ember.worker.vectors import warm_start_loop
+    from ember.worker.vectors import loops
 
 PROBES = 2
 MAX_ROWS = 1024
@@ -31,7 +31,7 @@ def seed_floor(
     Returns:
         (q,) float64, low enough for rows that tie with the k-th in float32.
     """
-    from ember.worker.vectors import warm_start_loop
+    from ember.worker.vectors import loops
 
     probes = _Probes(queries, threads)
     best = np.full((probes.places.size, k), -np.inf, np.float32)
@@ -41,7 +41,7 @@ def seed_floor(
         check_pair(queries, block)
         if len(block):
             left, right = probes.by_pivot(block), _rows_by_pivot(block, exclude_self)
-            compare = partial(warm_start_loop.compare, left, right, best=best)
+            compare = partial(loops.compare_by_pivot, left, right, best=best)
             for _ in run_tiles(compare, parts, threads):
                 pass
     return _floor(queries, best)
@@ -62,7 +62,7 @@ class _Probes:
         self.probes = probes.shape[1]
         self.places, self.starts = _by_pivot(probes.ravel(), self.pivots)
 
-    def by_pivot(self, block: Block) -> warm_start_loop.QueriesByPivot:
+    def by_pivot(self, block: Block) -> loops.QueriesByPivot:
         """With the error of values of products with the block's rows."""
         queries, error = self.queries, np.zeros(len(self.queries))
         if queries.metric == "inner_product":
@@ -74,7 +74,7 @@ class _Probes:
         )  # fmt: skip
 
 
-def _rows_by_pivot(block: Block, exclude_self: bool) -> warm_start_loop.RowsByPivot:
+def _rows_by_pivot(block: Block, exclude_self: bool) -> loops.RowsByPivot:
     """A block's rows by pivot, and what makes values of products with them.
 
     A value, product * scale - shift - error, rises and falls with a lower bound of F; see `_floor`.
