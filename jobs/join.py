@@ -52,11 +52,14 @@ def run_join(run: Run[JoinConfig]) -> None:
             written = join.write_pairs(
                 spark, compared, output, config.threshold, config.limits.max_pairs
             )
+        rows = output.count()
+        with run.phase("merge"):
+            output.merge(config.output, ["left_id", "right_id"], rows)
         facts = {
             "input_files": tables.files(left) + (tables.files(right) if right else []),
             **compared.describe(),
             "work": written.describe(),
-            "counts": {"rows": output.count(), "rejected": compared.rejected},
+            "counts": {"rows": rows, "rejected": compared.rejected},
         }
         if groups:
             with run.phase("groups"), groups.attempt():

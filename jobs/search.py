@@ -63,6 +63,8 @@ def run_search(run: Run[SearchConfig]) -> None:
                     spark, compared, output, config.k, config.exclude_self
                 )
         rows = output.count()
+        with run.phase("merge"):
+            output.merge(config.output, ["query_id", "rank"], rows)
         facts = {
             "input_files": tables.files(queries) + (tables.files(corpus) if corpus else []),
             **(planned or compared).describe(),

@@ -123,8 +123,10 @@ class Job(threading.Thread):
         ids: list[str],
         alive: Callable[[Mapping[str, Any]], bool],
         exchanges: bool = True,
+        merges: bool = False,
     ) -> None:
         super().__init__(daemon=True)
+        self._merges = merges
         self.run_id = f"run-{next(Job._numbers)}"
         self.mode, self.settings, self.ids = mode, settings, ids
         self.target = world / "out"
@@ -188,6 +190,8 @@ class Job(threading.Thread):
             self._check()
             with self.staging.run(self._check):
                 self._write(self._resume())
+                if self._merges:
+                    self._merge()
                 facts = {"job": "test", "run_id": self.run_id, "settings": self.settings}
                 self.staging.publish({**facts, "ids": self.ids}, self._check_target)
                 self.staging.discard()
@@ -234,6 +238,18 @@ class Job(threading.Thread):
             staged = folder / f"_{each}"
             staged.write_text(json.dumps({each: self.settings}))
             staged.rename(folder / f"part-{each}")
+
+    def _merge(self) -> None:
+        """All rows in fewer files, each of which appears in one step."""
+        found = {key: value for each in self.staging.rows for key, value in rows_in(each).items()}
+        for number, keys in enumerate((sorted(found)[:2], sorted(found)[2:])):
+            self._gate()
+            folder = Path(self.staging.merged)
+            folder.mkdir(parents=True, exist_ok=True)
+            staged = folder / f"_{number}"
+            staged.write_text(json.dumps({key: found[key] for key in keys}))
+            staged.rename(folder / f"part-merged-{number}")
+        self.staging.take_merged()
 
 
 def assert_whole(target: Path) -> str | None:

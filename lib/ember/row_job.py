@@ -51,6 +51,8 @@ def run_row_job(run: Run[ConfigT], plan: Callable[[SparkSession, ConfigT], RowWo
             counts = output.counts(expected=reused + total)
             output.refuse_failures(counts, config.limits.max_failed_fraction)
             facts = work.describe(output)
+        with run.phase("merge"):
+            output.merge(config.output, [work.id], counts["rows"])
         output.publish(
             run.manifest(
                 **facts,

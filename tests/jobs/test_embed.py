@@ -84,7 +84,7 @@ def test_every_row_comes_out_with_its_vector_and_a_manifest(embed, out, tmp_path
     assert told["input_files"] == [f"file://{tmp_path}/in.parquet"]
     assert told["model"]["layer"] == "avg_pool"
     assert told["config"]["limits"]["max_failed_fraction"] == 0.01
-    assert [*told["seconds"]] == ["session", "check", "plan", "embed", "count"]
+    assert [*told["seconds"]] == ["session", "check", "plan", "embed", "count", "merge"]
     assert all(loads == 1 for loads in told["loads_by_worker"].values())
     assert leftovers(out.parent) == ["out"]
 

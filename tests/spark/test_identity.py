@@ -190,6 +190,7 @@ OTHERS: dict[str, Any] = {
     "path": "{b}",
     "output.path": "{out}2",
     "groups.path": "{groups}2",
+    "file_size": "1 MB",
     "where": "key >= 0",
     "id": "number",
     "content": "word",

@@ -38,8 +38,9 @@ class Runs(RuleBasedStateMachine):
         mode=st.sampled_from(["fail", "overwrite", "resume"]),
         settings=st.sampled_from(["mean", "cls"]),
         ids=st.sampled_from([IDS, IDS[:2], IDS[1:]]),
+        merges=st.booleans(),
     )
-    def start(self, mode: str, settings: str, ids: list[str]) -> None:
+    def start(self, mode: str, settings: str, ids: list[str], merges: bool) -> None:
         job = Job(
             self.world,
             mode=mode,
@@ -47,6 +48,7 @@ class Runs(RuleBasedStateMachine):
             ids=ids,
             alive=self.is_alive,
             exchanges=self.exchanges,
+            merges=merges,
         )
         self.jobs.append(job)
 
@@ -123,11 +125,14 @@ TestRunsWithoutExchange = RunsWithoutExchange.TestCase
 TestRuns.settings = TestRunsThatSeeNobody.settings = TestRunsWithoutExchange.settings = LENGTH
 
 
+@pytest.mark.parametrize("merges", [False, True])
 @pytest.mark.parametrize("exchanges", [True, False])
 @pytest.mark.parametrize("mode", ["overwrite", "resume"])
-def test_a_run_killed_at_any_call_is_resumed_and_its_rows_are_its_own(tmp_path, mode, exchanges):
+def test_a_run_killed_at_any_call_is_resumed_and_its_rows_are_its_own(
+    tmp_path, mode, exchanges, merges
+):
     """Of tables that agree in their ids, each row says by which settings it was made."""
-    kills = kills_at_every_call(tmp_path, mode, exchanges=exchanges)
+    kills = kills_at_every_call(tmp_path, mode, exchanges=exchanges, merges=merges)
     assert kills > 40
 
 
@@ -137,7 +142,11 @@ def test_a_run_killed_twice_loses_no_row(tmp_path, exchanges, calls):
     """The second kill, of a run that resumes, comes after as many calls, one more each time."""
     more = count()
     kills = kills_at_every_call(
-        tmp_path, "overwrite", again=lambda: calls + next(more) % 12, exchanges=exchanges
+        tmp_path,
+        "overwrite",
+        again=lambda: calls + next(more) % 12,
+        exchanges=exchanges,
+        merges=exchanges,
     )
     assert kills > 80
 

@@ -11,10 +11,10 @@ from ember.settings.embedding import (
     EmbeddingsConfig,
     Name,
     NewOutputConfig,
-    OutputConfig,
     RejectsConfig,
     Source,
     TableConfig,
+    TableOutputConfig,
     Target,
 )
 from ember.settings.report import JoinReportConfig, SearchReportConfig
@@ -99,7 +99,7 @@ class SearchConfig(Config):
     report: SearchReportConfig | None = Field(
         default=None, description="What a page in the output shows of the rows; null: no page."
     )
-    output: OutputConfig = Field(description="Where the table of neighbors goes.")
+    output: TableOutputConfig = Field(description="Where the table of neighbors goes.")
     limits: ComparisonLimits = Field(default=ComparisonLimits(), description="Bounds of the run.")
 
 
@@ -127,7 +127,7 @@ class JoinConfig(Config):
     report: JoinReportConfig | None = Field(
         default=None, description="What a page in the output shows of the rows; null: no page."
     )
-    output: OutputConfig = Field(description="Where the table of pairs goes.")
+    output: TableOutputConfig = Field(description="Where the table of pairs goes.")
     limits: JoinLimits = Field(default=JoinLimits(), description="Bounds of the run.")
 
 

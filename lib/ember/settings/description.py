@@ -12,10 +12,10 @@ from ember.settings.embedding import (
     LimitsConfig,
     ModelName,
     Name,
-    OutputConfig,
     Paths,
     Precision,
     TableConfig,
+    TableOutputConfig,
 )
 
 __all__ = [
@@ -139,5 +139,5 @@ class DescribeConfig(Config):
     generation: GenerationConfig = Field(
         default=GenerationConfig(), description="Length of the texts and choice of their tokens."
     )
-    output: OutputConfig = Field(description="Where the table of descriptions goes.")
+    output: TableOutputConfig = Field(description="Where the table of descriptions goes.")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="Bounds of the run.")

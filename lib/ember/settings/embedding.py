@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.settings.config import Config
+from ember.settings.file_size import FileSize, in_bytes
 from ember.worker.rows import MAX_BYTES
 from ember.worker.spec import Precision
 
@@ -35,6 +36,7 @@ __all__ = [
     "Share",
     "Source",
     "TableConfig",
+    "TableOutputConfig",
     "Target",
     "Use",
     "VectorLimitsConfig",
@@ -216,6 +218,26 @@ class OutputConfig(Config):
     )
 
 
+class TableOutputConfig(OutputConfig):
+    """Where a table goes that many tasks write, and how it lies in files."""
+
+    file_size: FileSize = Field(
+        default="256 MB",
+        description="About how large published files are, in bytes or such as 256 MB; smaller ones "
+        "that tasks left are merged.",
+    )
+    sorted: bool = Field(
+        default=False,
+        description="Whether rows are sorted by id, within files and from file to file; who reads "
+        "some ids can skip the rest.",
+    )
+
+    @property
+    def file_bytes(self) -> int:
+        """`file_size` in bytes."""
+        return in_bytes(self.file_size)
+
+
 class NewOutputConfig(Config):
     """Where a table goes that is made in one piece."""
 
@@ -274,7 +296,7 @@ class EmbedConfig(Config):
 
     input: InputConfig = Field(description="The corpus to embed.")
     model: ModelConfig = Field(description="The model, and what to take from it.")
-    output: OutputConfig = Field(description="Where the table of embeddings goes.")
+    output: TableOutputConfig = Field(description="Where the table of embeddings goes.")
     limits: VectorLimitsConfig = Field(
         default=VectorLimitsConfig(), description="Bounds of the run."
     )

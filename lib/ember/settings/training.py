@@ -20,6 +20,7 @@ from ember.settings.embedding import (
     Share,
     Source,
     TableConfig,
+    TableOutputConfig,
     VectorLimitsConfig,
 )
 
@@ -76,7 +77,7 @@ class ClassifyConfig(ClassifyOptions):
         description="In place of input and model, tables of embeddings, those that the head was "
         "trained on.",
     )
-    output: OutputConfig = Field(description="Where the table of predictions goes.")
+    output: TableOutputConfig = Field(description="Where the table of predictions goes.")
     limits: VectorLimitsConfig = Field(
         default=VectorLimitsConfig(), description="Bounds of the run."
     )

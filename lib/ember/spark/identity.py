@@ -29,8 +29,13 @@ _OUTPUT = {
     "output.path": "where the rows go",
     "output.mode": "what becomes of rows that are there",
 }
-_ROW_BY_ROW = {
+_TABLE = {
     **_OUTPUT,
+    "output.file_size": "divides the rows among files",
+    "output.sorted": "the order of the rows, not what they are",
+}
+_ROW_BY_ROW = {
+    **_TABLE,
     "input.unique_ids": "a check, made by every run",
     "limits.max_failed_fraction": "a check of the whole table, made by every run",
     "limits.rows_per_task": "divides rows among tasks",
@@ -48,8 +53,8 @@ INCIDENTAL: Mapping[str, Mapping[str, str]] = {
         "input.unique_ids": "repeated ids are always refused",
         "limits.rows_per_task": "divides rows among tasks",
     },
-    "search": {**_OUTPUT, **_PAGE},
-    "join": {**_OUTPUT, **_PAGE},
+    "search": {**_TABLE, **_PAGE},
+    "join": {**_TABLE, **_PAGE},
 }
 
 _FINGERPRINT = "model: the fingerprint, whatever the model is called and wherever it lies"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -15,7 +15,8 @@ from pyspark.sql import functions as F
 
 from ember.errors import EmberError, InvalidInput
 from ember.redaction import redact, redact_all
-from ember.spark import classic, contents, places
+from ember.settings.embedding import TableOutputConfig
+from ember.spark import classic, contents, merged_files, places
 from ember.spark.contents import MANIFEST
 from ember.spark.failed_rows import refuse_failures
 from ember.spark.paths import literal
@@ -202,6 +203,24 @@ class Output:
         """A folder for what all attempts use; it goes when the run is published."""
         return self.staging.shared
 
+    def merge(self, given: TableOutputConfig, by: Sequence[str], rows: int) -> None:
+        """Put the staged rows into files of about the size that is asked for, sorted if it is.
+
+        by: the columns that name a row, the id first. rows: how many there are.
+        Raises EmberError when afterwards there are not so many.
+        """
+        merging = merged_files.plan(self.storage, self.staging, given)
+        if merging is None:
+            return
+        together = [by[0], self._part] if self._part else []
+        merging.write(self.staged(), by, together, self.staging.merged)
+        self.staging.take_merged()
+        if (found := self.count()) != rows:
+            raise EmberError(
+                f"{rows} rows were staged and {found} are in the merged files; nothing was "
+                "published, and a run with output.mode=resume goes on with those that were staged"
+            )
+
     def discard(self) -> None:
         """Give up what this and earlier attempts staged."""
         self.staging.discard()
@@ -293,7 +312,7 @@ class Output:
 
     def add(self, local: str, name: str) -> None:
         """Stage a file of the driver's machine under a name of its own."""
-        self.storage.upload(local, f"{self.staging.new}/{name}")
+        self.storage.upload(local, f"{self.staging.table}/{name}")
 
     def keep_failures(self, table: DataFrame) -> str:
         """Write rows that failed beside the output; where."""

@@ -45,20 +45,19 @@ class StatusCount:
 
 
 class StagedRows:
-    """The rows that a run would publish: those kept of earlier attempts, and its own."""
+    """The rows that a run would publish: those kept of earlier attempts, and its own.
+
+    Once they are merged into fewer files, it is these that are read and counted.
+    """
 
     def __init__(self, spark: SparkSession, storage: Storage, staging: Staging) -> None:
         self._spark = spark
         self._storage = storage
         self._staging = staging
 
-    @property
-    def _folders(self) -> list[str]:
-        return [self._staging.kept, self._staging.new]
-
     def frame(self) -> DataFrame:
         """All of them, as Spark reads them."""
-        return self.read(self._folders)
+        return self.read(self._staging.rows)
 
     def read(self, folders: Sequence[str]) -> DataFrame:
         """The rows in some folders of attempts."""
@@ -94,7 +93,7 @@ class StagedRows:
         So they are where they lie elsewhere, and where pyarrow cannot read what Spark has written,
         as with Parquet's encryption.
         """
-        files = [file for folder in self._folders for file in self._staging.data_files(folder)]
+        files = [file for folder in self._staging.rows for file in self._staging.data_files(folder)]
         here = [local for file in files if (local := self._storage.local(file))]
         if not here or len(here) < len(files):
             return None

@@ -4,6 +4,8 @@
         attempt.json     the run, its process, its mode and settings; written first
         kept/            rows taken over from earlier attempts, complete with _SUCCESS
         new/             rows of this run, a file for each finished task
+        merged/          the rows of both, in fewer files, to be published in their place; to any
+                         other run they are nothing: it has the rows that they were made of
         shared/          what a run that goes on with this one uses again: blocks, checkpoints
         scratch/         what this run makes on the way
         earlier/         killed attempts that this one goes on with
@@ -74,7 +76,7 @@ class Staging(Attempts):
         self._running = running
         plain = re.sub(r"[^A-Za-z0-9_.=-]", "_", run_id)[:80]
         super().__init__(files, root, target, f"attempt-{plain}-{secrets.token_hex(4)}", new)
-        self._begun = self._over = False
+        self._begun = self._over = self._is_merged = False
 
     @property
     def new(self) -> str:
@@ -83,6 +85,20 @@ class Staging(Attempts):
     @property
     def kept(self) -> str:
         return f"{self.folder}/kept"
+
+    @property
+    def merged(self) -> str:
+        return f"{self.folder}/merged"
+
+    @property
+    def table(self) -> str:
+        """The folder that is to become the output."""
+        return self.merged if self._is_merged else self.new
+
+    @property
+    def rows(self) -> list[str]:
+        """The folders of the rows that are to be published, each row in one of them."""
+        return [self.merged] if self._is_merged else [self.kept, self.new]
 
     @property
     def shared(self) -> str:
@@ -244,6 +260,10 @@ class Staging(Attempts):
 
     # --- publishing --------------------------------------------------------------------------
 
+    def take_merged(self) -> None:
+        """Publish what is in `merged`, all rows of this run, in place of the rows that it is of."""
+        self._is_merged = True
+
     def publish(self, manifest: Facts, recheck: Callable[[], None]) -> None:
         """Put the staged rows and the manifest in the place of the output.
 
@@ -255,13 +275,14 @@ class Staging(Attempts):
         """
         if lost := self._lost():
             raise InvalidInput(lost)
-        self._files.make_folder(self.new)
-        for file in self.data_files(self.kept):
-            self._files.rename(file, f"{self.new}/{name_of(file)}")
+        self._files.make_folder(self.table)
+        if not self._is_merged:
+            for file in self.data_files(self.kept):
+                self._files.rename(file, f"{self.new}/{name_of(file)}")
         facts = {**manifest, "attempt": self.attempt, "identity": self._identity}
-        facts[contents.FILES] = contents.noted(self._files, self.new)
+        facts[contents.FILES] = contents.noted(self._files, self.table)
         text = json.dumps(facts, indent=2, ensure_ascii=False)
-        self._files.write_text(f"{self.new}/{MANIFEST}", text + "\n")
+        self._files.write_text(f"{self.table}/{MANIFEST}", text + "\n")
         if lost := self._lost():
             raise InvalidInput(lost)
         recheck()
@@ -269,21 +290,21 @@ class Staging(Attempts):
         self._over = True
 
     def _put(self) -> None:
-        """`new` in the place of the target, of which a reader finds all or, for a moment, nothing.
+        """The table in the place of the target; a reader finds it whole or, for a moment, none.
 
         Where the file system can exchange two folders in one step, it finds one of the two.
         """
         aside = f"{self.folder}/replaced"
-        if not self._files.exists(self.new):
-            raise FileNotFoundError(f"{self.new} is gone")
+        if not self._files.exists(self.table):
+            raise FileNotFoundError(f"{self.table} is gone")
         if not self._files.exists(self._target):
-            self._files.rename(self.new, self._target)
-        elif self._files.exchange(self.new, self._target):
-            self._files.rename(self.new, aside)
+            self._files.rename(self.table, self._target)
+        elif self._files.exchange(self.table, self._target):
+            self._files.rename(self.table, aside)
         else:
             self._files.rename(self._target, aside)
             try:
-                self._files.rename(self.new, self._target)
+                self._files.rename(self.table, self._target)
             except Exception:
                 self._files.rename(aside, self._target)
                 raise

@@ -230,6 +230,14 @@ class Storage:
             each = inside.next()
             yield str(each.getPath().toString()), each
 
+    def size(self, folder: str) -> tuple[int, int]:
+        """How many files there are in a folder, however deep, and their bytes, in one call."""
+        system, hadoop_path = self._open(folder)
+        if not system.exists(hadoop_path):
+            return 0, 0
+        summary = system.getContentSummary(hadoop_path)
+        return int(summary.getFileCount()), int(summary.getLength())
+
     def matches(self, path: str) -> bool:
         """Is there anything at `path`, which may be a glob?"""
         return bool(self._found(path))
