@@ -8,8 +8,9 @@ who does what when, and a kill leaves the folder as a killed process would.
 from __future__ import annotations
 
 import json
+import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -28,11 +29,22 @@ class Killed(BaseException):
 
 
 class Disk:
-    """Local folders. gate: called before each step that a kill can come before."""
+    """Local folders. gate: called before each step that a kill can come before.
 
-    def __init__(self, gate: Callable[[], None] = lambda: None, *, exchanges: bool = True) -> None:
+    moves: does a folder move in one step? As an object store, it copies a file and then deletes it,
+    and writes one in one step.
+    """
+
+    def __init__(
+        self,
+        gate: Callable[[], None] = lambda: None,
+        *,
+        exchanges: bool = True,
+        moves: bool = True,
+    ) -> None:
         self._gate = gate
         self._exchanges = exchanges
+        self._moves = moves
 
     def exists(self, path: str) -> bool:
         self._gate()
@@ -77,9 +89,22 @@ class Disk:
         with suppress(OSError):
             Path(folder).rmdir()
 
+    def moves_folders(self, path: str) -> bool:
+        return self._moves
+
+    def rename_all(self, moves: Sequence[tuple[str, str]]) -> None:
+        for source, target in moves:
+            self.rename(source, target)
+
     def rename(self, source: str, target: str) -> None:
         self._gate()
-        if not _renameat2(source, target, _RENAME_NOREPLACE):
+        if not self._moves and Path(source).is_file():
+            if Path(target).exists():
+                raise FileExistsError(target)
+            shutil.copy(source, target)
+            self._gate()
+            Path(source).unlink()
+        elif not _renameat2(source, target, _RENAME_NOREPLACE):
             raise OSError(f"could not rename {source} to {target}")
 
     def exchange(self, one: str, other: str) -> bool:
@@ -94,15 +119,25 @@ class Disk:
         """As a stream does it: the file is there, empty, before it has its text."""
         self._gate()
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text("")
-        self._gate()
-        Path(path).write_text(text)
+        if self._moves:
+            Path(path).write_text("")
+            self._gate()
+            Path(path).write_text(text)
+        else:
+            whole = Path(f"{path}~")
+            whole.write_text(text)
+            whole.replace(path)
 
 
-def rows_in(folder: str | Path) -> dict[str, str]:
-    """The rows of a table of this world: ids, each with the settings that it was made with."""
+def rows_in(folder: str | Path, names: Collection[str] | None = None) -> dict[str, str]:
+    """The rows of a table of this world: ids, each with the settings that it was made with.
+
+    names: of the files to read; by default all.
+    """
     found: dict[str, str] = {}
     for file in sorted(Path(folder).glob("part-*")):
+        if names is not None and file.name not in names:
+            continue
         told = json.loads(file.read_text())
         assert not found.keys() & told.keys(), f"a row is there twice in {folder}"
         found |= told
@@ -124,6 +159,8 @@ class Job(threading.Thread):
         alive: Callable[[Mapping[str, Any]], bool],
         exchanges: bool = True,
         merges: bool = False,
+        moves: bool = True,
+        fixed: bool = False,
     ) -> None:
         super().__init__(daemon=True)
         self._merges = merges
@@ -134,7 +171,8 @@ class Job(threading.Thread):
         self.reused = 0
         self._dying = False
         self._turn, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
-        self.disk = Disk(self._gate, exchanges=exchanges)
+        self.disk = Disk(self._gate, exchanges=exchanges, moves=moves)
+        self._named = "fixed" if fixed else self.run_id
         self.staging = Staging(
             self.disk,
             str(world / ".out.staging"),
@@ -209,8 +247,11 @@ class Job(threading.Thread):
         self.staging.check()
 
     def _check_target(self) -> None:
-        if self.mode == "fail" and self.disk.exists(str(self.target)):
-            raise InvalidInput("exists")
+        if self.mode == "fail":
+            left = self.staging.underway()
+            there = {path for path, _ in self.disk.below(str(self.target))}
+            if there - left or (not left and self.disk.exists(str(self.target))):
+                raise InvalidInput("exists")
 
     def _resume(self) -> list[str]:
         """Keep the rows done before, as `publish.Output.resume` does; the ids to do."""
@@ -223,7 +264,7 @@ class Job(threading.Thread):
             done.update(rows_in(folder))
         kept = {key: value for key, value in done.items() if key in self.ids}
         if kept:
-            self.disk.write_text(f"{self.staging.kept}/part-kept", json.dumps(kept))
+            self.disk.write_text(f"{self.staging.kept}/part-kept-{self._named}", json.dumps(kept))
         self.disk.write_text(f"{self.staging.kept}/_SUCCESS", "")
         self.staging.forget_sources()
         self.reused = len(kept)
@@ -237,7 +278,7 @@ class Job(threading.Thread):
             folder.mkdir(parents=True, exist_ok=True)
             staged = folder / f"_{each}"
             staged.write_text(json.dumps({each: self.settings}))
-            staged.rename(folder / f"part-{each}")
+            staged.rename(folder / f"part-{each}-{self._named}")
 
     def _merge(self) -> None:
         """All rows in fewer files, each of which appears in one step."""
@@ -248,17 +289,24 @@ class Job(threading.Thread):
             folder.mkdir(parents=True, exist_ok=True)
             staged = folder / f"_{number}"
             staged.write_text(json.dumps({key: found[key] for key in keys}))
-            staged.rename(folder / f"part-merged-{number}")
+            staged.rename(folder / f"part-merged-{number}-{self._named}")
         self.staging.take_merged()
 
 
-def assert_whole(target: Path) -> str | None:
-    """What a reader finds is one run's table under its own manifest; that run, None for nothing."""
+def assert_whole(target: Path, *, moves: bool = True) -> str | None:
+    """What a reader finds is one run's table under its own manifest; that run, None for nothing.
+
+    moves: as of `Disk`; where no folder moves, a reader goes by the manifest.
+    """
     if not target.exists():
         return None
     told = read_manifest(Disk(), str(target))
-    assert told is not None, "a table without its manifest"
-    assert rows_in(target) == dict.fromkeys(told["ids"], told["settings"])
+    assert told or not moves, "a table without its manifest"
+    if told is None:  # an object store has no table then
+        return None
+    assert rows_in(target, None if moves else told["files"]) == dict.fromkeys(
+        told["ids"], told["settings"]
+    )
     return str(told["run_id"])
 
 
@@ -297,7 +345,11 @@ def kills_at_every_call(
             runs[-1].step(again())
             runs[-1].kill()
         kills += len(runs) - 1
-        assert assert_whole(place / "out") in (None, *(run.run_id for run in runs))
+        moves = given.get("moves", True)
+        found = assert_whole(place / "out", moves=moves)
+        # Once there is a table in an object store, there is one for good.
+        assert found or (moves or given.get("fixed"))
+        assert found in (None, *(run.run_id for run in runs))
         assert_resumed(place, given)
         calls += 1
 
@@ -307,14 +359,15 @@ def assert_resumed(place: Path, given: Mapping[str, Any]) -> None:
 
     Then no run of its settings has come so far as to write one, and the table is of others.
     """
-    before = assert_whole(place / "out")
+    moves = given.get("moves", True)
+    before = assert_whole(place / "out", moves=moves)
     rows = own_rows(place, "cls")
     resumed = job(place, "resume", "cls", **given)
     outcome = resumed.finish()
     if outcome.startswith("refused"):
         assert "other settings" in outcome
         assert not rows, f"refused, and {rows} are there"
-        assert assert_whole(place / "out") == before
+        assert assert_whole(place / "out", moves=moves) == before
         resumed = job(place, "overwrite", "cls", **given)
         assert resumed.finish() == "published"
     else:

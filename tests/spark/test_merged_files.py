@@ -112,6 +112,23 @@ def test_the_parts_of_a_text_stay_in_one_file_and_in_order(spark, tmp_path):
         spark.conf.unset("spark.sql.files.maxRecordsPerFile")
 
 
+def test_files_have_the_codec_of_the_session_where_it_has_one_and_else_zstd(spark, tmp_path):
+    def codec() -> str:
+        output = Output(spark, str(tmp_path / "out"), "overwrite", {}, job="embed")
+        with output.attempt():
+            output.write(spark.range(5).coalesce(1))
+            output.publish({"run_id": "one"})
+        (file,) = published(tmp_path)
+        return pq.read_metadata(file).row_group(0).column(0).compression
+
+    assert codec() == "ZSTD"
+    spark.conf.set("spark.sql.parquet.compression.codec", "gzip")
+    try:
+        assert codec() == "GZIP"
+    finally:
+        spark.conf.unset("spark.sql.parquet.compression.codec")
+
+
 @pytest.mark.parametrize(
     ("size", "size_in_bytes"),
     [("256 MB", 2**28), ("1.5GiB", 3 * 2**29), ("64m", 2**26), ("1000", 1000), (1000, 1000)],

@@ -21,6 +21,7 @@ class Runs(RuleBasedStateMachine):
     """Runs over one output, started, killed and resumed in any order."""
 
     exchanges = True
+    moves = True
     seen = True  # can a run tell that another one is alive, as on one machine?
 
     @initialize()
@@ -49,6 +50,7 @@ class Runs(RuleBasedStateMachine):
             alive=self.is_alive,
             exchanges=self.exchanges,
             merges=merges,
+            moves=self.moves,
         )
         self.jobs.append(job)
 
@@ -79,7 +81,7 @@ class Runs(RuleBasedStateMachine):
     @invariant()
     def look(self) -> None:
         """A reader that polls."""
-        found = assert_whole(self.world / "out")
+        found = assert_whole(self.world / "out", moves=self.moves)
         # Once there is a table, there is one for good where two folders can be exchanged.
         assert found or not self.exchanges or not self.last
         self.last = found or self.last
@@ -96,6 +98,7 @@ class Runs(RuleBasedStateMachine):
             ids=IDS,
             alive=lambda process: False,
             exchanges=self.exchanges,
+            moves=self.moves,
         )
         assert last.finish() == "published"
         assert assert_whole(self.world / "out") == last.run_id
@@ -112,6 +115,12 @@ class RunsThatSeeNobody(Runs):
     seen = False
 
 
+class RunsInAnObjectStore(Runs):
+    """Where folders do not move, and a reader goes by the manifest."""
+
+    moves = False
+
+
 class RunsWithoutExchange(Runs):
     """As on file systems that rename one folder at a time."""
 
@@ -122,6 +131,8 @@ class RunsWithoutExchange(Runs):
 TestRuns = Runs.TestCase
 TestRunsThatSeeNobody = RunsThatSeeNobody.TestCase
 TestRunsWithoutExchange = RunsWithoutExchange.TestCase
+TestRunsInAnObjectStore = RunsInAnObjectStore.TestCase
+TestRunsInAnObjectStore.settings = LENGTH
 TestRuns.settings = TestRunsThatSeeNobody.settings = TestRunsWithoutExchange.settings = LENGTH
 
 
@@ -134,6 +145,41 @@ def test_a_run_killed_at_any_call_is_resumed_and_its_rows_are_its_own(
     """Of tables that agree in their ids, each row says by which settings it was made."""
     kills = kills_at_every_call(tmp_path, mode, exchanges=exchanges, merges=merges)
     assert kills > 40
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("mode", ["overwrite", "resume"])
+def test_in_an_object_store_a_run_killed_at_any_call_leaves_a_whole_table(tmp_path, mode, fixed):
+    """To who goes by its manifest. fixed: files have the names of the old ones, as of a model."""
+    assert kills_at_every_call(tmp_path, mode, moves=False, merges=not fixed, fixed=fixed) > 40
+
+
+def test_in_an_object_store_a_run_killed_twice_loses_no_row(tmp_path):
+    more = count()
+    again = lambda: 25 + next(more) % 30  # noqa: E731
+    assert kills_at_every_call(tmp_path, "overwrite", again=again, moves=False) > 80
+
+
+def test_in_an_object_store_a_first_run_killed_in_mid_publishing_is_started_again(tmp_path):
+    first = job(tmp_path, "fail", "mean", moves=False)
+    while not list((tmp_path / "out").glob("part-*")):
+        first.step()
+    first.kill()
+    assert assert_whole(tmp_path / "out", moves=False) is None
+    again = job(tmp_path, "fail", "cls", moves=False)
+    assert again.finish() == "published"
+    assert assert_whole(tmp_path / "out") == again.run_id
+
+
+def test_in_an_object_store_files_of_others_stay_where_they_are(tmp_path):
+    """Only what the note of a killed run names is taken back."""
+    first = job(tmp_path, "fail", "mean", moves=False)
+    while not list((tmp_path / "out").glob("part-*")):
+        first.step()
+    first.kill()
+    (tmp_path / "out" / "part-mine").write_text("{}")
+    assert job(tmp_path, "fail", "mean", moves=False).finish() == "refused: exists"
+    assert (tmp_path / "out" / "part-mine").exists()
 
 
 @pytest.mark.parametrize("calls", [7, 19, 41])

@@ -7,7 +7,7 @@ put there, which nobody may take along, and what is gone or has been written ove
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,17 +30,20 @@ def noted(files: Files, folder: str) -> dict[str, int]:
     return dict(sorted((path, size) for path, size in files.below(folder) if path != MANIFEST))
 
 
-def foreign(files: Files, folder: str, manifest: Manifest | None) -> str | None:
+def foreign(
+    files: Files, folder: str, manifest: Manifest | None, underway: Collection[str] = ()
+) -> str | None:
     """A file in an output that the run which left the manifest did not put there, if any is.
 
     Folders count by what they hold. None as well where no run has left a manifest.
+    underway: files of Ember's all the same.
     """
     if manifest is None:
         return None
     named = manifest.get(FILES)
     for path, _ in files.below(folder):
         own = _UNNAMED.fullmatch(path) if named is None else path in named
-        if not own and path != MANIFEST and not _MARKS.fullmatch(path):
+        if not own and path not in underway and path != MANIFEST and not _MARKS.fullmatch(path):
             return path
     return None
 

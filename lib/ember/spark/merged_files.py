@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.settings.embedding import TableOutputConfig
+from ember.spark.parquet_options import parquet_options
 from ember.spark.staging import Staging
 from ember.spark.storage import Storage
 from ember.spark.tables import column
@@ -61,7 +62,8 @@ class Merging:
             self.size / 2**20,
             self.files,
         )
-        writer = rows.write.option("mapreduce.fileoutputcommitter.algorithm.version", "2")
+        writer = rows.write.options(**parquet_options(table.sparkSession))
+        writer = writer.option("mapreduce.fileoutputcommitter.algorithm.version", "2")
         if together:
             writer = writer.option("maxRecordsPerFile", "0")
         with self._read_in_parts(table.sparkSession):

@@ -9,7 +9,7 @@ by `collisions` and `harms`, which tell all problems of what `written` has place
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -246,12 +246,19 @@ def _inode(path: str) -> Key | None:
 
 
 def check_target(
-    storage: Storage, path: str, mode: str, job: str | None, holds: str = TABLE
+    storage: Storage,
+    path: str,
+    mode: str,
+    job: str | None,
+    holds: str = TABLE,
+    *,
+    underway: Collection[str] = (),
 ) -> None:
     """Raise InvalidInput unless a run in this mode may put its output at `path`.
 
     job: the one that must have written what is there, if anything is; None: any of Ember's.
-    holds: what that must be, of what the job writes (see `publish.Output`).
+    holds: what that must be, of what the job writes (see `publish.Output`). underway: files there
+    that a killed run has left, and that go before anything is written.
     """
     _check_place(storage, path)
     if not storage.exists(path):
@@ -260,6 +267,8 @@ def check_target(
         raise InvalidInput(f"{path} exists and is a file; {_ADVICE}")
     manifest = read_manifest(storage, path)
     ours = is_ours(manifest)
+    if not ours and underway and all(each in underway for each, _ in storage.below(path)):
+        return
     if not ours and (storage.files(path) or storage.folders(path)):
         raise InvalidInput(
             f"{path} exists and was not written by Ember (it has no {MANIFEST} of a job); "
@@ -278,7 +287,7 @@ def check_target(
             f"{path} exists and is a {kind} that {by} wrote; a {holds} of {job} replaces only such "
             f"a one: {_ADVICE}, or delete it yourself"
         )
-    if stranger := contents.foreign(storage, path, manifest):
+    if stranger := contents.foreign(storage, path, manifest, underway):
         raise InvalidInput(
             f"{path}/{stranger} was not written by Ember, and it would go when the output is "
             f"replaced; move it away, or {_ADVICE}"

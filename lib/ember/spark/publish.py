@@ -19,6 +19,7 @@ from ember.settings.embedding import TableOutputConfig
 from ember.spark import classic, contents, merged_files, places
 from ember.spark.contents import MANIFEST
 from ember.spark.failed_rows import refuse_failures
+from ember.spark.parquet_options import parquet_options
 from ember.spark.paths import literal
 from ember.spark.staged_files import name_of, read_manifest
 from ember.spark.staged_rows import StagedRows, is_first
@@ -32,6 +33,12 @@ __all__ = ["MANIFEST", "Counts", "Output", "read_manifest"]
 _KEY, _DONE = "_ember_id", "_ember_done"
 # What the manifest of a table of failed or rejected rows says that it is.
 _BAD_ROWS = "rows that could not be used"
+# Each task's files appear when it ends, whatever the user's committer does with other tables: the
+# S3A committers let all of a job's files appear when the job ends.
+_BY_TASK = {
+    "mapreduce.fileoutputcommitter.algorithm.version": "2",
+    "fs.s3a.committer.name": "file",
+}
 _log = logging.getLogger(__name__)
 
 Counts = dict[str, Any]
@@ -106,7 +113,8 @@ class Output:
             )
 
     def _check_target(self) -> None:
-        places.check_target(self.storage, self._given, self._mode, self._job, self._holds)
+        given = (self._given, self._mode, self._job, self._holds)
+        places.check_target(self.storage, *given, underway=self.staging.underway())
 
     def _stranger(self, folder: str) -> str | None:
         """What Ember has not written at or in a table of bad rows, or folder of one for each side.
@@ -153,10 +161,10 @@ class Output:
         once = self._whole(self.rows.read(sources), id)
         usable = here.join(once, F.col(_KEY).eqNullSafe(F.col(_DONE))).select(F.col(_KEY))
         kept = done.join(usable, column(done, id).eqNullSafe(F.col(_KEY)), "left_semi")
-        writer = kept.write
+        writer = kept.write.options(**parquet_options(self.spark))
         if self._part:  # all parts of a row in one file; a read may have put them into two tasks
             together = kept.repartition(column(kept, id)).sortWithinPartitions(self._part)
-            writer = together.write.option("maxRecordsPerFile", "0")
+            writer = together.write.options(**parquet_options(self.spark), maxRecordsPerFile="0")
         writer.mode("overwrite").parquet(self.staging.kept)
         self.staging.forget_sources()
         stored = self.spark.read.parquet(literal(self.staging.kept))
@@ -183,7 +191,7 @@ class Output:
         part: the output is a folder of several tables, and this is the one of that name. Such an
         output is made in one piece: what a killed run wrote of it is not taken up again.
         """
-        writer = table.write.option("mapreduce.fileoutputcommitter.algorithm.version", "2")
+        writer = table.write.options(**parquet_options(self.spark), **_BY_TASK)
         target = f"{self.staging.new}/{part}" if part else self.staging.new
         if self._part:  # all parts of a row in one file, which appears in one step
             writer = writer.option("maxRecordsPerFile", "0")

@@ -11,6 +11,7 @@
         earlier/         killed attempts that this one goes on with
         discarded/       what is to be deleted; never read
         replaced/        the table that was published before; never read as rows
+        placing.json     what is being moved to an object store; see ember.spark.placed_files
         ended            this run is over, and its rows are free for another one
 
 An attempt belongs to its run alone. A later run claims an attempt by one rename into its own
@@ -33,7 +34,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ember.errors import InvalidInput, OtherSettings
-from ember.spark import contents
+from ember.spark import contents, placed_files
 from ember.spark.attempts import ATTEMPT, Attempts
 from ember.spark.contents import MANIFEST
 from ember.spark.processes import is_running, this_process
@@ -157,6 +158,10 @@ class Staging(Attempts):
                 "overwrite, or give another output.path"
             )
 
+    def underway(self) -> set[str]:
+        """Files in the place of the output that killed runs have put there, or were to delete."""
+        return placed_files.underway(self._files, self._others())
+
     # --- an attempt --------------------------------------------------------------------------
 
     @contextmanager
@@ -204,6 +209,8 @@ class Staging(Attempts):
         }
         self._files.write_text(f"{self.folder}/attempt.json", json.dumps(facts))
         self._begun = True
+        for other in self._others():
+            placed_files.settle(self._files, other, self._target)
         # From here on a run that takes over takes this attempt. What it did before is seen now.
         recheck()
         for other in self._others():
@@ -234,7 +241,8 @@ class Staging(Attempts):
 
     def _give_up(self, worth: Callable[[], bool]) -> None:
         """End this attempt; what is worth keeping stays for a run that resumes it."""
-        if self._files.exists(f"{self.folder}/attempt.json") and (worth() or self.earlier()):
+        kept = worth() or self.earlier() or self._files.exists(f"{self.folder}/{placed_files.NOTE}")
+        if self._files.exists(f"{self.folder}/attempt.json") and kept:
             self._files.write_text(f"{self.folder}/ended", "")
         else:
             self.discard()
@@ -273,21 +281,36 @@ class Staging(Attempts):
         Raises:
             InvalidInput: another run has taken over.
         """
-        if lost := self._lost():
-            raise InvalidInput(lost)
+        self._check_ours()
         self._files.make_folder(self.table)
         if not self._is_merged:
             for file in self.data_files(self.kept):
                 self._files.rename(file, f"{self.new}/{name_of(file)}")
         facts = {**manifest, "attempt": self.attempt, "identity": self._identity}
         facts[contents.FILES] = contents.noted(self._files, self.table)
-        text = json.dumps(facts, indent=2, ensure_ascii=False)
-        self._files.write_text(f"{self.table}/{MANIFEST}", text + "\n")
+        if self._files.moves_folders(self._target):
+            text = json.dumps(facts, indent=2, ensure_ascii=False)
+            self._files.write_text(f"{self.table}/{MANIFEST}", text + "\n")
+            self._check_ours()
+            recheck()
+            self._put()
+        else:
+            self._check_ours()
+            recheck()
+            placed_files.put(
+                self._files,
+                self.folder,
+                self.table,
+                self._target,
+                facts,
+                still_ours=self._check_ours,
+            )
+        self._over = True
+
+    def _check_ours(self) -> None:
+        """Raise InvalidInput where another run has taken over."""
         if lost := self._lost():
             raise InvalidInput(lost)
-        recheck()
-        self._put()
-        self._over = True
 
     def _put(self) -> None:
         """The table in the place of the target; a reader finds it whole or, for a moment, none.
@@ -311,6 +334,8 @@ class Staging(Attempts):
 
     def _recover(self) -> None:
         """Put back the table that a killed run had set aside and not replaced."""
+        if not self._files.moves_folders(self._target):
+            return  # which `placed_files.settle` does there
         if self._files.files(self._target) or self._files.folders(self._target):
             return
         for folder in self._others():

@@ -11,7 +11,8 @@ import ctypes.util
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ __all__ = ["Storage"]
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
+# Schemes of stores that know objects by their names, and no folders.
+_FLAT = {"s3a", "s3", "s3n", "gs", "wasb", "wasbs", "oss", "cosn"}
+_RENAMES = 16
 _HIDDEN = re.compile(r"/[_.][^/=]*(?:/|$)")  # a column of partitions may be named _x=…
 
 
@@ -178,6 +182,21 @@ class Storage:
             return
         if not system.rename(hadoop_source, hadoop_target):
             raise OSError(f"could not rename {source} to {target}")
+
+    def rename_all(self, moves: Sequence[tuple[str, str]]) -> None:
+        """Rename files side by side: an object store copies each, and takes a while for it."""
+        if not moves:
+            return
+        with ThreadPoolExecutor(_RENAMES) as pool:
+            for done in [pool.submit(self.rename, *each) for each in moves]:
+                done.result()
+
+    def moves_folders(self, path: str) -> bool:
+        """Is a folder renamed in one step where `path` lies? Object stores have only their names.
+
+        As Azure's `abfs:` does with its hierarchical namespace, which it is meant for.
+        """
+        return self.qualify(path).partition(":")[0].lower() not in _FLAT
 
     def files(self, folder: str) -> list[str]:
         """Paths of the files right in `folder`, sorted; none where there is no such folder."""
@@ -343,8 +362,10 @@ def _named(path: str) -> Iterator[None]:
 
 def _renameat2(one: str | None, other: str | None, flag: int) -> bool:
     """Rename by the system call of Linux; False where it cannot (see renameat2(2))."""
+    if one is None or other is None:
+        return False
     libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
-    if one is None or other is None or not hasattr(libc, "renameat2"):
+    if not hasattr(libc, "renameat2"):
         return False
     old, new = os.fsencode(one), os.fsencode(other)
     return bool(libc.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, flag) == 0)

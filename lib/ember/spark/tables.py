@@ -24,7 +24,7 @@ from pyspark.sql.types import (
 from ember.errors import InvalidInput
 from ember.settings.embedding import EmbeddingsConfig, InputConfig, TableConfig
 from ember.settings.report import ContentConfig
-from ember.spark import read_batches
+from ember.spark import placed_files, read_batches
 from ember.spark.access import ContentIs, default_roots, path_rules
 from ember.spark.classic import Py4JError
 from ember.spark.conditions import where
@@ -87,7 +87,7 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
     paths = [path] if isinstance(path, str) else list(path)
     named = shown(path)
     storage = Storage(spark)
-    globs = [_glob(storage, each) for each in paths]
+    globs = [file for each in paths for file in _located(storage, each)]
     for each in paths:
         storage.check_names(each)
     try:
@@ -107,6 +107,21 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
             raise InvalidInput(f"there is nothing at {named}, which is no glob either") from None
         raise InvalidInput(f"cannot read {named} as Parquet: {cause(error)}") from error
     return table
+
+
+def _located(storage: Storage, path: str) -> list[str]:
+    """`path` as Spark takes it; of a table of Ember's in an object store, its files.
+
+    Raises:
+        InvalidInput: see `_glob` and `placed_files.rows_of`.
+    """
+    glob = _glob(storage, path)
+    if glob == path and not is_glob(path) and storage.name(path):
+        folder = storage.resolve(path)
+        staging = storage.sibling(folder, f".{storage.name(folder)}.staging")
+        if files := placed_files.rows_of(storage, folder, staging):
+            return [literal(each) for each in files]
+    return [glob]
 
 
 def _glob(storage: Storage, path: str) -> str:
