@@ -116,10 +116,10 @@ def _located(storage: Storage, path: str) -> list[str]:
         InvalidInput: see `_glob` and `placed_files.rows_of`.
     """
     glob = _glob(storage, path)
-    if glob == path and not is_glob(path) and storage.name(path):
-        folder = storage.resolve(path)
-        staging = storage.sibling(folder, f".{storage.name(folder)}.staging")
-        if files := placed_files.rows_of(storage, folder, staging):
+    if glob == path and not is_glob(path) and not storage.moves_folders(path):
+        folder, name = storage.qualify(path), storage.name(path)
+        staging = storage.sibling(folder, f".{name}.staging") if name else ""
+        if name and (files := placed_files.rows_of(storage, folder, staging)):
             return [literal(each) for each in files]
     return [glob]
 
