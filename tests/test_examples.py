@@ -19,17 +19,20 @@ from ember.pipeline.planning import plan
 from ember.settings import config
 from ember.settings.config_keys import Key, keys_of, walk
 from ember.settings.config_text import type_name
+from ember.settings.diagnosis import DoctorConfig
 from ember.settings.pipeline import PipelineConfig
 
 CONF = Path(__file__).parent.parent / "conf"
 EXAMPLES = sorted((CONF / "examples").glob("*.yaml"))
 KINDS = {name: kind for name, (kind, _) in JOBS.items()}
+# Those that are no step of a pipeline as well.
+ALL_KINDS = KINDS | {"doctor": DoctorConfig, "pipeline": PipelineConfig}
 # A file for each job or kind of evaluation, named for the job.
 TEMPLATES = [file for file in sorted(CONF.glob("*.yaml")) if file.stem != "pipeline_demo"]
 
 
 def kind_of(file: Path) -> type[config.Config]:
-    return KINDS[file.stem.partition("_")[0]]
+    return ALL_KINDS[file.stem.partition("_")[0]]
 
 
 def given(node: yaml.MappingNode, keys: tuple[Key, ...], value: Any) -> Iterator[Any]:
@@ -72,7 +75,7 @@ def test_a_key_in_a_comment_of_conf_is_one_of_its_job(file):
 
 
 def test_every_job_has_a_file_in_conf():
-    assert {file.stem.partition("_")[0] for file in TEMPLATES} == set(KINDS)
+    assert {file.stem.partition("_")[0] for file in TEMPLATES} == set(ALL_KINDS) - {"pipeline"}
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
@@ -100,7 +103,7 @@ def test_there_is_an_example_of_each_system():
 ROOT = CONF.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 # The scripts of a shell that a page may use beside jobs, and what the suite takes from it.
-TOOLS = {"grep", "pip", "awk", "python3.11", "pip-audit"}
+TOOLS = {"grep", "pip", "awk", "python3.11", "pip-audit", "spark-class"}
 REQUIRED = {"input.path": "a", "input.id": "i", "input.modality": "text", "model.name": "hf:m"}
 REQUIRED |= {"output.path": "o"}
 
@@ -192,7 +195,7 @@ def test_a_command_in_a_page_names_what_there_is(words):
     if words[0] == "ember":
         jobs = [f"jobs/{words[1]}.py"]
     if jobs:
-        kind = (KINDS | {"pipeline": PipelineConfig})[Path(jobs[0]).stem]
+        kind = ALL_KINDS[Path(jobs[0]).stem]
         assert (ROOT / jobs[0]).is_file()
         following = list(pairwise(words))
         values = dict(following)

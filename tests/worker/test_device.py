@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ember.errors import DeviceMissing
-from ember.worker import device, task
+from ember.worker import machine, task
 from ember.worker.device import claim, cuda_device_count, require_cuda
 from tiny_models import needs_keras, spec_of
 
@@ -124,7 +124,7 @@ def test_count_without_a_driver_is_zero(monkeypatch: pytest.MonkeyPatch) -> None
     def no_library(name: str) -> None:
         raise OSError(name)
 
-    monkeypatch.setattr(device.ctypes, "CDLL", no_library)
+    monkeypatch.setattr(machine.ctypes, "CDLL", no_library)
     assert cuda_device_count() == 0
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -76,6 +77,10 @@ def walk(keys: Sequence[Key]) -> Iterator[Key]:
 
 def below(annotation: Any) -> tuple[Form, type[BaseModel]] | None:
     """The section that a type leads to, and how; None for a value."""
+    either = get_args(annotation) if get_origin(annotation) in (UnionType, Union) else ()
+    for kind in (each for each in either if get_origin(each) is Annotated):
+        if section := _marked(kind):
+            return "section", section
     for kind in branches(annotation):
         origin, inside = get_origin(kind), get_args(kind)
         if section := section_of(kind):
@@ -89,14 +94,17 @@ def below(annotation: Any) -> tuple[Form, type[BaseModel]] | None:
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
     """The section that a type is, or that it is marked (`Holds`) to contain."""
-    notes = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
-    marked = (note.section for note in notes if isinstance(note, Holds))
     sections = (
         kind
         for kind in branches(annotation)
         if isinstance(kind, type) and issubclass(kind, BaseModel)
     )
-    return next(marked, None) or next(sections, None)
+    return _marked(annotation) or next(sections, None)
+
+
+def _marked(annotation: Any) -> type[BaseModel] | None:
+    notes = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((note.section for note in notes if isinstance(note, Holds)), None)
 
 
 def _key(name: str, own: str, field: FieldInfo, given: BaseModel | None, needs: str | None) -> Key:

@@ -7,6 +7,7 @@ version of this module and of no other. The types are Spark's own.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from pyspark import (
     SparkConf,
     SparkContext,
     SparkFiles,
+    cloudpickle,
 )
 from pyspark.sql import DataFrame, SparkSession
 
@@ -39,6 +41,7 @@ __all__ = [
     "cancel",
     "class_path",
     "cores",
+    "executors",
     "hadoop_configuration",
     "has_archive",
     "jvm",
@@ -49,14 +52,17 @@ __all__ = [
     "received",
     "received_folder",
     "run_in_task",
+    "run_in_tasks",
     "send_archive",
     "send_file",
     "setting",
+    "settings",
     "start_java",
     "submitted_jvm",
     "submitted_setting",
     "tagged",
     "tree_merged",
+    "versions",
 ]
 
 T = TypeVar("T")
@@ -150,6 +156,42 @@ def _java_array(lang: Any, kind: str, values: Sequence[Any]) -> Any:
 def run_in_task(spark: SparkSession, body: Callable[[Iterable[Any]], Iterator[T]]) -> list[T]:
     """What `body` yields in one task of its own."""
     return spark.sparkContext.parallelize([0], 1).mapPartitions(body).collect()
+
+
+def run_in_tasks(
+    spark: SparkSession, count: int, body: Callable[[Iterable[Any]], Iterator[T]], *modules: str
+) -> list[T]:
+    """What `body` yields in each of `count` tasks.
+
+    modules: that workers may lack; what `body` uses of them is sent with it.
+    """
+    sent = [sys.modules[name] for name in modules]
+    for module in sent:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        tasks = spark.sparkContext.parallelize(range(count), count).mapPartitions(body)
+        return tasks.collect()
+    finally:
+        for module in sent:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def executors(spark: SparkSession) -> int:
+    """How many executors there are; in local mode none."""
+    context: Any = spark.sparkContext._jsc
+    return len(context.sc().statusTracker().getExecutorInfos()) - 1  # the driver
+
+
+def settings(spark: SparkSession) -> dict[str, str]:
+    """All settings of the application, as they were when it started."""
+    return dict(spark.sparkContext.getConf().getAll())
+
+
+def versions(spark: SparkSession) -> tuple[str, str, str]:
+    """Of Spark, Java and Hadoop, on the driver."""
+    packages: Any = jvm(spark)
+    java = str(packages.java.lang.System.getProperty("java.version"))
+    return spark.version, java, str(packages.org.apache.hadoop.util.VersionInfo.getVersion())
 
 
 def binary_rows(rows: DataFrame) -> RDD[bytes]:

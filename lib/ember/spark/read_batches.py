@@ -25,7 +25,7 @@ from ember.spark import classic, footers
 from ember.spark.session import is_local
 from ember.spark.storage import Storage
 
-__all__ = ["RowGroup", "advise", "fit", "put_back", "rows_at_once"]
+__all__ = ["RowGroup", "advise", "fit", "put_back", "room", "rows_at_once"]
 
 _log = logging.getLogger(__name__)
 _READ = "spark.sql.parquet.columnarReaderBatchSize"
@@ -139,6 +139,13 @@ def advise(table: DataFrame) -> None:
     for key in _settings(spark) if rows else ():
         if key not in spark.conf.getAll:
             _log.warning("set %s to %d or less: %s", key, rows, _described(groups))
+
+
+def room(table: DataFrame) -> tuple[int, str] | None:
+    """How many rows of `table` fit in a batch, and of what size; None where all do."""
+    groups = _largest_groups(table)
+    rows = rows_at_once(groups)
+    return None if rows is None else (rows, _described(groups))
 
 
 def rows_at_once(groups: Sequence[RowGroup]) -> int | None:

@@ -23,10 +23,11 @@ _BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 
 
 def choose(
-    config: ModelConfig, family: Family, path: Path, *, task: Task, gpu: bool, converts: bool
+    config: ModelConfig, family: Family, path: Path | None, *, task: Task, gpu: bool, converts: bool
 ) -> tuple[Runtime, str]:
     """The runtime of a model whose files are at `path`, and the reason for it.
 
+    path: None where they are not at hand, and the model is taken to be worth a conversion.
     gpu: tasks will be given GPUs. converts: whoever asks has a use for a converted model.
     A model that OpenVINO is to run has to be converted first, which may fail.
 

@@ -7,12 +7,12 @@ DeviceMissing: a silent run on the CPU is never what was meant.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from typing import Literal
 
 from ember.errors import DeviceMissing
+from ember.worker.machine import cuda_device_count
 
 __all__ = ["Device", "claim", "cuda_device_count", "hide_triton", "require_cuda"]
 
@@ -56,18 +56,6 @@ def _narrow(visible: str | None, address: str | None) -> str | None:
         f"Spark assigned GPU {address}, but CUDA_VISIBLE_DEVICES={visible} does not have it; make "
         "the discovery script and the cluster's GPU isolation agree"
     )
-
-
-def cuda_device_count() -> int:
-    """How many CUDA devices the driver library shows this process; 0 without a driver."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
 
 
 def require_cuda(usable: bool, framework: str) -> None:
