@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from importlib.metadata import version
 
+import pytest
+
 from corpora import leftovers, manifest, write_pictures
+from ember.diagnosis.gathering import Silence, within
 from ember.jobs import doctor
+from ember.spark import classic
 
 
 def test_a_sound_session_is_looked_at_and_nothing_is_left(spark, tmp_path, resnet, capsys):
@@ -63,3 +68,17 @@ def test_a_step_is_checked_as_its_job_would(run_job):
     code, err = run_job("doctor", step__job="embed", step__inputt="x")
     assert code == 2
     assert "inputt" in err
+
+
+def test_tasks_that_do_not_end_in_time_are_stopped(spark):
+    """As where no executor comes. The session runs other jobs afterwards."""
+
+    def sleep(_):
+        time.sleep(30)
+        yield 1
+
+    with pytest.raises(Silence, match=r"no task ended within 0\.5 s"):
+        within(spark, 0.5, lambda: classic.run_in_tasks(spark, 1, sleep))
+    with pytest.raises(Silence, match="tasks fail: ZeroDivisionError: division by zero"):
+        within(spark, 60, lambda: classic.run_in_tasks(spark, 1, lambda rows: iter([1 / 0])))
+    assert within(spark, 60, lambda: classic.run_in_tasks(spark, 2, lambda rows: [1])) == [1, 1]
