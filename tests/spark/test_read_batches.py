@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.processes import ROOT, environment, settings
+from cluster.processes import BIN, ROOT, environment, settings
 from corpora import picture
 from ember.errors import EmberError, InvalidInput
 from ember.spark import classic, read_batches
@@ -173,7 +174,13 @@ def test_rows_of_megabytes_in_one_row_group_reach_python_with_little_memory(tmp_
     done = subprocess.run(
         [sys.executable, "-c", BODY, *given],
         cwd=ROOT,
-        env=environment(PYSPARK_SUBMIT_ARGS="--driver-memory 512m pyspark-shell"),
+        env=environment(
+            PYSPARK_SUBMIT_ARGS="--master local[2] --driver-memory 512m pyspark-shell",
+            # Whatever python3 there is in it is not the one that has Ember.
+            PATH=os.pathsep.join(
+                each for each in os.environ["PATH"].split(":") if each != str(BIN)
+            ),
+        ),
         capture_output=True,
         text=True,
         check=False,

@@ -53,6 +53,7 @@ def spark_session(name: str, *, archive: bool = False) -> Iterator[SparkSession]
         return
     submitted = _is_submitted()
     classes = None
+    defaults: dict[str, str] = {}
     if submitted:
         settings = _submitted_settings()
     else:
@@ -62,7 +63,7 @@ def spark_session(name: str, *, archive: bool = False) -> Iterator[SparkSession]
         classes = class_archive.find(defaults) if _JAVA_OPTIONS in settings else None
         if classes:
             settings[_JAVA_OPTIONS] = " ".join([settings[_JAVA_OPTIONS], *classes.options])
-    if _master(submitted, settings).startswith("local"):
+    if _master(submitted, {**defaults, **settings}).startswith("local"):
         # Workers must run in the interpreter that has ember, not in whichever python3 comes first.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         # Otherwise Spark looks up the host's name, which a laptop often cannot resolve.
@@ -119,7 +120,7 @@ def _is_set(hadoop: Any, key: str) -> bool:
 
 
 def _master(submitted: bool, settings: dict[str, str]) -> str:
-    """Where the session will run; "" where the user's defaults decide."""
+    """Where the session will run; "" where nothing says so."""
     if submitted:
         return classic.submitted_setting("spark.master") or ""
     return settings.get("spark.master", "")
