@@ -136,9 +136,15 @@ TestRunsInAnObjectStore.settings = LENGTH
 TestRuns.settings = TestRunsThatSeeNobody.settings = TestRunsWithoutExchange.settings = LENGTH
 
 
-@pytest.mark.parametrize("merges", [False, True])
-@pytest.mark.parametrize("exchanges", [True, False])
-@pytest.mark.parametrize("mode", ["overwrite", "resume"])
+@pytest.mark.parametrize(
+    ("mode", "exchanges", "merges"),
+    [
+        ("overwrite", True, True),
+        ("overwrite", False, False),
+        ("resume", True, False),
+        ("resume", False, True),
+    ],
+)
 def test_a_run_killed_at_any_call_is_resumed_and_its_rows_are_its_own(
     tmp_path, mode, exchanges, merges
 ):
@@ -147,8 +153,7 @@ def test_a_run_killed_at_any_call_is_resumed_and_its_rows_are_its_own(
     assert kills > 40
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-@pytest.mark.parametrize("mode", ["overwrite", "resume"])
+@pytest.mark.parametrize(("mode", "fixed"), [("overwrite", False), ("resume", True)])
 def test_in_an_object_store_a_run_killed_at_any_call_leaves_a_whole_table(tmp_path, mode, fixed):
     """To who goes by its manifest. fixed: files have the names of the old ones, as of a model."""
     assert kills_at_every_call(tmp_path, mode, moves=False, merges=not fixed, fixed=fixed) > 40
