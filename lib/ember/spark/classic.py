@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -42,6 +43,7 @@ __all__ = [
     "class_path",
     "cores",
     "executors",
+    "files_lent",
     "hadoop_configuration",
     "has_archive",
     "jvm",
@@ -66,6 +68,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+# Names of the files that a block of `files_lent` has sent.
+_lent: ContextVar[set[str] | None] = ContextVar("ember_files_lent", default=None)
 
 
 def master(spark: SparkSession) -> str:
@@ -256,7 +260,38 @@ def cancel(spark: SparkSession, tag: str) -> None:
 
 def send_file(spark: SparkSession, file: str) -> None:
     """Have a file of any file system fetched by every node that runs a task."""
+    if (names := _lent.get()) is not None:
+        names.add(file.rpartition("/")[2])
     spark.sparkContext.addFile(quote(file, safe="/:"))  # which takes an encoded URI
+
+
+@contextmanager
+def files_lent(spark: SparkSession) -> Iterator[None]:
+    """Files that are sent in the block are to be fetched until it ends, and no longer.
+
+    An executor that comes later would ask for all that were ever sent, and fail each of its tasks
+    where one is gone.
+    """
+    token = _lent.set(set())
+    try:
+        yield
+    finally:
+        names = _lent.get() or set()
+        _lent.reset(token)
+        if names and answers(spark):
+            _take_back(spark, names)
+
+
+def _take_back(spark: SparkSession, names: Set[str]) -> None:
+    """Leave files out of what executors are told to fetch; Spark has no call for it."""
+    context: Any = spark.sparkContext._jsc
+    sessions = context.sc().addedFiles().valuesIterator()
+    while sessions.hasNext():
+        files = sessions.next()
+        uris = files.keys().toList()
+        for uri in (str(uris.apply(number)) for number in range(uris.size())):
+            if uri.rpartition("/")[2] in names:
+                files.remove(uri)
 
 
 def send_archive(spark: SparkSession, archive: str, name: str) -> None:

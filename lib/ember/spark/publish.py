@@ -137,7 +137,7 @@ class Output:
         Work left by a killed run goes unless it is resumed.
         worth: is there anything for a resumed run to go on with? By default, any row.
         """
-        with self.staging.run(self.check, worth):
+        with classic.files_lent(self.spark), self.staging.run(self.check, worth):
             yield
 
     @property
