@@ -156,6 +156,7 @@ def install(root: Path, lock: Path, wheel: str) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     pip += ["--no-deps", "--no-compile", "--target", str(target)]
     subprocess.run([*pip, "--require-hashes", "-r", str(lock)], check=True)
+    shutil.rmtree(target / "bin")  # commands that name this machine's Python
     subprocess.run([*pip, wheel], check=True)
     for pattern in TRIMMED:
         for each in target.glob(pattern):

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -318,10 +318,17 @@ def _limit(what: int) -> int | None:
 
 def _folders(given: Sequence[str]) -> list[str]:
     """Where this process and Spark's Java process beside it write: as their environment says."""
-    names: Mapping[str, str] = os.environ
-    said = [names.get(key, "") for key in ("SPARK_EXECUTOR_DIRS", "LOCAL_DIRS", "SPARK_LOCAL_DIRS")]
-    folders = next((each.split(",") for each in said if each), list(given))
-    return list(dict.fromkeys([*(each for each in folders if each), tempfile.gettempdir()]))
+    # As Spark itself reads them: of a standalone cluster, of YARN, and what it tells workers.
+    between = {"SPARK_EXECUTOR_DIRS": os.pathsep, "LOCAL_DIRS": ",", "SPARK_LOCAL_DIRS": ","}
+    said = (os.environ.get(key, "").split(mark) for key, mark in between.items())
+    folders = next((each for each in said if any(each)), list(given))
+    roots = [_above_spark(each) for each in folders if each]
+    return list(dict.fromkeys([*roots, tempfile.gettempdir()]))
+
+
+def _above_spark(folder: str) -> str:
+    """The folder of the user's that Spark made its own in."""
+    return re.sub(r"/(?:spark|blockmgr|executor)-[0-9a-f-]{36}(?=/|$).*", "", folder) or "/"
 
 
 def _disk(folder: str) -> Disk:
