@@ -21,8 +21,8 @@ from numba.core import cgutils, config
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
+from ember.worker.compiled import compiled
 from ember.worker.vectors.arrays import Float64, Int32, Int64
-from ember.worker.vectors.compiled import compiled
 from ember.worker.vectors.filters import PANEL_COLUMNS
 
 ROWS, COLUMNS = 6, PANEL_COLUMNS

@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ember.worker.compiled import ANY_ORDER, compiled
 from ember.worker.vectors.arrays import Float32, Float64, Int32
 from ember.worker.vectors.bounds import LEADING
-from ember.worker.vectors.compiled import ANY_ORDER, compiled
 from ember.worker.vectors.filters import PANEL_COLUMNS
 
 Layout = tuple[int, int, bool]

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ember.worker.compiled import ANY_ORDER, compiled
 from ember.worker.vectors import bounds, int8_kernel
 from ember.worker.vectors.arrays import Float32, Float64, Int64
 from ember.worker.vectors.basis import METRICS
-from ember.worker.vectors.compiled import ANY_ORDER, compiled
 from ember.worker.vectors.scores import tie_floor
 
 Rows = tuple[Any, Float32, Float64, Int64]

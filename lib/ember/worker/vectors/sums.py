@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ember.worker.compiled import compiled
 from ember.worker.vectors.arrays import Float32, Float64, Int64, Stored
-from ember.worker.vectors.compiled import compiled
 
 RUN, PARTS = 128, 8
 

@@ -5,7 +5,7 @@ Compiled code is kept beside its file or in the user's cache, whichever can be w
 
 numba itself keeps compiled code until the function's own file changes, although the code holds
 what it calls and reads from other files, too: an edited bounds.py would leave stale kernels. Here
-it is kept until any module of this package changes.
+it is kept until any module of the function's package changes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def compiled(**options: object) -> Callable[[Function], Function]:
     def decorated(function: Function) -> Function:
         made: Any = numba.njit(nogil=True, **options)(function)
         with suppress(RuntimeError):  # there is no place to keep it
-            made._cache = _PackageCache(function)
+            made._cache = _cache_of(function.__module__.rpartition(".")[0])(function)
         result: Function = made
         return result
 
@@ -41,23 +41,23 @@ def compiled(**options: object) -> Callable[[Function], Function]:
 
 
 @cache
-def _package_hash() -> str:
-    """SHA-256 of the sources of this package, which may be inside a zip file."""
-    modules = [file for file in files(__package__).iterdir() if file.name.endswith(".py")]
+def _package_hash(package: str) -> str:
+    """SHA-256 of the sources of a package, which may be inside a zip file."""
+    modules = [file for file in files(package).iterdir() if file.name.endswith(".py")]
     digest = hashlib.sha256()
     for file in sorted(modules, key=lambda file: file.name):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def _stamped(locator: type) -> type:
-    """A numba locator under which cached code is valid for these sources of the package only."""
-    return type(locator.__name__, (locator,), {"get_source_stamp": lambda _: _package_hash()})
+@cache
+def _cache_of(package: str) -> type:
+    """Numba's cache, in which code is valid for these sources of the package only."""
 
+    def stamped(locator: type) -> type:
+        stamp = {"get_source_stamp": lambda _: _package_hash(package)}
+        return type(locator.__name__, (locator,), stamp)
 
-class _PackageCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]  # numba has no types
-    _locator_classes = tuple(map(_stamped, CacheImpl._locator_classes))
-
-
-class _PackageCache(FunctionCache):  # type: ignore[misc]
-    _impl_class = _PackageCacheImpl
+    locators = [stamped(each) for each in CacheImpl._locator_classes]
+    kept = type("PackageCacheImpl", (CompileResultCacheImpl,), {"_locator_classes": locators})
+    return type("PackageCache", (FunctionCache,), {"_impl_class": kept})
