@@ -125,6 +125,7 @@ def judge_classification(
         classes=classes,
         match=match,
         many=False,
+        first=max([1, *top_k]),
         compared=compared,
     )
 
@@ -154,8 +155,8 @@ def _rows(joined: DataFrame) -> DataFrame:
         "key",
         "truth",
         F.col("labels")[0].alias("answer"),
-        F.col("scores")[0].alias("score"),
-        F.size("labels").alias("length"),
+        "score",
+        "length",
         place.alias("place"),
         "reason",
         *slices_of(joined),

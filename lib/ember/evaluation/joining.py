@@ -121,8 +121,9 @@ class Joined:
     Attributes:
         rows: id, key long (the hash of the id that makes the bootstrap weights), truth (a label, or
             an array of them), labels (array of the labels predicted, best first; null without a
-            usable prediction), scores array<double>, reason (null for a row as it should be),
-            slice_0, … Labels are strings, or bigint where they are indices.
+            usable prediction), reason (null for a row as it should be), slice_0, …; with several
+            labels a row also scores array<double>, with one also score double, of the first label,
+            and length int, of the whole list. Labels are strings, or bigint where they are indices.
         classes: the class list asked for, as labels are in the rows.
         matching: what of a prediction the truth is compared with.
     """
@@ -144,11 +145,13 @@ def join_predictions(
     classes: Sequence[str] | Sequence[int] | None,
     match: Match,
     many: bool,
+    first: int = 0,
     compared: Sequence[DataFrame] = (),
 ) -> Joined:
     """Join a table as `classify` writes it with the truth.
 
     match: what a truth of integers is compared with, see ember.evaluation.matching.
+    many: whether a row has several labels. first: with one, how many of those predicted are kept.
     compared: as for `judge_classification`.
 
     Raises:
@@ -184,28 +187,68 @@ def join_predictions(
     )
     check_ids(predictions, id, "the predictions")
     known = join_slices(known, runs[0], column(runs[0], id), slices)
-    value = column(predictions, predicted)
-    given = predictions.select(
-        column(predictions, id).alias("id"),
-        F.transform(value, matching.of_prediction).alias("labels"),
-        F.transform(value, lambda each: each["score"].cast("double")).alias("scores"),
-        F.lit(True).alias("answered"),
-    )
+    given = _answers(predictions, id, predicted, matching, many=many, first=first)
     rows = known.withColumn("known", F.lit(True)).join(given, "id", "full_outer")
-    reason = _reason(listed, many)
-    rows = rows.withColumn("reason", reason)
     check_slices(rows, slices)
-    usable = F.col("reason").isNull()
     joined = rows.select(
         "id",
         key_of(rows).alias("key"),
         "truth",
-        F.when(usable, F.col("labels")).alias("labels"),
-        F.when(usable, F.col("scores")).alias("scores"),
-        "reason",
+        *(name for name in given.columns if name not in ("id", "answered", "fault")),
+        _reason(listed, many).alias("reason"),
         *filled_slices(slices),
     )
     return Joined(joined, listed, matching)
+
+
+def _answers(
+    predictions: DataFrame, id: str, predicted: str, matching: Matching, *, many: bool, first: int
+) -> DataFrame:
+    """What a join takes of predictions: id, answered, fault, and what `Joined` says.
+
+    fault: why they are not usable, null where they are. Nothing else of unusable ones is there.
+    """
+    value = column(predictions, predicted)
+    rows = predictions.select(
+        column(predictions, id).alias("id"),
+        matching.of_predictions(value).alias("labels"),
+        value["score"].cast("array<double>").alias("scores"),
+    )
+    labels, scores = F.col("labels"), F.col("scores")
+    parts = {"labels": labels, "scores": scores}
+    if not many:
+        parts = {
+            "labels": F.slice(labels, 1, first),
+            "score": F.get(scores, F.lit(0)),
+            "length": F.size(labels),
+        }
+    rows = rows.withColumn("fault", _fault(matching, many))
+    usable = F.col("fault").isNull()
+    kept = (F.when(usable, part).alias(name) for name, part in parts.items())
+    return rows.select("id", F.lit(True).alias("answered"), "fault", *kept)
+
+
+def _fault(matching: Matching, many: bool) -> Column:
+    """What is wrong with the predictions of a row (labels, scores); null for nothing.
+
+    Spark compiles it, as it would not compile a lambda.
+    """
+    labels = F.col("labels")
+    # The answer is null where the value is not found and a null is; NaN equals itself.
+    bad_score = F.coalesce(F.array_contains("scores", F.lit(float("nan"))), F.lit(True))
+    rare = F.lit("" if matching.field == "label" else -1)
+    found = F.array_contains(labels, rare)
+    bad_label = found.isNull() | (found & F.get(F.sort_array(labels), F.lit(0)).isNull())
+    if many:
+        bad_label |= F.size(F.array_distinct(labels)) != F.size(labels)
+    else:
+        bad_label |= F.size(labels) == 0
+    return (
+        F.when(labels.isNull(), FAILED)
+        .when(bad_score, BAD_SCORE)
+        .when(bad_label, NO_LABEL)
+        .when(F.sort_array("scores", asc=False) != F.col("scores"), NO_ORDER)
+    )
 
 
 def _check_predictions(predictions: DataFrame, predicted: str, name: str) -> None:
@@ -225,12 +268,6 @@ def _check_predictions(predictions: DataFrame, predicted: str, name: str) -> Non
 
 def _reason(classes: Sequence[Any] | None, many: bool) -> Column:
     """Why a row cannot be judged on its merits; null where it can."""
-    bad_score = F.exists("scores", lambda score: score.isNull() | F.isnan(score))
-    bad_label = F.exists("labels", lambda label: label.isNull())
-    if not many:
-        bad_label = bad_label | (F.size("labels") == 0)
-    else:
-        bad_label = bad_label | (F.size(F.array_distinct("labels")) != F.size("labels"))
     reason = F.when(F.col("known").isNull(), NO_TRUTH).when(F.col("truth").isNull(), NULL_TRUTH)
     if classes is not None:
         listed = F.array(*(F.lit(each) for each in classes))
@@ -240,13 +277,7 @@ def _reason(classes: Sequence[Any] | None, many: bool) -> Column:
             else F.array_contains(listed, F.col("truth"))
         )
         reason = reason.when(~inside, OUTSIDE)
-    return (
-        reason.when(F.col("answered").isNull(), NO_PREDICTION)
-        .when(F.col("labels").isNull(), FAILED)
-        .when(bad_score, BAD_SCORE)
-        .when(bad_label, NO_LABEL)
-        .when(F.sort_array("scores", asc=False) != F.col("scores"), NO_ORDER)
-    )
+    return reason.when(F.col("answered").isNull(), NO_PREDICTION).otherwise(F.col("fault"))
 
 
 def issues_of(unusable: DataFrame) -> list[Issue]:

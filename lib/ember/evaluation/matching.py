@@ -66,6 +66,13 @@ class Matching:
         whole = F.regexp_extract(label, _INTEGER, 1).try_cast("bigint").cast("string")
         return F.coalesce(whole, label)
 
+    def of_predictions(self, entries: Column) -> Column:
+        """The same of each prediction of an array; without a lambda, Spark compiles it."""
+        if self.integers:
+            return F.transform(entries, self.of_prediction)
+        kind = "bigint" if self.field == "index" else "string"
+        return entries[self.field].cast(f"array<{kind}>")
+
     def of_truth(self, value: Column, kind: DataType) -> Column:
         """The value to compare of one label of the truth, whose type is `kind`."""
         return value.cast("bigint") if self.field == "index" else text_of(value, kind)
