@@ -26,8 +26,8 @@ from ember.evaluation.result import Evaluation, Figure, Issue, none_for_nan, tab
 from ember.evaluation.slices import slices_of
 from ember.worker.metrics import classes as averaging
 from ember.worker.metrics.classes import ClassSums, calibration_error, ratio
+from ember.worker.metrics.intervals import interval
 from ember.worker.metrics.sums import ALL, from_limbs
-from ember.worker.metrics.weights import interval
 
 __all__ = ["classification_figures", "judge_classification"]
 
@@ -183,7 +183,7 @@ def _cut(
 def _figures(totals: Totals, rule: ClassSums, cut: Sequence[int]) -> list[Figure]:
     """Every figure of every slice. cut: the k whose top-k accuracy is unknown."""
     figures = []
-    unknown = np.full(totals.replicates + 1, np.nan)
+    unknown = np.full(totals.columns, np.nan)
     for name in totals.slices():
         n, answered, improper, hits, *firsts = totals.of("total", name, rule.counts)
         every = {"accuracy": ratio(hits, n)}
@@ -194,7 +194,10 @@ def _figures(totals: Totals, rule: ClassSums, cut: Sequence[int]) -> list[Figure
         every |= {key: np.where(n > 0, value, np.nan) for key, value in small.items()}
         every["ece"] = unknown if improper[0] else calibration_error(*_bins(totals, rule, name))
         rows = {"ece": int(answered[0])}
-        figures += [Figure(key, name, v, rows.get(key, int(n[0]))) for key, v in every.items()]
+        figures += [
+            Figure(key, name, values, rows.get(key, int(n[0])), totals.groups)
+            for key, values in every.items()
+        ]
     return figures
 
 
@@ -232,7 +235,7 @@ def _reliability(spark: SparkSession, totals: Totals, rule: ClassSums) -> DataFr
     for name in totals.slices():
         for item, (count, hits, scores) in enumerate(_bins(totals, rule, name).swapaxes(0, 1)):
             accuracy = ratio(hits, count)
-            low, high = interval(accuracy)
+            low, high = interval(accuracy, totals.groups, within=(0.0, 1.0))
             rows.append(
                 {
                     "slice": name,

@@ -131,7 +131,15 @@ def _figures(run: Evaluation, baseline: Evaluation) -> list[Figure]:
         figures += [replace(each, metric=f"baseline_{each.metric}") for each in theirs]
         for one, other in zip(ours, theirs, strict=True):
             values = one.values - other.values
-            figures.append(Figure(f"difference_{one.metric}", name, values, one.n))
+            least, most = one.within
+            figures.append(
+                replace(
+                    one,
+                    metric=f"difference_{one.metric}",
+                    values=values,
+                    within=(least - most, most - least),
+                )
+            )
     return figures
 
 

@@ -26,7 +26,6 @@ from ember.spark import classic
 from ember.spark.persisted import kept
 from ember.worker.metrics.partial_sums import (
     GroupJudge,
-    Held,
     Judge,
     add_rows,
     judge_groups,
@@ -34,7 +33,8 @@ from ember.worker.metrics.partial_sums import (
     merge_records,
     unpack,
 )
-from ember.worker.metrics.sums import ALL, CHUNK_ROWS
+from ember.worker.metrics.sums import ALL, CHUNK_ROWS, Held
+from ember.worker.metrics.weights import GROUPS
 
 __all__ = [
     "Findings",
@@ -133,10 +133,10 @@ def worst_rows(rows: DataFrame, order: Column, most: int) -> DataFrame:
 
 @dataclass(frozen=True)
 class Totals:
-    """What the cluster added up, on the sample and on each of B replicates.
+    """What the cluster added up, on the sample, on each of B replicates and without each group.
 
     Attributes:
-        sums: (K, 1 + B) int64 by section, slice and item.
+        sums: (K, 1 + B + G) int64 by section, slice and item.
         classes: what came under the section "class", float64, by item; of classes see
             `merge_records`.
     """
@@ -145,14 +145,23 @@ class Totals:
     sums: Held = field(default_factory=dict)
     classes: dict[int, np.ndarray] = field(default_factory=dict)
 
+    @property
+    def groups(self) -> int:
+        """Groups of the jackknife, G; none without replicates."""
+        return GROUPS if self.replicates else 0
+
+    @property
+    def columns(self) -> int:
+        return 1 + self.replicates + self.groups
+
     def slices(self) -> list[str]:
         """All rows first, then the slices by name."""
         names = {name for _, name, _ in self.sums} - {ALL}
         return [ALL, *sorted(names)]
 
     def of(self, section: str, name: str, values: int, item: int = 0) -> np.ndarray:
-        """(values, 1 + B) int64; zeros where nothing was added."""
-        empty = np.zeros((values, self.replicates + 1), np.int64)
+        """(values, 1 + B + G) int64; zeros where nothing was added."""
+        empty = np.zeros((values, self.columns), np.int64)
         return self.sums.get((section, name, item), empty)
 
 
@@ -166,11 +175,12 @@ def sum_rows(
     """
     # Few partial sums: a task takes as many partitions as it can.
     tasks = 2 * classic.cores(rows.sparkSession)
-    adder = add_rows(judge, slices_of(rows), replicates, chunk_rows)
+    totals = Totals(replicates)
+    adder = add_rows(judge, slices_of(rows), replicates, chunk_rows, totals.groups)
     partial = rows.coalesce(tasks).mapInArrow(adder, _SCHEMA)
     keys = ("section", "slice", "item")
     merged = partial.repartition(*keys).sortWithinPartitions(*keys)
-    return _received(merged.mapInArrow(merge_records(replicates), _SCHEMA), replicates)
+    return _received(merged.mapInArrow(merge_records(replicates, totals.groups), _SCHEMA), totals)
 
 
 def by_group(rows: DataFrame, groups: Sequence[str], judge: GroupJudge, replicates: int) -> Totals:
@@ -179,18 +189,18 @@ def by_group(rows: DataFrame, groups: Sequence[str], judge: GroupJudge, replicat
     The memory of that task bounds a group: the rows travel as they are, and are sorted there.
     judge: from the group's values and its rows to records, as `Sums.drain` yields them.
     """
-    ordered = rows.repartition(*groups).sortWithinPartitions(*groups)
-    records = ordered.mapInArrow(judge_groups(judge, groups, replicates), _SCHEMA)
-    return _received(records, replicates)
-
-
-def _received(records: DataFrame, replicates: int) -> Totals:
-    """Collect records (section, slice, item, sums), and add those of one key."""
     totals = Totals(replicates)
+    ordered = rows.repartition(*groups).sortWithinPartitions(*groups)
+    run = judge_groups(judge, groups, replicates, totals.groups)
+    return _received(ordered.mapInArrow(run, _SCHEMA), totals)
+
+
+def _received(records: DataFrame, totals: Totals) -> Totals:
+    """Collect records (section, slice, item, sums), and add those of one key to `totals`."""
     for row in records.collect():
         if row["section"] == "class":
             totals.classes[row["item"]] = np.frombuffer(row["sums"], np.float64)
         else:
             key = (row["section"], row["slice"], row["item"])
-            merge_into(totals.sums, key, unpack(row["sums"], replicates))
+            merge_into(totals.sums, key, unpack(row["sums"], totals.replicates, totals.groups))
     return totals

@@ -229,7 +229,9 @@ def _figures(totals: Totals, ranked: Totals, rule: LabelSums) -> list[Figure]:
         every |= {f"precision@{k}": ratio(f, n) for k, f in zip(rule.top_k, firsts, strict=True)}
         mean = ranked.of("mean", name, 3)
         every["mean_average_precision"] = ratio(from_limbs(mean[1:])[0], mean[0])
-        figures += [Figure(key, name, values, int(n[0])) for key, values in every.items()]
+        figures += [
+            Figure(key, name, values, int(n[0]), totals.groups) for key, values in every.items()
+        ]
     return figures
 
 

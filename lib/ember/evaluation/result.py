@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,8 +14,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ember.errors import InvalidConfig, RequirementNotMet
 from ember.spark.failed_rows import refuse_failures
+from ember.worker.metrics.intervals import interval
 from ember.worker.metrics.sums import ALL
-from ember.worker.metrics.weights import interval
 
 __all__ = [
     "LESS_IS_BETTER",
@@ -42,14 +42,18 @@ class Figure:
     """One figure of one slice, over n rows (queries, pairs).
 
     Attributes:
-        values: (1 + B,) float64, the figure on the sample and on its bootstrap replicates; NaN
-            where it is undefined.
+        values: (1 + B + G,) float64, the figure on the sample, on its bootstrap replicates and
+            without each group of the jackknife; NaN where it is undefined.
+        groups: G.
+        within: what values it can have.
     """
 
     metric: str
     slice: str
     values: np.ndarray
     n: int
+    groups: int = 0
+    within: tuple[float, float] = (0.0, 1.0)
 
     @property
     def value(self) -> float | None:
@@ -58,21 +62,24 @@ class Figure:
     @property
     def low(self) -> float | None:
         """The lower end of the 95% interval."""
-        return none_for_nan(interval(self.values)[0])
+        return none_for_nan(self._interval[0])
 
     @property
     def high(self) -> float | None:
         """The upper end of the 95% interval."""
-        return none_for_nan(interval(self.values)[1])
+        return none_for_nan(self._interval[1])
+
+    @cached_property
+    def _interval(self) -> tuple[float, float]:
+        return interval(self.values, self.groups, within=self.within)
 
     def as_row(self) -> dict[str, Any]:
-        low, high = interval(self.values)
         return {
             "metric": self.metric,
             "slice": self.slice,
             "value": self.value,
-            "low": none_for_nan(low),
-            "high": none_for_nan(high),
+            "low": self.low,
+            "high": self.high,
             "n": self.n,
         }
 

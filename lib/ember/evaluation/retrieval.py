@@ -211,7 +211,7 @@ def _figures(totals: Totals, names: Sequence[str]) -> list[Figure]:
         n, *limbs = totals.of("total", name, 1 + 2 * len(names))
         means = from_limbs(np.array(limbs))
         figures += [
-            Figure(metric, name, ratio(mean, n), int(n[0]))
+            Figure(metric, name, ratio(mean, n), int(n[0]), totals.groups)
             for metric, mean in zip(names, means, strict=True)
         ]
     return figures

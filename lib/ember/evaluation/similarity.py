@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -38,6 +39,11 @@ from ember.worker.metrics.sums import ALL
 __all__ = ["FIGURES", "judge_similarity"]
 
 FIGURES = PAIR_FIGURES
+_RANGES = {
+    "pearson": (-1.0, 1.0),
+    "spearman": (-1.0, 1.0),
+    "best_threshold": (-math.inf, math.inf),
+}
 _BAD_TRUTH = "with a truth that is null or not finite, left out"
 _NO_SCORE = "without a score, left out"
 _BAD_SCORE = "with a score that is null or not finite, left out"
@@ -200,9 +206,16 @@ def _finite(name: str) -> Column:
 
 def _figures(totals: Totals) -> list[Figure]:
     found = {name: (n, values.view(np.float64)) for (_, name, n), values in totals.sums.items()}
-    found.setdefault(ALL, (0, np.full((len(FIGURES), totals.replicates + 1), np.nan)))
+    found.setdefault(ALL, (0, np.full((len(FIGURES), totals.columns), np.nan)))
     return [
-        Figure(metric, name, found[name][1][position], found[name][0])
+        Figure(
+            metric,
+            name,
+            found[name][1][position],
+            found[name][0],
+            totals.groups,
+            _RANGES.get(metric, (0.0, 1.0)),
+        )
         for name in totals.slices()
         for position, metric in enumerate(FIGURES)
     ]

@@ -9,6 +9,7 @@ import pytest
 from ember.worker.metrics.classes import ClassSums
 from ember.worker.metrics.partial_sums import add_rows, judge_groups, merge_records, record, unpack
 from ember.worker.metrics.sums import ALL
+from ember.worker.metrics.weights import GROUPS, column_weights
 
 NAMES = ["ant", "bee", "cat"]
 REPLICATES = 7
@@ -29,13 +30,13 @@ def rows(n=300):
     )
 
 
-def merged(parts, chunk_rows):
+def merged(parts, chunk_rows, groups=0):
     rule = ClassSums(pa.array(NAMES), (1,), 5)
-    run = add_rows(rule.add, ["slice_0"], REPLICATES, chunk_rows)
+    run = add_rows(rule.add, ["slice_0"], REPLICATES, chunk_rows, groups)
     records = pa.Table.from_batches([batch for part in parts for batch in run([part])])
     keys = [(name, "ascending") for name in ("section", "slice", "item")]
     ordered = records.sort_by(keys).to_batches(max_chunksize=3)
-    return pa.Table.from_batches(merge_records(REPLICATES)(ordered)).sort_by(keys)
+    return pa.Table.from_batches(merge_records(REPLICATES, groups)(ordered)).sort_by(keys)
 
 
 @pytest.mark.parametrize(("count", "chunk_rows"), [(1, 64), (7, 2048)])
@@ -60,6 +61,24 @@ def test_counts_of_the_sample_are_those_of_the_rows():
     of_bee = np.frombuffer(found["class", ALL, 1], np.float64)[:3]
     expected = [((truth == "bee") & (answer == "bee")).sum(), (truth == "bee").sum()]
     assert of_bee.tolist() == [*expected, (answer == "bee").sum()]
+
+
+def test_what_is_left_without_a_group_of_rows_is_what_its_rows_lack():
+    whole = rows()
+    keys = whole.column("key").to_numpy()
+    left = column_weights(keys, range(8, 8 + GROUPS), REPLICATES).astype(bool)
+    found, alone = (
+        {
+            (row["section"], row["slice"], row["item"]): row["sums"]
+            for row in merged([part], 100, groups).to_pylist()
+            if row["section"] != "class"
+        }
+        for part, groups in ((whole, GROUPS), (whole.filter(pa.array(left[:, 3])), 0))
+    )
+    assert found.keys() == alone.keys()
+    for key, packed in found.items():
+        without = unpack(packed, REPLICATES, GROUPS)[:, 1 + REPLICATES + 3]
+        np.testing.assert_array_equal(without, unpack(alone[key], REPLICATES)[:, 0])
 
 
 def test_a_group_is_seen_whole_though_it_comes_in_several_batches():

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
+from ember.worker.metrics.intervals import interval
 from ember.worker.metrics.sums import ALL, Slicing, Sums, Weights, from_limbs, slicings, to_limbs
-from ember.worker.metrics.weights import interval, poisson_weights
+from ember.worker.metrics.weights import GROUPS, column_weights, poisson_weights
 
 KEYS = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 3000)
 
@@ -34,6 +35,36 @@ def test_the_weights_are_independent_poisson_draws():
     # As large as chance makes them: standard deviation 1 / sqrt(length).
     assert across_rows.std() == pytest.approx(1 / np.sqrt(400), rel=0.05)
     assert across_replicates.std() == pytest.approx(1 / np.sqrt(3000), rel=0.05)
+
+
+def test_the_draws_are_quantiles_of_the_words_of_splitmix():
+    """By Python's integers and scipy, so that runs of different versions can be compared."""
+    mask = (1 << 64) - 1
+    for key in (0, -1, *KEYS[:3].tolist()):
+        drawn = []
+        for place in range(1, 26):
+            word = (key + place * 0x9E3779B97F4A7C15) & mask
+            word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & mask
+            word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & mask
+            word ^= word >> 31
+            drawn += [((word >> shift) % 65536 + 0.5) / 65536 for shift in (0, 16, 32, 48)]
+        expected = stats.poisson(1).ppf(drawn[:99])
+        np.testing.assert_array_equal(poisson_weights(np.array([key]), range(1, 100))[0], expected)
+
+
+def test_every_row_is_left_out_with_one_group():
+    weights = column_weights(KEYS, range(11 + GROUPS), 10)
+    np.testing.assert_array_equal(weights[:, :11], poisson_weights(KEYS, range(11)))
+    without = weights[:, 11:] == 0
+    assert (without.sum(axis=1) == 1).all()
+    assert stats.chisquare(without.sum(axis=0)).pvalue > 1e-4
+    # The groups have nothing to do with the draws.
+    drawn = weights[:, 1:11].sum(axis=1) > 10
+    table = np.stack([without[drawn].sum(axis=0), without[~drawn].sum(axis=0)])
+    assert stats.chi2_contingency(table).pvalue > 1e-4
+    for some in (range(0), range(5, 30), range(20, 40), range(11)):
+        part = column_weights(KEYS[:50], some, 10)
+        np.testing.assert_array_equal(part, weights[:50, some.start : some.stop])
 
 
 def test_neighboring_keys_have_unrelated_weights():

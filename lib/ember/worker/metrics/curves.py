@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ember.worker.metrics.classes import ratio
-from ember.worker.metrics.sums import CHUNK_ROWS
-from ember.worker.metrics.weights import poisson_weights
+from ember.worker.metrics.weights import column_weights
 
 __all__ = ["Ranked", "correlations", "curve_rows", "precision_recall", "rank_against"]
 
 _CELLS = 1 << 21
+_CHUNK_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ def rank_against(
     keys: np.ndarray,
     replicates: int,
     everything: np.ndarray | None = None,
+    *,
+    groups: int = 0,
 ) -> Ranked:
     """Figures of a ranking by score, highest first; rows of one score are one step of it.
 
@@ -54,19 +56,21 @@ def rank_against(
 
     All are NaN without a positive; roc_auc also without a negative.
     """
-    width = replicates + 1
+    columns = range(1 + replicates + groups)
+    width = len(columns)
     order = np.lexsort((keys, -scores))
     scores, positive, keys = scores[order], positive[order], keys[order]
     last = np.append(scores[1:] != scores[:-1], True) if len(scores) else np.zeros(0, bool)
-    tp, rows, totals = np.zeros(width), np.zeros(width), _totals(positive, keys, replicates)
+    totals = _totals(positive, keys, columns, replicates)
     positives = totals[0]
+    tp, rows = np.zeros(width), np.zeros(width)
     before_tp, before_rows = np.zeros(width), np.zeros(width)
     area, precision = np.zeros(width), np.zeros(width)
     best, threshold = np.full(width, -1.0), np.full(width, np.nan)
     every = totals.sum(axis=0) if everything is None else everything
-    for start in range(0, len(scores), CHUNK_ROWS):
-        part = slice(start, start + CHUNK_ROWS)
-        weights = poisson_weights(keys[part], range(width)).astype(np.float64)
+    for start in range(0, len(scores), _CHUNK_ROWS):
+        part = slice(start, start + _CHUNK_ROWS)
+        weights = column_weights(keys[part], columns, replicates).astype(np.float64)
         rows_to = np.cumsum(weights, axis=0) + rows
         tp_to = np.cumsum(weights * positive[part, None], axis=0) + tp
         tp, rows = tp_to[-1], rows_to[-1]
@@ -122,18 +126,18 @@ def curve_rows(points: np.ndarray, **named: str) -> list[dict[str, str | float]]
     return [{**named, **dict(zip(columns, point, strict=True))} for point in points.tolist()]
 
 
-def _totals(positive: np.ndarray, keys: np.ndarray, replicates: int) -> np.ndarray:
+def _totals(positive: np.ndarray, keys: np.ndarray, columns: range, replicates: int) -> np.ndarray:
     """Positives and others in each replicate: (2, 1 + B)."""
-    totals = np.zeros((2, replicates + 1))
-    for start in range(0, len(keys), CHUNK_ROWS):
-        part = slice(start, start + CHUNK_ROWS)
-        weights = poisson_weights(keys[part], range(replicates + 1)).astype(np.float64)
+    totals = np.zeros((2, len(columns)))
+    for start in range(0, len(keys), _CHUNK_ROWS):
+        part = slice(start, start + _CHUNK_ROWS)
+        weights = column_weights(keys[part], columns, replicates).astype(np.float64)
         totals += np.stack([positive[part], ~positive[part]]).astype(np.float64) @ weights
     return totals
 
 
 def correlations(
-    scores: np.ndarray, truth: np.ndarray, keys: np.ndarray, replicates: int
+    scores: np.ndarray, truth: np.ndarray, keys: np.ndarray, replicates: int, groups: int = 0
 ) -> dict[str, np.ndarray]:
     """Pearson's and Spearman's coefficients, each (1 + B,).
 
@@ -147,9 +151,9 @@ def correlations(
     found: dict[str, list[np.ndarray]] = {"pearson": [], "spearman": []}
     ranks = [_Ranks(scores), _Ranks(truth)]
     step = max(1, _CELLS // max(1, len(keys)))
-    for first in range(0, replicates + 1, step):
-        some = range(first, min(first + step, replicates + 1))
-        weights = poisson_weights(keys, some).astype(np.float64)
+    columns = range(1 + replicates + groups)
+    for first in columns[::step]:
+        weights = column_weights(keys, columns[first : first + step], replicates).astype(np.float64)
         found["pearson"].append(_pearson(scores[:, None], truth[:, None], weights))
         found["spearman"].append(_pearson(ranks[0].of(weights), ranks[1].of(weights), weights))
     return {name: np.concatenate(parts) for name, parts in found.items()}

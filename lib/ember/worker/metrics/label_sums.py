@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from ember.worker.metrics.curves import precision_recall, rank_against
-from ember.worker.metrics.partial_sums import merge_into, record
+from ember.worker.metrics.intervals import interval
+from ember.worker.metrics.partial_sums import record
 from ember.worker.metrics.ranking import label_ranking_precision, precision_at
 from ember.worker.metrics.sums import ALL, Chunk, Sums, codes_in, flat, to_limbs
-from ember.worker.metrics.weights import interval
 
 __all__ = ["COUNTS", "LabelSums", "rank_label"]
 
@@ -92,12 +92,14 @@ def rank_label(
         rows.column(column).to_numpy() for column in ("score", "positive", "key")
     )
     total = everything[name].astype(np.float64)
-    values = rank_against(scores, positive.astype(bool), keys, sums.replicates, total)
+    values = rank_against(
+        scores, positive.astype(bool), keys, sums.replicates, total, groups=sums.groups
+    )
     precision = values.average_precision
     defined = ~np.isnan(precision)
     limbs = to_limbs(np.where(defined, precision, 0)[:, None]).T
-    merge_into(sums.held, ("mean", name, 0), np.concatenate([[defined.astype(np.int64)], limbs]))
+    sums.merge("mean", name, 0, np.concatenate([[defined.astype(np.int64)], limbs]))
     if name == ALL:
-        ends = [precision[0], *interval(precision)]
+        ends = [precision[0], *interval(precision, sums.groups, within=(0.0, 1.0))]
         curve = precision_recall(scores, positive.astype(bool))
         yield record("class", name, codes[label], np.array([*ends, *curve.ravel()]))

@@ -34,13 +34,13 @@ def judge_pairs(
     scores, truth, keys = (rows.column(name).to_numpy() for name in ("score", "truth", "key"))
     # 0.0 and -0.0 are one score.
     scores, truth = scores + 0.0, truth + 0.0
-    found = correlations(scores, truth, keys, sums.replicates)
+    found = correlations(scores, truth, keys, sums.replicates, sums.groups)
     values = [found["pearson"], found["spearman"]]
     if binary:
-        ranked = rank_against(scores, truth == 1, keys, sums.replicates)
+        ranked = rank_against(scores, truth == 1, keys, sums.replicates, groups=sums.groups)
         if group[0] == ALL:
             yield record("class", ALL, 0, precision_recall(scores, truth == 1))
         values += [ranked.roc_auc, ranked.average_precision, ranked.best_f1, ranked.best_threshold]
     else:
-        values += [np.full(sums.replicates + 1, np.nan)] * 4
+        values += [np.full(sums.columns, np.nan)] * 4
     yield record("figures", group[0], len(scores), np.stack(values).view(np.int64))

@@ -16,13 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ember.worker.metrics.classes import class_figures, contributions
-from ember.worker.metrics.sums import ALL, Chunk, Sums, Weights, slicings
-from ember.worker.metrics.weights import interval
+from ember.worker.metrics.intervals import interval
+from ember.worker.metrics.sums import ALL, Chunk, Held, Sums, Weights, slicings
 
 __all__ = [
     "Batches",
     "GroupJudge",
-    "Held",
     "Judge",
     "add_rows",
     "judge_groups",
@@ -39,19 +38,21 @@ _HELD_BYTES = 256 << 20
 Batches = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 Judge = Callable[[Chunk, Sums], None]
 GroupJudge = Callable[[tuple[Any, ...], pa.Table, Sums], Iterable[pa.RecordBatch]]
-Held = dict[tuple[str, str, int], np.ndarray]
 
 
-def add_rows(judge: Judge, columns: Sequence[str], replicates: int, chunk_rows: int) -> Batches:
+def add_rows(
+    judge: Judge, columns: Sequence[str], replicates: int, chunk_rows: int, groups: int = 0
+) -> Batches:
     """From rows to records: `judge` adds each chunk. columns: those that hold a slice's name."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        sums = Sums(replicates)
+        sums = Sums(replicates, groups)
         for batch in batches:
             for start in range(0, batch.num_rows, chunk_rows):
                 rows = batch.slice(start, chunk_rows)
                 keys = rows.column("key").to_numpy(zero_copy_only=False)
-                judge(Chunk(rows, Weights(keys, replicates), slicings(rows, columns)), sums)
+                weights = Weights(keys, replicates, groups)
+                judge(Chunk(rows, weights, slicings(rows, columns)), sums)
             if sums.nbytes > _HELD_BYTES:
                 yield from sums.drain()
         yield from sums.drain()
@@ -59,7 +60,7 @@ def add_rows(judge: Judge, columns: Sequence[str], replicates: int, chunk_rows: 
     return run
 
 
-def merge_records(replicates: int) -> Batches:
+def merge_records(replicates: int, groups: int = 0) -> Batches:
     """From records in order of their keys to one record a key.
 
     Sums of the section "class" are tp, support and predicted of a class. They become, under
@@ -68,12 +69,12 @@ def merge_records(replicates: int) -> Batches:
     """
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        macro = Sums(replicates)
-        for (section, name, item), sums in _merged(batches, replicates):
+        macro = Sums(replicates, groups)
+        for (section, name, item), sums in _merged(batches, 1 + replicates + groups):
             if section == "class":
-                merge_into(macro.held, ("macro", name, 0), contributions(sums))
+                macro.merge("macro", name, 0, contributions(sums))
                 if name == ALL:
-                    yield record(section, name, item, _summary(sums))
+                    yield record(section, name, item, _summary(sums, groups))
             else:
                 yield record(section, name, item, sums)
         yield from macro.drain()
@@ -81,11 +82,13 @@ def merge_records(replicates: int) -> Batches:
     return run
 
 
-def judge_groups(judge: GroupJudge, columns: Sequence[str], replicates: int) -> Batches:
+def judge_groups(
+    judge: GroupJudge, columns: Sequence[str], replicates: int, groups: int = 0
+) -> Batches:
     """From rows in order of `columns` to records: `judge` sees all rows of a group at once."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        sums = Sums(replicates)
+        sums = Sums(replicates, groups)
         for key, table in _groups(batches, columns):
             yield from judge(key, table, sums)
         yield from sums.drain()
@@ -105,9 +108,9 @@ def record(section: str, name: str, item: int, sums: np.ndarray) -> pa.RecordBat
     )
 
 
-def unpack(packed: bytes | pa.Buffer, replicates: int) -> np.ndarray:
-    """The sums of a record: (K, 1 + B) int64."""
-    return np.frombuffer(packed, np.int64).reshape(-1, replicates + 1)
+def unpack(packed: bytes | pa.Buffer, replicates: int, groups: int = 0) -> np.ndarray:
+    """The sums of a record: (K, 1 + B + G) int64."""
+    return np.frombuffer(packed, np.int64).reshape(-1, 1 + replicates + groups)
 
 
 def merge_into(held: Held, key: tuple[str, str, int], sums: np.ndarray) -> None:
@@ -119,7 +122,7 @@ def merge_into(held: Held, key: tuple[str, str, int], sums: np.ndarray) -> None:
 
 
 def _merged(
-    batches: Iterable[pa.RecordBatch], replicates: int
+    batches: Iterable[pa.RecordBatch], columns: int
 ) -> Iterator[tuple[tuple[str, str, int], np.ndarray]]:
     """Sums of records that come in order of their keys."""
     held: Held = {}
@@ -128,14 +131,14 @@ def _merged(
         for key, packed in zip(keys, batch.column(3), strict=True):
             if held and key not in held:
                 yield held.popitem()
-            merge_into(held, key, unpack(packed.as_buffer(), replicates))
+            merge_into(held, key, unpack(packed.as_buffer(), columns - 1))
     if held:
         yield held.popitem()
 
 
-def _summary(sums: np.ndarray) -> np.ndarray:
+def _summary(sums: np.ndarray, groups: int) -> np.ndarray:
     figures = class_figures(sums)
-    ends = [(values[0], *interval(values)) for values in figures]
+    ends = [(each[0], *interval(each, groups, within=(0.0, 1.0))) for each in figures]
     return np.concatenate([sums[:, 0].astype(np.float64), *ends])
 
 

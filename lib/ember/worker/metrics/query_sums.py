@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from ember.worker.metrics.partial_sums import Batches
 from ember.worker.metrics.ranking import retrieval_figures
-from ember.worker.metrics.sums import CHUNK_ROWS, Chunk, Sums, flat, to_limbs
+from ember.worker.metrics.sums import Chunk, Sums, flat, to_limbs
 
 __all__ = ["FigureSums", "score_queries"]
+
+_CHUNK_ROWS = 2048
 
 
 def score_queries(passed: int, names: Sequence[str], at: Sequence[int]) -> Batches:
@@ -24,8 +26,8 @@ def score_queries(passed: int, names: Sequence[str], at: Sequence[int]) -> Batch
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for start in range(0, batch.num_rows, CHUNK_ROWS):
-                rows = batch.slice(start, CHUNK_ROWS)
+            for start in range(0, batch.num_rows, _CHUNK_ROWS):
+                rows = batch.slice(start, _CHUNK_ROWS)
                 gains, results = _padded(rows.column("gains"))
                 ideal, _ = _padded(rows.column("ideal"))
                 relevant = rows.column("relevant").to_numpy(zero_copy_only=False)

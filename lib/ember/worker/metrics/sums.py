@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.sparse import csr_array
 
-from ember.worker.metrics.weights import poisson_weights
+from ember.worker.metrics.weights import column_weights
 
 __all__ = [
     "ALL",
     "CHUNK_ROWS",
     "Chunk",
+    "Held",
     "Slicing",
     "Sums",
     "Weights",
@@ -33,8 +32,10 @@ __all__ = [
 ]
 
 ALL = "all"
-# Rows whose weights are in memory at a time: 2048 rows x 1001 replicates x 4 bytes = 8 MB.
-CHUNK_ROWS = 2048
+Held = dict[tuple[str, str, int], np.ndarray]
+# Rows whose weights are in memory at a time: 10,000 x 1101 bytes = 11 MB. A batch of Spark has as
+# many.
+CHUNK_ROWS = 10_000
 _LIMB = 1 << 30
 
 
@@ -47,17 +48,13 @@ class Slicing:
 
 
 class Weights:
-    """The bootstrap weights of a chunk of n rows, replicate 0 being the sample: (n, 1 + B)."""
+    """The weights of a chunk of n rows, see `column_weights`: (n, 1 + B) uint8."""
 
-    def __init__(self, keys: np.ndarray, replicates: int) -> None:
-        self.single = poisson_weights(keys, range(replicates + 1))
-
-    @cached_property
-    def double(self) -> np.ndarray:
-        return self.single.astype(np.float64)
+    def __init__(self, keys: np.ndarray, replicates: int, groups: int = 0) -> None:
+        self.matrix = column_weights(keys, range(1 + replicates + groups), replicates)
 
     def __len__(self) -> int:
-        return len(self.single)
+        return len(self.matrix)
 
 
 @dataclass(frozen=True)
@@ -74,20 +71,52 @@ class Chunk:
         return values
 
 
+class _Section:
+    """The sums of one section by (slice, item), in rows of an array that grows: (h, K, 1 + B)."""
+
+    def __init__(self, values: int, columns: int, kind: type) -> None:
+        self.places: dict[tuple[str, int], int] = {}
+        self.array: np.ndarray = np.zeros((1, values, columns), kind)
+
+    def places_of(self, keys: list[tuple[str, int]]) -> np.ndarray:
+        """Where the sums of each key are; new ones begin at 0."""
+        places = [self.places.setdefault(key, len(self.places)) for key in keys]
+        if len(self.places) > len(self.array):
+            room = np.zeros((3 * len(self.places) // 2, *self.array.shape[1:]), self.array.dtype)
+            room[: len(self.array)] = self.array
+            self.array = room
+        return np.array(places, np.int64)
+
+
 class Sums:
     """Weighted sums by (section, slice, item): arrays (K, 1 + B) of whole numbers.
 
     Counts are held as int32, which two billion rows fill, and handed on as int64. A section
-    is one kind of sum of a report (totals, classes, bins, …), an item its row.
+    is one kind of sum of a report (totals, classes, bins, …), an item its row. Where there are
+    `groups`, what is left without each of them follows the B replicates: see `column_weights`.
     """
 
-    def __init__(self, replicates: int) -> None:
+    def __init__(self, replicates: int, groups: int = 0) -> None:
         self.replicates = replicates
-        self.held: dict[tuple[str, str, int], np.ndarray] = {}
+        self.groups = groups
+        self._sections: dict[str, _Section] = {}
+
+    @property
+    def columns(self) -> int:
+        return 1 + self.replicates + self.groups
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in self.held.values())
+        return sum(each.array[: len(each.places)].nbytes for each in self._sections.values())
+
+    @property
+    def held(self) -> Held:
+        """What was added since the last `drain`, by (section, slice, item)."""
+        return {
+            (name, *key): section.array[place]
+            for name, section in self._sections.items()
+            for key, place in section.places.items()
+        }
 
     def add(
         self,
@@ -102,33 +131,37 @@ class Sums:
         """Add m entries.
 
         items: (m,) int. values: (m, K): bool or int8; or int64 below 2^31 in size, which costs
-        twice the time. rows: (m,), the row of the chunk that each entry belongs to; by default
-        the entries are the rows.
+        twice the time. A section takes values of one type. rows: (m,), the row of the chunk that
+        each entry belongs to; by default the entries are the rows.
         """
+        from ember.worker.metrics.loops import add_weighted  # numba, which the driver does not need
+
         if not len(items):
             return
         rows = np.arange(len(items)) if rows is None else rows
-        # Sums of a chunk stay below 2^24, or 2^53, and so are exact.
-        matrix = weights.double if values.dtype == np.int64 else weights.single
         span = int(items.max()) + 1
         groups, group = np.unique(slicing.codes[rows] * span + items, return_inverse=True)
-        kind = np.int64 if values.dtype == np.int64 else np.int32
-        added = np.zeros((len(groups), values.shape[1], matrix.shape[1]), kind)
-        for position in np.flatnonzero(values.any(axis=0)):
-            data = values[:, position].astype(matrix.dtype)
-            shape = (len(groups), len(weights))
-            added[:, position] = csr_array((data, (group, rows)), shape=shape) @ matrix
-        for number, code in enumerate(groups.tolist()):
-            key = (section, slicing.names[code // span], code % span)
-            if key in self.held:
-                self.held[key] += added[number]
-            else:
-                self.held[key] = added[number].copy()
+        wide = values.dtype == np.int64
+        held = self._section(section, values.shape[1], np.int64 if wide else np.int32)
+        places = held.places_of([(slicing.names[g // span], g % span) for g in groups.tolist()])
+        small = np.ascontiguousarray(values, np.int64 if wide else np.int8)
+        add_weighted(places[group], rows.astype(np.int64), small, weights.matrix, held.array)
+
+    def merge(self, section: str, name: str, item: int, sums: np.ndarray) -> None:
+        """Add sums (K, 1 + B) int64 to those of a slice and an item."""
+        held = self._section(section, len(sums), np.int64)
+        (place,) = held.places_of([(name, item)])
+        held.array[place] += sums
+
+    def _section(self, name: str, values: int, kind: type) -> _Section:
+        if name not in self._sections:
+            self._sections[name] = _Section(values, self.columns, kind)
+        return self._sections[name]
 
     def drain(self) -> Iterator[pa.RecordBatch]:
         """Yield all sums as batches (section, slice, item, sums) and start anew."""
         entries = sorted(self.held.items())
-        self.held = {}
+        self._sections = {}
         for start in range(0, len(entries), 256):
             part = entries[start : start + 256]
             packed = [array.astype(np.int64).tobytes() for _, array in part]

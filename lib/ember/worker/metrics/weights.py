@@ -1,4 +1,4 @@
-"""Bootstrap weights that depend on a row's id and nothing else, and the intervals they give.
+"""Bootstrap weights that depend on a row's id and nothing else.
 
 The Poisson bootstrap gives every row, in every replicate, an independent Poisson(1) number of
 copies in place of a draw with replacement (Hanley & MacGibbon, "Creating non-parametric bootstrap
@@ -7,6 +7,10 @@ Muralidharan, Najmi & Naidu, "Estimating uncertainty for massive data streams", 
 needs to know nothing of the others, so replicates are sums that can be merged. The number of copies
 comes here from a hash of the row's id and the number of the replicate: it is the same wherever the
 row is processed, and the same in two runs that are compared.
+
+The grouped jackknife divides the rows into groups and leaves out one at a time (Miller, "The
+jackknife: a review", Biometrika 61, 1974). A row's group comes from the same hash. That is one more
+column of weights for each group, 0 for its rows and 1 for all others, and needs no other sums.
 """
 
 from __future__ import annotations
@@ -16,17 +20,31 @@ from functools import cache
 
 import numpy as np
 
-from ember.worker.splitmix import GAMMA, mix
+from ember.worker.splitmix import mix
 
-__all__ = ["interval", "poisson_weights"]
+__all__ = ["GROUPS", "column_weights", "poisson_weights"]
 
-_LANES = 4
-# Few enough for the words of 1,000 replicates to stay in cache.
-_BLOCK_ROWS = 32
+GROUPS = 200
+"""Groups of the jackknife."""
+
+
+def column_weights(keys: np.ndarray, columns: range, replicates: int) -> np.ndarray:
+    """The weights of rows in the sample, in replicates and without a group: (n, c) uint8.
+
+    keys: (n,) int64, a hash of each row's id. columns: which ones: 0 the sample, all ones; then
+    `replicates` bootstrap replicates, see `poisson_weights`; then `GROUPS` samples without a group.
+    """
+    end = replicates + 1
+    drawn = poisson_weights(keys, range(min(columns.start, end), min(columns.stop, end)))
+    left = range(max(columns.start, end) - end, max(columns.stop, end) - end)
+    if not left:
+        return drawn
+    others = _groups(keys)[:, None] != np.arange(left.start, left.stop)
+    return np.hstack([drawn, others.view(np.uint8)])
 
 
 def poisson_weights(keys: np.ndarray, replicates: range) -> np.ndarray:
-    """How often each row occurs in each replicate: (n, len(replicates)) float32, whole numbers.
+    """How often each row occurs in each replicate: (n, len(replicates)) uint8.
 
     keys: (n,) int64, a hash of each row's id. Replicate 0 is the sample itself: all ones.
 
@@ -34,44 +52,28 @@ def poisson_weights(keys: np.ndarray, replicates: range) -> np.ndarray:
     Poisson(1) quantiles are the weights of four replicates. The 16 bits cap a weight at 8 and leave
     the mean at 1 within 1e-5.
     """
-    drawn = range(max(replicates.start, 1), max(replicates.stop, 1))
-    ones = len(replicates) - len(drawn)
-    weights = np.empty((len(keys), len(replicates)), np.float32)
-    weights[:, :ones] = 1
-    if not drawn:
-        return weights
-    first, last = (drawn[0] - 1) // _LANES, (drawn[-1] - 1) // _LANES
-    counters = np.arange(first + 1, last + 2, dtype=np.int64) * GAMMA
-    start = (drawn[0] - 1) - first * _LANES
-    for block in range(0, len(keys), _BLOCK_ROWS):
-        rows = slice(block, block + _BLOCK_ROWS)
-        words = mix(keys[rows][:, None] + counters)
-        draws = words.astype("<i8", copy=False).view("<u2")[:, start : start + len(drawn)]
-        # Every draw is in the table; "clip" spares the check.
-        weights[rows, ones:] = _quantiles().take(draws, mode="clip")
+    from ember.worker.metrics.loops import draw  # numba, which the driver does not need
+
+    drawn = range(max(replicates.start, 1) - 1, max(replicates.stop, 1) - 1)
+    weights = np.ones((len(keys), len(replicates)), np.uint8)
+    if drawn:
+        ones = len(replicates) - len(drawn)
+        words = keys.astype(np.int64).view(np.uint64)
+        draw(words, drawn.start, _thresholds(), weights, ones)
     return weights
 
 
-def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of a figure: its ends at (1 - level) / 2 and (1 + level) / 2.
-
-    values: (1 + B,), the figure on the sample and on B replicates. Replicates in which the figure
-    is undefined (NaN) are left out. Returns NaN twice where there is none, or no figure.
-
-    It is not corrected for bias. A replicate holds fewer different rows than the sample, which
-    moves figures that are far from linear in small counts (macro averages over classes of few
-    rows, ECE): with very many rows and such classes the figure can lie just outside.
-    """
-    replicates = values[1:][~np.isnan(values[1:])]
-    if not len(replicates) or np.isnan(values[0]):
-        return math.nan, math.nan
-    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def _groups(keys: np.ndarray) -> np.ndarray:
+    """The jackknife group of each row, from the word of SplitMix64 before the first draw: (n,)."""
+    words: np.ndarray = mix(keys.astype(np.int64)).view(np.uint64)
+    groups: np.ndarray = (words >> np.uint64(32)) % np.uint64(GROUPS)
+    return groups
 
 
 @cache
-def _quantiles() -> np.ndarray:
-    """The Poisson(1) quantile of (i + 1/2) / 65536 for each 16-bit i: (65536,) float32."""
+def _thresholds() -> np.ndarray:
+    """The smallest 16-bit i for which the Poisson(1) quantile of (i + 1/2) / 65536 is 1, …, 8."""
     masses = [math.exp(-1) / math.factorial(count) for count in range(16)]
     middles = (np.arange(1 << 16) + 0.5) / (1 << 16)
-    return np.searchsorted(np.cumsum(masses), middles).astype(np.float32)
+    quantiles = np.searchsorted(np.cumsum(masses), middles)
+    return np.searchsorted(quantiles, np.arange(1, 9)).astype(np.int32)
