@@ -1,6 +1,10 @@
 """Judge synthetic predictions over many classes: seconds, rows per second, memory by process.
 
-.venv/bin/python scripts/bench/evaluate.py --rows 10000000 --classes 1000 --cores 2
+.venv/bin/python scripts/bench/evaluate.py --rows 10000000 --cores 2
+.venv/bin/python scripts/bench/evaluate.py --rows 100000000 --cores 2 --memory 4g
+
+Both tables are computed by Spark from their ids whenever they are read, so that there are no files
+of gigabytes; that is part of the time.
 """
 
 from __future__ import annotations
@@ -8,37 +12,36 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 
-from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, SparkSession
 
-PREDICTIONS = "array<struct<index:int,label:string,score:float>>"
+ENTRIES = "array<struct<index:int,label:string,score:float>>"
 
 
-def make(spark: SparkSession, folder: str, rows: int, classes: int) -> None:
-    """Half of the first predictions are right; the second is the class after the first."""
-    table = spark.range(0, rows, 1, 32)
-    first = F.when(F.rand(1) < 0.5, F.col("id") % classes).otherwise(
-        (F.rand(2) * classes).cast("long")
+def make(spark: SparkSession, rows: int, classes: int) -> tuple[DataFrame, DataFrame]:
+    """Predictions and truth. Half of the first predictions are right, with scores from 0.5 to 1
+    of which no two are likely to be equal; the second is the class after the first.
+    """
+    number = f"pmod(xxhash64(id, 1), {2 * classes})"
+    table = spark.range(0, rows, 1, max(32, rows // 1_000_000)).selectExpr(
+        "id",
+        f"id % {classes} AS class",
+        f"if({number} < {classes}, {number}, id % {classes}) AS first",
+        "cast(0.5 + pmod(xxhash64(id, 2), 16777216) / 33554432 AS float) AS score",
     )
-    table = table.select("id", (F.col("id") % classes).alias("label"), first.alias("first"))
 
     def entry(index: str, score: str) -> str:
-        label = f"concat('class ', {index})"
         return (
-            f"named_struct('index', cast({index} as int), 'label', {label}, "
-            f"'score', cast({score} as float))"
+            f"named_struct('index', cast({index} AS int), 'label', concat('class ', {index}), "
+            f"'score', cast({score} AS float))"
         )
 
-    listed = f"array({entry('first', '0.7')}, {entry(f'(first + 1) % {classes}', '0.2')})"
-    table.selectExpr("id", f"cast({listed} as {PREDICTIONS}) predictions").write.parquet(
-        f"{folder}/predictions"
-    )
-    table.selectExpr("id", "concat('class ', label) label").write.parquet(f"{folder}/truth")
+    listed = f"array({entry('first', 'score')}, {entry(f'(first + 1) % {classes}', '1 - score')})"
+    predictions = table.selectExpr("id", f"cast({listed} AS {ENTRIES}) AS predictions")
+    return predictions, table.selectExpr("id", "concat('class ', class) AS label")
 
 
 def watch(peaks: dict[str, int], stop: threading.Event) -> None:
@@ -59,20 +62,21 @@ def watch(peaks: dict[str, int], stop: threading.Event) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--bootstrap", type=int, default=1000)
+    parser.add_argument("--memory", default="2g", help="of Spark's Java process")
     given = parser.parse_args()
     from ember.evaluation import judge_classification
 
     settings = {
         "spark.master": f"local[{given.cores}]",
-        "spark.driver.memory": "2g",
+        "spark.driver.memory": given.memory,
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.sql.shuffle.partitions": str(8 * given.cores),
+        "spark.sql.shuffle.partitions": str(max(8 * given.cores, given.rows // 500_000)),
     }
     # Workers run in the interpreter that has ember.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -80,20 +84,14 @@ def main() -> None:
     spark.sparkContext.setLogLevel("ERROR")
     peaks: dict[str, int] = {}
     stop = threading.Event()
-    with tempfile.TemporaryDirectory() as folder:
-        make(spark, folder, given.rows, given.classes)
-        threading.Thread(target=watch, args=(peaks, stop), daemon=True).start()
-        start = time.perf_counter()
-        report = judge_classification(
-            spark.read.parquet(f"{folder}/predictions"),
-            spark.read.parquet(f"{folder}/truth"),
-            id="id",
-            top_k=[2],
-            bootstrap=given.bootstrap,
-        )
-        spent = time.perf_counter() - start
-        stop.set()
-    print(report.headline()["accuracy"], report.headline()["macro_f1"])
+    predictions, truth = make(spark, given.rows, given.classes)
+    threading.Thread(target=watch, args=(peaks, stop), daemon=True).start()
+    start = time.perf_counter()
+    report = judge_classification(predictions, truth, id="id", top_k=[2], bootstrap=given.bootstrap)
+    spent = time.perf_counter() - start
+    stop.set()
+    for name in ("accuracy", "macro_f1", "ece"):
+        print(name, report.headline()[name])
     print(f"{spent:.0f} s, {given.rows / spent:.0f} rows/s, peak MB {peaks}")
     spark.stop()
 
