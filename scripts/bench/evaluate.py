@@ -27,7 +27,7 @@ def make(spark: SparkSession, rows: int, classes: int) -> tuple[DataFrame, DataF
     """
     number = f"pmod(xxhash64(id, 1), {2 * classes})"
     table = spark.range(0, rows, 1, max(32, rows // 1_000_000)).selectExpr(
-        "id",
+        "id + 1 AS id",  # as ids of a file, of which Spark does not know that they are unique
         f"id % {classes} AS class",
         f"if({number} < {classes}, {number}, id % {classes}) AS first",
         "cast(0.5 + pmod(xxhash64(id, 2), 16777216) / 33554432 AS float) AS score",

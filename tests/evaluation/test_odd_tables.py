@@ -58,6 +58,32 @@ def test_predictions_that_are_not_best_first_are_not_taken_for_answers(spark):
     made.release()
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_an_empty_text_is_a_label_and_a_null_is_none(spark, many):
+    """Also where a list has both; a score that is null or NaN is told apart from either."""
+    nan = float("nan")
+    lists = [
+        [(0, "", 0.9), (1, "ant", 0.6)],
+        [(0, "", 0.9), (1, None, 0.6)],
+        [(1, "ant", 0.9), (1, None, 0.6)],
+        [(0, "", 0.9), (1, "ant", None)],
+        [(0, "", 0.9), (1, "ant", nan)],
+        [],
+    ]
+    rows = spark.createDataFrame(list(enumerate(lists)), SCHEMA)
+    kind, truths = ("array<string>", [["", "ant"]] * 6) if many else ("string", [""] * 6)
+    labels = spark.createDataFrame(list(enumerate(truths)), f"id int, label {kind}")
+    judge = judge_multilabel if many else judge_classification
+    made = judge(rows, labels, id="id", bootstrap=2)
+    assert made.figures[0].value == pytest.approx(1 / 6)
+    found = {issue.reason: issue.ids for issue in made.issues}
+    assert found == {
+        "with a prediction that has no label, counted as wrong": ("1", "2", *"5"[many:]),
+        "with a score that is null or NaN, counted as wrong": ("3", "4"),
+    }
+    made.release()
+
+
 def test_labels_that_cannot_be_meant_are_named():
     """Without a label in common; or two that a reader takes for one, composed and not."""
     counts = {0: (0, 3, 0), 1: (0, 0, 2), 2: (0, 1, 0)}

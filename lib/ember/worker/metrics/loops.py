@@ -15,14 +15,12 @@ GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 @compiled()
-def draw(
-    keys: np.ndarray, first: int, thresholds: np.ndarray, weights: np.ndarray, left: int
-) -> None:
-    """Fill the columns from `left` on of (n, s) uint8 with Poisson draws from `first` on, from 0.
+def draw(keys: np.ndarray, first: int, thresholds: np.ndarray, weights: np.ndarray) -> None:
+    """Fill `weights` (n, s), uint8, columns of a matrix, with the Poisson draws from `first` on.
 
     keys: (n,) uint64. thresholds: (8,) int32, the least 16-bit number of which the draw is 1, 2, …
     """
-    start, count = first % 4, weights.shape[1] - left
+    start, count = first % 4, weights.shape[1]
     lanes = np.empty((start + count + 3) // 4 * 4, np.uint16)
     words = lanes.view(np.uint64)
     t1, t2, t3, t4, t5, t6, t7, t8 = thresholds
@@ -33,7 +31,7 @@ def draw(
             word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             words[place] = word ^ (word >> np.uint64(31))
-        drawn = weights[row, left:]
+        drawn = weights[row]
         for column in range(count):
             # Comparisons fit into vector instructions; a table of the quantiles would not.
             u = np.int32(lanes[start + column])

@@ -34,13 +34,15 @@ def column_weights(keys: np.ndarray, columns: range, replicates: int) -> np.ndar
     keys: (n,) int64, a hash of each row's id. columns: which ones: 0 the sample, all ones; then
     `replicates` bootstrap replicates, see `poisson_weights`; then `GROUPS` samples without a group.
     """
+    weights = np.ones((len(keys), len(columns)), np.uint8)
     end = replicates + 1
-    drawn = poisson_weights(keys, range(min(columns.start, end), min(columns.stop, end)))
-    left = range(max(columns.start, end) - end, max(columns.stop, end) - end)
-    if not left:
-        return drawn
-    others = _groups(keys)[:, None] != np.arange(left.start, left.stop)
-    return np.hstack([drawn, others.view(np.uint8)])
+    drawn = range(min(columns.start, end), min(columns.stop, end))
+    _draw(keys, drawn, weights[:, : len(drawn)])
+    if columns.stop > end:
+        left_out = end - columns.start + _groups(keys)
+        rows = np.flatnonzero((left_out >= len(drawn)) & (left_out < len(columns)))
+        weights[rows, left_out[rows]] = 0
+    return weights
 
 
 def poisson_weights(keys: np.ndarray, replicates: range) -> np.ndarray:
@@ -52,21 +54,25 @@ def poisson_weights(keys: np.ndarray, replicates: range) -> np.ndarray:
     Poisson(1) quantiles are the weights of four replicates. The 16 bits cap a weight at 8 and leave
     the mean at 1 within 1e-5.
     """
+    weights = np.ones((len(keys), len(replicates)), np.uint8)
+    _draw(keys, replicates, weights)
+    return weights
+
+
+def _draw(keys: np.ndarray, replicates: range, weights: np.ndarray) -> None:
+    """Write `poisson_weights` over ones, (n, len(replicates))."""
     from ember.worker.metrics.loops import draw  # numba, which the driver does not need
 
     drawn = range(max(replicates.start, 1) - 1, max(replicates.stop, 1) - 1)
-    weights = np.ones((len(keys), len(replicates)), np.uint8)
     if drawn:
-        ones = len(replicates) - len(drawn)
         words = keys.astype(np.int64).view(np.uint64)
-        draw(words, drawn.start, _thresholds(), weights, ones)
-    return weights
+        draw(words, drawn.start, _thresholds(), weights[:, len(replicates) - len(drawn) :])
 
 
 def _groups(keys: np.ndarray) -> np.ndarray:
     """The jackknife group of each row, from the word of SplitMix64 before the first draw: (n,)."""
     words: np.ndarray = mix(keys.astype(np.int64)).view(np.uint64)
-    groups: np.ndarray = (words >> np.uint64(32)) % np.uint64(GROUPS)
+    groups: np.ndarray = ((words >> np.uint64(32)) % np.uint64(GROUPS)).astype(np.int64)
     return groups
 
 
