@@ -185,16 +185,16 @@ def coverage(case: Case, samples: int, replicates: int, seed: int = 0) -> dict[s
 def table(results: Sequence[dict[str, Any]]) -> str:
     """The results in Markdown."""
     lines = [
-        "| figure | rows | population | mean of samples | interval holds it | above, below | "
-        "percentiles hold it | BCa holds it |",
+        "| figure | rows | population | mean of samples | interval holds it | "
+        "lies above, below it | percentiles hold it | BCa holds it |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for each in results:
         own = each["ember"]
         lines.append(
-            f"| {each['figure']} | {each['rows']} | {each['truth']:.3f} | {each['mean']:.3f} | "
-            f"{own['holds']:.1%} | {own['above']:.1%}, {own['below']:.1%} | "
-            f"{each['percentiles']['holds']:.1%} | {each['bca']['holds']:.1%} |"
+            f"| {each['figure']} | {each['rows']:,} | {each['truth']:.3f} | {each['mean']:.3f} | "
+            f"{own['holds']:.2%} | {own['above']:.2%}, {own['below']:.2%} | "
+            f"{each['percentiles']['holds']:.2%} | {each['bca']['holds']:.2%} |"
         )
     return "\n".join(lines)
 
