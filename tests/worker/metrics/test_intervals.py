@@ -24,8 +24,8 @@ def test_the_bias_of_the_replicates_is_taken_off_twice():
 def test_percentiles_are_widened_to_the_error_of_the_jackknife():
     replicates = np.linspace(-0.1, 0.1, 2001) + 0.5
     error = replicates.std()
-    for wanted, expected in ((0.5, 1.0), (1.2 * 1.2, 1.2), (9.0, 1.5)):
-        # Of two groups the error is half of what lies between them, and sure by half of itself.
+    for wanted, expected in ((0.5, 1.0), (1.2, 1.2), (9.0, 1.5)):
+        # Of two groups the error is half of what lies between them.
         left = 0.5 + wanted * error * np.array([-1, 1])
         low, high = interval(np.concatenate([[0.5], replicates, left]), 2)
         assert (low, high) == pytest.approx((0.5 - 0.095 * expected, 0.5 + 0.095 * expected))
