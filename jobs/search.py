@@ -1,10 +1,10 @@
-"""Find the k most similar corpus rows for each query, exactly or with a measured recall."""
+"""Find the k most similar corpus rows for each query, exactly or with a wanted recall."""
 
 import sys
 from collections.abc import Sequence
 
 from ember import job
-from ember.comparison import approximate, comparison, packing, search
+from ember.comparison import comparison, packing, search
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_search
 from ember.settings.comparison import SearchConfig
@@ -16,7 +16,6 @@ from ember.spark.identity import identity_of
 def run_search(run: Run[SearchConfig]) -> None:
     config, spark = run.config, run.spark
     with run.phase("check"):
-        approximate.check(config.mode, config.within)
         queries = tables.read_embeddings(spark, config.queries, config.within)
         corpus = (
             tables.read_embeddings(spark, config.corpus, config.within) if config.corpus else None
@@ -49,25 +48,16 @@ def run_search(run: Run[SearchConfig]) -> None:
                 limits=config.limits,
             )
             comparison.refuse_rejected(spark, compared, output, config.limits.max_failed_fraction)
-        planned = None
-        if config.mode == "approximate":
-            with run.phase("measure recall"):
-                planned = approximate.plan(
-                    spark, compared, config.k, config.recall, config.exclude_self
-                )
         with run.phase("search"):
-            if planned:
-                written = planned.write_neighbors(spark, output, config.k, config.exclude_self)
-            else:
-                written = search.write_neighbors(
-                    spark, compared, output, config.k, config.exclude_self
-                )
+            written = search.write_neighbors(spark, compared, output, config.k, config.exclude_self)
         rows = output.count()
         with run.phase("merge"):
             output.merge(config.output, ["query_id", "rank"], rows)
+        approximate = config.mode == "approximate"
         facts = {
             "input_files": tables.files(queries) + (tables.files(corpus) if corpus else []),
-            **(planned or compared).describe(),
+            **compared.describe(),
+            **(search.recall_facts(compared, config.recall) if approximate else {}),
             "work": written.describe(),
             "counts": {"rows": rows, "rejected": compared.rejected},
         }

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # for type checkers, what `_HOMES` says; a test holds the two
     from ember.comparison.projection import save_projection as save_projection
     from ember.comparison.results import JoinResult as JoinResult
     from ember.comparison.results import ProjectResult as ProjectResult
+    from ember.comparison.results import Recall as Recall
     from ember.comparison.results import SearchResult as SearchResult
     from ember.embedding.classification import classify as classify
     from ember.embedding.description import describe as describe
@@ -49,7 +50,6 @@ if TYPE_CHECKING:  # for type checkers, what `_HOMES` says; a test holds the two
     from ember.training.finetune import finetune as finetune
     from ember.training.train import train as train
     from ember.worker.heads.head import Head as Head
-    from ember.worker.vectors.ivf_recall import Recall as Recall
     from ember.worker.vectors.projection import Projection as Projection
 
     __version__: str
@@ -68,7 +68,7 @@ _HOMES = {
     "OtherSettings": "ember.errors",
     "ProjectResult": "ember.comparison.results",
     "Projection": "ember.worker.vectors.projection",
-    "Recall": "ember.worker.vectors.ivf_recall",
+    "Recall": "ember.comparison.results",
     "RequirementNotMet": "ember.errors",
     "SearchResult": "ember.comparison.results",
     "TooManyFailures": "ember.errors",

@@ -1,8 +1,6 @@
-"""Approximate search on Spark: what it says of its recall is true of all queries."""
+"""Search with a wanted recall: what it says of its recall is true of all queries."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +9,8 @@ import pytest
 
 import ember
 from corpora import manifest, write
-from ember.comparison import approximate, packing, vector_files
+from ember.comparison import vector_files
 from ember.errors import InvalidInput
-from ember.spark.tables import select_embeddings
 
 DIMENSION = 16
 FLOATS = pa.list_(pa.float32())
@@ -21,10 +18,8 @@ FLOATS = pa.list_(pa.float32())
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Blocks of 700 rows, and tables of some thousand rows are large."""
+    """Blocks of 700 rows."""
     monkeypatch.setattr(vector_files, "BLOCK_BYTES", 700 * 4 * DIMENSION)
-    monkeypatch.setattr(approximate, "MIN_ROWS", 1000)
-    monkeypatch.setattr(approximate, "WORTHWHILE", 0.9)
 
 
 def vectors(seed, count):
@@ -75,9 +70,7 @@ def test_the_measured_recall_holds_for_all_queries(run_job, spark, tmp_path):
     recall = np.mean([len(np.intersect1d(*pair)) / 5 for pair in zip(ids, best, strict=True)])
     low, high = told["recall"]["interval_95"]
     assert 0.9 <= low <= recall <= high
-    assert told["mode"] == "approximate"
-    assert told["fraction_scanned"] < 0.5
-    assert told["fraction_scanned"] + 200 / 600 < told["fraction_of_pairs_scored"] < 1
+    assert (told["mode"], told["wanted_recall"]) == ("exact", 0.9)
     ours = np.array(found["score"].to_pylist()).reshape(600, 5)
     hit = ids == best
     np.testing.assert_allclose(ours[hit], scores[hit], atol=1e-6)
@@ -96,45 +89,13 @@ def test_a_search_in_itself_leaves_out_each_row_s_own(spark, tmp_path):
     result = ember.search(frame, k=1, mode="approximate", recall=0.8, exclude_self=True)
     assert 0.8 <= result.recall.low <= result.recall.mean <= result.recall.high
     found = result.table.toArrow()
-    told = result.facts["search"]
-    assert told["recall"]["measured"] == result.recall.mean
-    assert 0 < told["fraction_scanned"] < 0.5
+    assert result.facts["search"]["recall"]["measured"] == result.recall.mean
     assert len(found) == 1500
     scores = exact(rows, rows, 2)[1][:, 1]
     ours = found.sort_by("query_id")
     assert all(row["query_id"] != row["neighbor_id"] for row in ours.to_pylist())
     equal = np.isclose(ours["score"].to_numpy(), scores, atol=1e-6)
-    assert 0.8 <= equal.mean() < 1  # some lists were left out
-
-
-def test_where_nothing_is_won_the_search_is_exact_and_says_why(run_job, spark, tmp_path):
-    rows = vectors(4, 1200)
-    few = {
-        "queries__path": table(tmp_path / "q.parquet", rows[:100], "q"),
-        "queries__id": "id",
-        "corpus__path": table(tmp_path / "c.parquet", rows, "c"),
-        "corpus__id": "id",
-        "mode": "approximate",
-        "k": 1,
-        "output__path": tmp_path / "out",
-    }
-    assert run_job("search", **few) == (0, "")
-    told = manifest(tmp_path / "out")["search"]
-    assert told["mode"] == "exact"
-    assert told["reason"].startswith("for 100 queries, dividing the corpus")
-    assert pq.read_table(tmp_path / "out").num_rows == 100
-
-    noise = np.random.default_rng(0).normal(size=(1200, DIMENSION)).astype(np.float32)
-    frames = [
-        select_embeddings(spark.read.parquet(path), "id", "embedding", path)
-        for path in (table(tmp_path / "m", -noise[:600], "q"), table(tmp_path / "n", noise, "c"))
-    ]
-    compared = packing.prepare(*frames, "cosine", f"file://{tmp_path}/blocks")
-    planned = approximate.plan(spark, compared, 5, 0.99, exclude_self=False)
-    assert planned.division is None
-    assert "the exact search, which skips much" in planned.reason
-    planned = approximate.plan(spark, replace(compared, right=compared.left), 5, 0.99, False)
-    assert planned.reason.startswith("the corpus has 600 rows; below 1000")
+    assert equal.mean() >= result.recall.low
 
 
 def test_a_recall_that_is_no_share_is_refused(spark, run_job, tmp_path):

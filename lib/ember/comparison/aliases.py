@@ -40,7 +40,7 @@ def top_k(
 ) -> DataFrame:
     """Deprecated: the table of `ember.search`."""
     _warn("top_k", "search")
-    check_search(k, None, within)
+    check_search(k, None)
     tables = comparison.sides(queries, corpus, metric, id=id, embedding=embedding, within=within)
     compared = pack_for_search(
         *tables, k=k, metric=metric, exclude_self=exclude_self, folder=folder
@@ -62,7 +62,7 @@ def approximate_top_k(
 ) -> DataFrame:
     """Deprecated: the table of `ember.search` with mode approximate."""
     _warn("approximate_top_k", 'search(…, mode="approximate")')
-    check_search(k, recall, ())
+    check_search(k, recall)
     tables = comparison.sides(queries, corpus, metric, id=id, embedding=embedding, within=())
     compared = pack_for_search(
         *tables, k=k, metric=metric, exclude_self=exclude_self, folder=folder

@@ -7,11 +7,11 @@ reasons, and refuse a table that has too many of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pyspark.sql import DataFrame, SparkSession
 
-from ember.comparison import approximate, comparison, packing
+from ember.comparison import comparison, packing
 from ember.comparison import join as joining
 from ember.comparison import projection as fitting
 from ember.comparison import search as searching
@@ -50,20 +50,18 @@ def search(
 
     Given one table only, its rows are searched in itself: `ember.search(table, k=5)`.
 
-    Scores are those of the numbers as they are stored, float or double, also where the search is
-    approximate. They, and the order of ties (the smaller id first), depend neither on partitions
-    nor on retries. The tables are read and packed at once; the neighbors are found when
-    the result's table is computed.
+    Scores are those of the numbers as they are stored, float or double. They, and the order of
+    ties (the smaller id first), depend neither on partitions nor on retries. The tables are read
+    and packed at once; the neighbors are found when the result's table is computed.
 
     Args:
         queries: an id column of any atomic type and a column array<float> or array<double>.
         corpus: the same, under the same names; None: the queries themselves.
         k: how many neighbors each query gets; fewer where the corpus is smaller.
         metric: cosine, inner_product, or euclidean, whose score is the distance, smallest first.
-        mode: exact, or approximate: only the k-means lists near a query are searched. Where the
-            tables are small, or so much would be scanned that nothing is won, it is exact, too.
-        recall: for mode approximate, the share of the exact answer that is found, on average over
-            queries; the lower end of its 95% interval, measured on sampled queries, reaches this.
+        mode: exact, or approximate: at least the share `recall` of the exact answer, in whatever
+            way takes the least time. So far that is the exact search.
+        recall: for mode approximate.
         exclude_self: leave out the corpus row that has the query's own id.
         within: columns of both tables; only rows that agree on all of them are compared. As in
             SQL, null agrees with nothing.
@@ -78,14 +76,13 @@ def search(
 
     Returns:
         `table`: `query_id`, `neighbor_id`, `rank` int 1..k, `score` float. `rejected`: `side`,
-        `id`, `reason`. `recall`: measured, where the search is approximate. `facts`: for a
-        manifest.
+        `id`, `reason`. `recall`: of mode approximate. `facts`: for a manifest.
 
     Raises:
         InvalidInput: tables that hold no embeddings, lengths or types of keys that differ; a k
             below 1, or one of which the neighbors of a single query fill a worker's memory; a
             recall that is not between 0 and 1.
-        InvalidConfig: `within` with mode approximate; a fraction that is none.
+        InvalidConfig: a fraction that is none.
         TooManyFailures: more rows than `max_failed_fraction` of a table have no usable vector.
 
     Example:
@@ -107,7 +104,7 @@ def search(
         raise InvalidInput(f"unknown mode {mode!r}; choose exact or approximate")
     wanted = recall if mode == "approximate" else None
     limits = parse(ComparisonLimits, {"max_failed_fraction": max_failed_fraction}, "search")
-    check_search(k, wanted, within)
+    check_search(k, wanted)
     tables = comparison.sides(queries, corpus, metric, id=id, embedding=embedding, within=within)
     compared = pack_for_search(
         *tables, k=k, metric=metric, exclude_self=exclude_self, folder=folder, limits=limits
@@ -259,13 +256,10 @@ def project(
     return ProjectResult(fitting.projected(table, projection, embedding), bad, projection, facts)
 
 
-def check_search(k: int, recall: float | None, within: Sequence[str]) -> None:
-    """Raise InvalidInput or InvalidConfig for a search that cannot be; recall None is exact."""
+def check_search(k: int, recall: float | None) -> None:
+    """Raise InvalidInput for a search that cannot be; recall None is exact."""
     comparison.check_k(k)
-    if recall is None:
-        return
-    approximate.check("approximate", within)
-    if not 0 < recall < 1:
+    if recall is not None and not 0 < recall < 1:
         raise InvalidInput(f"recall is {recall}; give a share between 0 and 1, or search exactly")
 
 
@@ -297,14 +291,12 @@ def neighbors_of(
     compared: Comparison, spark: SparkSession, k: int, recall: float | None, exclude_self: bool
 ) -> SearchResult:
     """What a search of packed tables gives; recall None is exact."""
-    rejected = rejected_rows(compared, spark)
-    counts: dict[str, Any] = {"counts": {"rejected": compared.rejected}}
-    if recall is None:
-        found = searching.neighbors(spark, compared, k, exclude_self)
-        return SearchResult(found, rejected, lambda: {**compared.describe(), **counts})
-    planned = approximate.plan(spark, compared, k, recall, exclude_self)
-    found = planned.top_k(spark, k, exclude_self)
-    return SearchResult(found, rejected, lambda: {**planned.describe(), **counts}, planned.recall)
+    facts = {**compared.describe(), "counts": {"rejected": compared.rejected}}
+    if recall is not None:
+        facts |= searching.recall_facts(compared, recall)
+    found = searching.neighbors(spark, compared, k, exclude_self)
+    known = None if recall is None else searching.recall_of(compared)
+    return SearchResult(found, rejected_rows(compared, spark), lambda: facts, known)
 
 
 def pack_for_join(

@@ -8,10 +8,9 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
-from ember.worker.vectors.ivf_recall import Recall
 from ember.worker.vectors.projection import Projection
 
-__all__ = ["JoinResult", "ProjectResult", "SearchResult"]
+__all__ = ["JoinResult", "ProjectResult", "Recall", "SearchResult"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +36,16 @@ class JoinResult:
         return self._describe()
 
 
+@dataclass(frozen=True)
+class Recall:
+    """The share of the exact answer that a search finds, and its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+    queries: int
+
+
 @dataclass(frozen=True, eq=False)
 class SearchResult(JoinResult):
     """What `ember.search` gives.
@@ -46,8 +55,8 @@ class SearchResult(JoinResult):
         rejected: the rows without a usable vector: `side` ("left" for the queries, "right" for
             the corpus), `id` (a string, where the two tables have ids of different types),
             `reason`.
-        recall: of an approximate search, the share of the exact answer that it finds: mean and
-            95% interval over sampled queries. None where the search is exact.
+        recall: of a search with a wanted recall (mode approximate), the share of the exact answer
+            that it finds. None where an exact search was asked for.
     """
 
     recall: Recall | None = None

@@ -15,6 +15,7 @@ from pyspark.sql.types import FloatType, IntegerType, LongType, StructField, Str
 from ember.comparison import blockwise
 from ember.comparison.blockwise import Written
 from ember.comparison.comparison import Comparison
+from ember.comparison.results import Recall
 from ember.spark.publish import Output
 from ember.spark.tasks import task_resources
 from ember.worker.vectors import topk
@@ -23,7 +24,7 @@ from ember.worker.vectors.block_cache import BlockCache, shared_keys
 from ember.worker.vectors.grouped import meetings, search_within
 from ember.worker.vectors.neighbors import Neighbors
 
-__all__ = ["neighbors", "places", "plain", "rows", "schema", "write_neighbors"]
+__all__ = ["neighbors", "recall_facts", "recall_of", "write_neighbors"]
 
 # A block of queries, and the blocks of the corpus that it is compared with.
 _Task = tuple[int, Sequence[int]]
@@ -31,10 +32,10 @@ _Task = tuple[int, Sequence[int]]
 
 def neighbors(spark: SparkSession, compared: Comparison, k: int, exclude_self: bool) -> DataFrame:
     """The k best of each query, as `ember.search` gives them, of tables that are packed."""
-    k = places(compared, k)
+    k = _places(compared, k)
     tasks, body = _tasks(compared, compared.cores), _searcher(compared, k, exclude_self)
-    found = blockwise.frame(spark, list(enumerate(tasks)), body, schema(compared))
-    return _merged(found, compared.metric, k) if _is_split(tasks) else plain(found)
+    found = blockwise.frame(spark, list(enumerate(tasks)), body, _schema(compared))
+    return _merged(found, compared.metric, k) if _is_split(tasks) else _plain(found)
 
 
 def write_neighbors(
@@ -52,11 +53,31 @@ def write_neighbors(
     if _is_split(tasks):
         output.write(neighbors(spark, compared, k, exclude_self))
         return Written(len(tasks), 0, complete=True)
-    body = _searcher(compared, places(compared, k), exclude_self)
-    return blockwise.write(spark, output, tasks, body, schema(compared), select=plain)
+    body = _searcher(compared, _places(compared, k), exclude_self)
+    return blockwise.write(spark, output, tasks, body, _schema(compared), select=_plain)
 
 
-def places(compared: Comparison, k: int) -> int:
+def recall_of(compared: Comparison) -> Recall:
+    """Of a search with a wanted recall: whatever is wanted, the exact search takes the least time.
+
+    docs/decisions/0041-approximate-is-exact.md has what was tried and measured.
+    """
+    return Recall(1.0, 1.0, 1.0, compared.left.rows)
+
+
+def recall_facts(compared: Comparison, wanted: float) -> dict[str, Any]:
+    """For the manifest of a search with a wanted recall."""
+    recall = recall_of(compared)
+    told = {
+        "measured": recall.mean,
+        "interval_95": [recall.low, recall.high],
+        "on_queries": recall.queries,
+    }
+    reason = "to build an index and measure its recall takes longer than to search exactly"
+    return {"search": {"wanted_recall": wanted, "mode": "exact", "reason": reason, "recall": told}}
+
+
+def _places(compared: Comparison, k: int) -> int:
     """How many neighbors a query can have: there are no more than rows."""
     return max(1, min(k, compared.right.rows))
 
@@ -79,7 +100,7 @@ def _is_split(tasks: list[_Task]) -> bool:
     return len({number for number, _ in tasks}) < len(tasks)
 
 
-def schema(compared: Comparison) -> StructType:
+def _schema(compared: Comparison) -> StructType:
     """The result, with the numbers of its rows, by which parts of it are merged."""
     return StructType(
         [
@@ -93,7 +114,7 @@ def schema(compared: Comparison) -> StructType:
     )
 
 
-def plain(found: DataFrame) -> DataFrame:
+def _plain(found: DataFrame) -> DataFrame:
     """The columns of the result."""
     return found.select("query_id", "neighbor_id", "rank", "score")
 
@@ -102,7 +123,7 @@ def _merged(found: DataFrame, metric: str, k: int) -> DataFrame:
     """The k best over several parts of the corpus; rows are numbered in the order of their ids."""
     best_first = F.asc("score") if metric == "euclidean" else F.desc("score")
     rank = F.row_number().over(Window.partitionBy("query").orderBy(best_first, "neighbor"))
-    return plain(found.withColumn("rank", rank).filter(F.col("rank") <= k))
+    return _plain(found.withColumn("rank", rank).filter(F.col("rank") <= k))
 
 
 def _searcher(
@@ -125,15 +146,15 @@ def _searcher(
                 own, theirs = shared_keys(left.ids(number), right.ids(other))
                 asked, block = replace(queries, own=own), replace(block, own=theirs)
             found = search_within(asked, block, shared, found, **how)
-        yield from rows(found, queries, left, number, right)
+        yield from _rows(found, queries, left, number, right)
 
     return run
 
 
-def rows(
+def _rows(
     found: Neighbors, queries: Block, left: BlockCache, number: int, right: BlockCache
 ) -> Iterator[pa.RecordBatch]:
-    """What was found for the left block `number`, as rows of `schema`."""
+    """What was found for the left block `number`, as rows of `_schema`."""
     numbers, scores = found.result(queries.metric)
     row, rank = np.nonzero(numbers >= 0)
     if not len(row):

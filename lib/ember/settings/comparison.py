@@ -81,13 +81,12 @@ class SearchConfig(Config):
     )
     mode: Literal["exact", "approximate"] = Field(
         default="exact",
-        description="Whether every row is compared, or only rows in the k-means lists near a "
-        "query.",
+        description="Whether the exact answer is asked for, or a share of it in whatever way takes "
+        "the least time: so far the exact search.",
     )
     recall: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.95,
-        description="For mode: approximate, what the lower end of the measured recall's 95% "
-        "interval must reach.",
+        description="For mode: approximate, the share of the exact answer that must be found.",
     )
     exclude_self: bool = Field(
         default=False,

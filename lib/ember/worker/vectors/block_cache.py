@@ -153,11 +153,6 @@ class BlockCache:
         (again,) = self._values(number, "again")
         return own_keys(self.ids(number), self.firsts[number], int(again))
 
-    def own_at(self, numbers: Int64) -> Int64:
-        """`own` of rows by their numbers, rising."""
-        parts = [self.own(block)[rows] for block, rows in self._by_block(numbers)]
-        return np.concatenate([np.empty(0, np.int64), *parts])
-
     def _by_block(self, numbers: Int64) -> Iterator[tuple[int, Int64]]:
         """Blocks of rows by their numbers, rising, and the rows' positions there."""
         blocks = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
@@ -180,14 +175,6 @@ class BlockCache:
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return pa.concat_arrays(parts).take(pa.array(back))
-
-    def rows_at(self, numbers: Int64) -> Stored:
-        """(n, d) vectors of rows by their numbers, rising; reads without preparing blocks."""
-        places = [
-            _numbers(*self._values(block, "places"))[rows]
-            for block, rows in self._by_block(numbers)
-        ]
-        return self.vectors.take(np.concatenate([np.empty(0, np.int64), *places]))
 
     def ready(self, numbers: Iterable[int]) -> None:
         """Prepare blocks that will be needed; processes that do so at once divide the work."""

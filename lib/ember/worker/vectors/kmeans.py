@@ -17,8 +17,6 @@ def lloyd(
     centroids: Float32,
     rounds: int,
     rng: np.random.Generator,
-    *,
-    spherical: bool = False,
 ) -> Float32:
     """Centroids moved to the middle of their points, some rounds of it.
 
@@ -27,14 +25,13 @@ def lloyd(
         centroids: (c, d) to start from.
         rounds: how many times points are assigned anew.
         rng: moves a centroid without points beside one with the most, a little off.
-        spherical: centroids have length 1, and the nearest is that with the largest product.
 
     Returns:
         (c, d). The same arguments give the same centroids on the same machine.
     """
     count = len(centroids)
     for _ in range(rounds if count else 0):
-        owners = nearest(points, centroids, spherical)
+        owners = nearest(points, centroids)
         sizes = np.bincount(owners, minlength=count)
         filled, empty = np.flatnonzero(sizes), np.flatnonzero(sizes == 0)
         order = np.argsort(owners, kind="stable")
@@ -46,24 +43,15 @@ def lloyd(
         largest = np.resize(np.argsort(-sizes, kind="stable")[: len(filled)], len(empty))
         nudge = 1.0 + 2.0**-10 * rng.choice([-1.0, 1.0], (len(empty), points.shape[1]))
         means[empty] = means[largest] * nudge
-        if spherical:
-            lengths = np.linalg.norm(means, axis=1, keepdims=True)
-            means /= np.where(lengths > 0, lengths, 1.0)
         centroids = means.astype(np.float32)
     return centroids
 
 
-def nearest(points: Float32, centroids: Float32, spherical: bool) -> Int64:
+def nearest(points: Float32, centroids: Float32) -> Int64:
     """(n,) the nearest centroid of each point, in float32 arithmetic."""
-    halves = np.float32(0.0) if spherical else 0.5 * squares(centroids)
+    halves = 0.5 * np.einsum("ij,ij->i", centroids, centroids)
     owners = np.empty(len(points), np.int64)
     for start in range(0, len(points), CHUNK_ROWS):
         part = slice(start, start + CHUNK_ROWS)
         owners[part] = (points[part] @ centroids.T - halves).argmax(axis=1)
     return owners
-
-
-def squares(rows: Float32) -> Float32:
-    """(n,) squared norms."""
-    result: Float32 = np.einsum("ij,ij->i", rows, rows)
-    return result
