@@ -18,10 +18,10 @@ from pyspark.sql.types import BinaryType, LongType
 
 import ember
 from corpora import write
-from ember.comparison import blocks, blockwise, join, packed_files, packing, search, vector_files
+from ember.comparison import blocks, blockwise, join, packing, search, vector_files, vector_store
 from ember.errors import InvalidConfig, InvalidInput, TooManyFailures
 from ember.settings.comparison import ComparisonLimits
-from ember.worker.vectors.block_cache import RunFiles
+from ember.worker.vectors.block_cache import stored_rows
 from ember.worker.vectors.vectors import NULL
 
 DIMENSION = 12
@@ -148,7 +148,7 @@ def test_rows_of_one_id_are_packed_into_several_blocks(spark, tmp_path):
     same = table(spark, tmp_path / "t", [7] * 500, matrix, 3)
     made = vector_files.write(same, "cosine", f"file://{tmp_path}/runs")
     # As of an attempt that failed when the run was done.
-    shutil.copy(made.runs[0].file.removeprefix("file:"), tmp_path / "runs" / "again.parquet")
+    shutil.copy(made.runs[0].file.removeprefix("file:"), tmp_path / "runs" / "again")
     vectors = blocks.TableVectors.of(spark, made, DIMENSION)
     packed = blocks.pack(spark, made, vectors, f"file://{tmp_path}/blocks", size=64)
     assert packed.rows == 500
@@ -244,11 +244,11 @@ def test_rows_of_many_lengths_are_counted_without_keeping_their_vectors(spark, t
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_nodes_read_the_files_in_place_or_get_copies(spark, tmp_path, monkeypatch, shared):
-    monkeypatch.setattr(packed_files, "is_local", lambda spark: shared)
+    monkeypatch.setattr(vector_store, "is_local", lambda spark: shared)
     monkeypatch.setattr(blocks, "_ROWS_PER_TASK", 60)  # so that three tasks sort the ids
     where = tmp_path / "a folder é"
     (where / "left" / "runs").mkdir(parents=True)
-    (where / "left" / "runs" / "00000.parquet").write_text("what a killed driver left")
+    (where / "left" / "runs" / "part-00000").write_text("what a killed driver left")
     matrix = clustered(5, 151)
     matrix[77] = np.nan
     rows = table(spark, tmp_path / "t", list(range(151)), matrix, 2)
@@ -265,31 +265,33 @@ def test_nodes_read_the_files_in_place_or_get_copies(spark, tmp_path, monkeypatc
     }
 
 
-def test_files_of_a_failed_attempt_are_removed(spark, tmp_path):
-    def pack(batches):
-        parts = [np.full((2, 3), 1, np.float32), np.full((1, 3), 2, np.float32)]
-        for name in ("0.parquet", "0.npy"):  # of another attempt
-            (tmp_path / "packed" / name).write_text("cut off")
-        for _ in batches:
-            yield {"rows": 3, "matrix": parts}
+@pytest.mark.parametrize("shared", [True, False])
+def test_stored_values_lie_in_files_of_rows(spark, tmp_path, monkeypatch, shared):
+    """All bytes, line ends among them, come back as they were, from a file each or from one."""
+    monkeypatch.setattr(vector_store, "is_local", lambda spark: shared)
+    every = np.arange(256, dtype=np.uint8).tobytes()
 
-    schema = packed_files.schema(rows=LongType(), matrix=BinaryType())
-    folder = f"file:{tmp_path}/packed"
-    ((file, part, place, rows),) = packed_files.write(
-        spark.range(0, 1, 1, 1), pack, schema, folder, ["rows"], one_each=True
-    )
-    assert (part, place, rows) == (0, 0, 3)
-    path = file.removeprefix("file:")
-    matrix = packed_files.matrix_file(path)
-    assert np.load(matrix).tolist() == [[1.0] * 3, [1.0] * 3, [2.0] * 3]
-    left = {str(each) for each in (tmp_path / "packed").iterdir() if each.name[0] != "."}
-    assert left == {path, matrix}
-    taken = RunFiles([matrix], [0], 3, 3).take(np.array([2, 0]))
-    assert taken.tolist() == [[2.0] * 3, [1.0] * 3]
-    with pytest.raises(ValueError, match="not 4 x 12"):
-        RunFiles([matrix], [0], 4, 3).take(np.array([3]))
-    with pytest.raises(ValueError, match="a file for each row"):
-        packed_files.write(spark.range(1), pack, schema, folder, ["rows"])
+    def pack(batches):
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                matrix = np.full((2, 3), number, np.float32)
+                yield {"rows": number, "whole": pa.py_buffer(every), "matrix": [matrix, -matrix]}
+
+    schema = vector_store.schema(rows=LongType(), whole=BinaryType(), matrix=BinaryType())
+    table_ = spark.range(0, 6, 1, 2).filter("id != 5")
+    for one_each, files in ((True, 5), (False, 2)):
+        folder = f"file:{tmp_path}/{shared}-{one_each}"
+        found = vector_store.write(table_, pack, schema, folder, ["rows"], one_each=one_each)
+        assert [row[1:] for row in found] == [(0, 0, 0), (0, 1, 1), (0, 2, 2), (1, 0, 3), (1, 1, 4)]
+        names = list(dict.fromkeys(row[0] for row in found))
+        assert len(names) == files
+        stored = [row for file in vector_store.here(names, shared) for row in stored_rows(file)]
+        assert [row.column("whole")[0].as_py() for row in stored] == [every] * 5
+        for number, row in enumerate(stored):
+            values = np.frombuffer(row.column("matrix")[0].as_buffer(), np.float32)
+            assert values.tolist() == [number] * 6 + [-number] * 6
+    none = vector_store.write(table_.limit(0), pack, schema, folder, ["rows"])
+    assert none == []
 
 
 def test_workers_spare_what_they_have_loaded_from_collection(spark):

@@ -11,7 +11,7 @@ import pytest
 
 import ember
 from corpora import leftovers, manifest, write
-from ember.comparison import packed_files, vector_files
+from ember.comparison import vector_files, vector_store
 from ember.errors import InvalidInput
 from ember.worker.vectors.faiss_file import FlatIndexFile
 
@@ -75,7 +75,7 @@ def test_export_writes_an_index_that_faiss_searches_with_its_ids(run_job, tmp_pa
 @pytest.mark.parametrize("shared", [True, False])
 def test_ids_of_any_atomic_type_are_exported_in_their_order(spark, tmp_path, monkeypatch, shared):
     pytest.importorskip("faiss")
-    monkeypatch.setattr(packed_files, "is_local", lambda spark: shared)
+    monkeypatch.setattr(vector_store, "is_local", lambda spark: shared)
     ids = pa.array([3_000_000, 1_000_000, 2_000_000], pa.timestamp("us", "UTC"))
     write(tmp_path / "t.parquet", id=ids, embedding=pa.array([[3.0], [1.0], [2.0]], FLOATS))
     table = spark.read.parquet(str(tmp_path / "t.parquet"))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
-from ember.comparison import packed_files
 from ember.errors import EmberError, InvalidConfig, InvalidInput, TooManyPairs, find_in_text
 from ember.spark.explain import cause, explain
 from ember.spark.storage import Storage
@@ -260,17 +258,6 @@ def test_an_error_of_a_worker_comes_back_whole_whatever_its_class():
         assert explain(RuntimeError(text)).exit_code == kind.exit_code
     assert find_in_text("ember.errors.Nothing: x") is None
     assert str(find_in_text("ember.errors.InvalidInput")) == ""
-
-
-def test_a_file_that_a_task_cannot_write_is_named(tmp_path):
-    if not Path("/dev/full").exists():
-        pytest.skip("this system has no /dev/full")
-    (tmp_path / "a b").symlink_to("/dev/full")
-    schema = packed_files.schema()
-    writer = packed_files._Writer(lambda batches: iter(()), schema, f"file:{tmp_path}", [], False)
-    with pytest.raises(OSError, match="No space left") as caught:
-        writer.store([{"part": 0, "place": 0}], "a b")
-    assert f"the disk at {tmp_path}/a b;" in str(explain(caught.value))
 
 
 @pytest.fixture

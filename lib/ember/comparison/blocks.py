@@ -25,10 +25,9 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from ember.comparison import packed_files, vector_files
+from ember.comparison import vector_files, vector_store
 from ember.comparison.vector_files import Runs
 from ember.spark import classic
-from ember.spark.paths import literal
 from ember.worker.vectors.arrays import Int64, Stored
 from ember.worker.vectors.basis import Basis, sample_size
 from ember.worker.vectors.block_cache import BlockCache, RunFiles, joined, own_keys, to_ipc
@@ -41,7 +40,7 @@ Fitter = Callable[[Stored], Basis]
 _ROWS_PER_TASK = 1 << 18
 # A node reads the ids of all of them for each.
 _BLOCKS_PER_FILE = 64
-_BLOCK = packed_files.schema(
+_BLOCK = vector_store.schema(
     rows=LongType(),
     first_group=StringType(),
     last_group=StringType(),
@@ -56,7 +55,7 @@ _BLOCK = packed_files.schema(
 class TableVectors:
     """The vectors of a table where they lie in its runs.
 
-    folder: of all the table's runs. files: URIs of those that its vectors are in, or lie beside.
+    folder: of all the table's runs. files: URIs of those that its vectors are in.
     firsts: the place of the first vector of each. local: every task sees the files under these
     paths; else Spark sends a copy to each node. kind: of values, float32 or float64.
     """
@@ -72,7 +71,7 @@ class TableVectors:
     @classmethod
     def of(cls, spark: SparkSession, made: Runs, dimension: int) -> TableVectors:
         """Those of one length."""
-        local = packed_files.seen_by_tasks(spark, made.folder)
+        local = vector_store.seen_by_tasks(spark, made.folder)
         chosen = [run for run in made.runs if run.rows and run.length == dimension]
         counts = [run.rows for run in chosen]
         files = tuple(run.file for run in chosen)
@@ -81,31 +80,17 @@ class TableVectors:
 
     def send(self, spark: SparkSession) -> None:
         """Have every node get the runs, where they cannot be read in place."""
-        _send(spark, self.files, self.local)
+        vector_store.send(spark, self.files, self.local)
 
     def here(self) -> RunFiles:
         """On a worker: this node's copy of the runs."""
-        files = _here(self.files, self.local)
-        if self.local:
-            files = [packed_files.matrix_file(file) for file in files]
+        files = vector_store.here(self.files, self.local)
         return RunFiles(files, self.firsts, self.rows, self.dimension, self.kind)
-
-    def run(self, spark: SparkSession, number: int) -> Stored:
-        """On the driver: (n, dimension) vectors of a run, without a copy for every node."""
-        if self.local:
-            (file,) = _here([self.files[number]], local=True)
-            matrix: Stored = np.load(packed_files.matrix_file(file), mmap_mode="r")
-            return matrix
-        stored = (
-            spark.read.parquet(literal(self.files[number])).select(packed_files.MATRIX).toArrow()
-        )
-        matrix = stored[packed_files.MATRIX][0].as_buffer()
-        return np.frombuffer(matrix, self.kind).reshape(-1, self.dimension)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A table of n valid vectors as blocks, each a row of a Parquet file.
+    """A table of n valid vectors as blocks, each a row of a file (ember.comparison.vector_store).
 
     blocks: URI of each one's file and row in it, in the order of the vectors. firsts: the number of
     each block's first vector. spans: with groups, the first and the last group of each block.
@@ -131,7 +116,7 @@ class Packed:
 
     def send(self, spark: SparkSession) -> None:
         """Have every node get the blocks, where they cannot be read in place."""
-        _send(spark, self.files(), self.vectors.local)
+        vector_store.send(spark, self.files(), self.vectors.local)
 
     def rejected_rows(self, spark: SparkSession) -> DataFrame:
         """The rows that cannot be compared: (id, reason)."""
@@ -141,7 +126,7 @@ class Packed:
         """On a worker: this node's copy of the blocks."""
         folder = str(Path(classic.received_folder(), "ember-blocks"))
         files = self.files()
-        here = dict(zip(files, _here(files, self.vectors.local), strict=True))
+        here = dict(zip(files, self.files_here(), strict=True))
         blocks = [(here[file], row) for file, row in self.blocks]
         made = Basis.from_bytes(basis)
         return BlockCache(blocks, self.firsts, self.vectors.here(), made, folder, threads)
@@ -150,16 +135,9 @@ class Packed:
         """URIs of the blocks' files, in the order of the vectors."""
         return list(dict.fromkeys(file for file, _ in self.blocks))
 
-
-def _send(spark: SparkSession, files: Sequence[str], local: bool) -> None:
-    for file in () if local else files:
-        classic.send_file(spark, file)
-
-
-def _here(files: Sequence[str], local: bool) -> list[str]:
-    if local:
-        return [file.removeprefix("file:") for file in files]
-    return [classic.received(file.rpartition("/")[2]) for file in files]
+    def files_here(self) -> list[str]:
+        """Where these files are, in a task or on the driver."""
+        return vector_store.here(self.files(), self.vectors.local)
 
 
 def pack(spark: SparkSession, made: Runs, vectors: TableVectors, folder: str, size: int) -> Packed:
@@ -168,12 +146,10 @@ def pack(spark: SparkSession, made: Runs, vectors: TableVectors, folder: str, si
     No block has more than half as many again. Rows of equal ids are in an order that depends on
     their vectors only.
     """
-    names = (file.rpartition("/")[2] for file in vectors.files)
-    starts = dict(zip(names, vectors.firsts, strict=True))
     most = min(_ROWS_PER_TASK, _BLOCKS_PER_FILE * size)
-    ordered = _ordered(spark, made, starts, max(1, -(-vectors.rows // most)))
+    ordered = _ordered(spark, made, vectors, max(1, -(-vectors.rows // most)))
     told = ("rows", "first_group", "last_group")
-    found = packed_files.write(ordered, _packer(size), _BLOCK, folder, told)
+    found = vector_store.write(ordered, _packer(size), _BLOCK, folder, told)
     return Packed(
         blocks=tuple((file, place) for file, _, place, *_ in found),
         firsts=_starts([rows for _, _, _, rows, _, _ in found]),
@@ -189,32 +165,28 @@ def _starts(counts: Sequence[int]) -> tuple[int, ...]:
     return tuple(accumulate(counts, initial=0))[:-1]
 
 
-def _ordered(spark: SparkSession, made: Runs, starts: Mapping[str, int], parts: int) -> DataFrame:
-    """The ids of some runs, sorted: (id, group where there are groups, hash, place)."""
+def _ordered(spark: SparkSession, made: Runs, vectors: TableVectors, parts: int) -> DataFrame:
+    """The ids of a table's runs, sorted: (id, group where there are groups, hash, place)."""
     group = [StructField("group", StringType())] if made.grouped else []
     columns = [StructField("hash", LongType()), StructField("place", LongType())]
     schema = StructType([StructField("id", made.id_type), *group, *columns])
+    firsts = vectors.firsts
 
-    def unpack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for row in batch.to_pylist():
-                place = starts.get(row["file_name"])
-                if place is None:
-                    continue  # of another length
-                for ids in pa.ipc.open_stream(row["ids"]):
-                    places = np.arange(place, place + len(ids), dtype=np.int64)
-                    yield ids.append_column("place", pa.array(places))
-                    place += len(ids)
+    def unpack(number: int, run: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        place = firsts[number]
+        for ids in vector_files.batches_of(run, "ids"):
+            places = np.arange(place, place + len(ids), dtype=np.int64)
+            yield ids.append_column("place", pa.array(places))
+            place += len(ids)
 
     keys = ["group", "id"] if made.grouped else ["id"]
-    stored = vector_files.read(spark, made.folder).select("_metadata.file_name", "ids")
-    table = stored.mapInArrow(unpack, schema)
+    table = vector_store.rows(spark, vectors.files, vectors.local, unpack, schema)
     # One task needs no sample by which ranges are found.
     spread = table.repartitionByRange(parts, *keys) if parts > 1 else table.repartition(1)
     return spread.sortWithinPartitions(*keys, "hash")
 
 
-def _packer(size: int) -> packed_files.Pack:
+def _packer(size: int) -> vector_store.Pack:
     """Each partition becomes blocks."""
 
     def tables(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 # The number is that of the format: what another version has packed is packed again.
-_FILE = "packed-4.json"
+_FILE = "packed-5.json"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import ArrayType, DoubleType, StructField, StructType
 
@@ -19,11 +19,10 @@ from ember.comparison.blocks import Packed, TableVectors
 from ember.errors import InvalidInput
 from ember.settings.comparison import Metric
 from ember.spark import places
-from ember.spark.paths import literal
 from ember.spark.publish import Output
 from ember.spark.storage import Storage
 from ember.spark.tables import files, select_embeddings
-from ember.worker.vectors.block_cache import from_ipc
+from ember.worker.vectors.block_cache import from_ipc, stored_rows
 from ember.worker.vectors.faiss_file import FlatIndexFile, check_format
 
 __all__ = ["check_faiss", "export", "stage_index"]
@@ -115,7 +114,7 @@ def stage_index(
     bad, total = partial(packed.rejected_rows, spark), packed.rows + packed.rejected
     output.refuse_rejected(bad, packed.rejected, total, max_failed_fraction)
     with tempfile.TemporaryDirectory(prefix="ember-faiss-") as folder:
-        _write(spark, packed, metric, Path(folder))
+        _write(packed, metric, Path(folder))
         for name in ("index.faiss", "ids.parquet"):
             output.add(f"{folder}/{name}", name)
     return {
@@ -131,7 +130,7 @@ def stage_index(
     }
 
 
-def _write(spark: SparkSession, packed: Packed, metric: str, folder: Path) -> None:
+def _write(packed: Packed, metric: str, folder: Path) -> None:
     """Vectors go where their ids are, which are sorted: run by run, each row to its position."""
     positions = np.empty(packed.rows, np.int64)
     ids_only = StructType([StructField("id", packed.id_type)])
@@ -139,18 +138,17 @@ def _write(spark: SparkSession, packed: Packed, metric: str, folder: Path) -> No
     schema = pa.schema([pa.field("position", pa.int64()), id_field])
     with pq.ParquetWriter(f"{folder}/ids.parquet", schema) as writer:
         first = 0
-        for file in packed.files():
-            table = spark.read.parquet(literal(file)).orderBy("place")
-            stored = table.select("ids", "places").toArrow()
-            for packed_ids, places in zip(stored["ids"], stored["places"], strict=True):
-                ids = from_ipc(packed_ids.as_buffer())
+        for file in packed.files_here():
+            for block in stored_rows(file):
+                ids, places = (block.column(name)[0].as_buffer() for name in ("ids", "places"))
+                ids = from_ipc(ids)
                 mine = np.arange(first, first + len(ids), dtype=np.int64)
-                positions[np.frombuffer(places.as_buffer(), np.int64)] = mine
+                positions[np.frombuffer(places, np.int64)] = mine
                 columns = [pa.array(mine), ids.cast(id_field.type)]
                 writer.write_table(pa.table(columns, schema=schema))
                 first += len(ids)
-    vectors = packed.vectors
+    vectors = packed.vectors.here()
     with FlatIndexFile(f"{folder}/index.faiss", metric, packed.dimension, packed.rows) as index:
         for number, first in enumerate(vectors.firsts):
-            rows = vectors.run(spark, number)
+            rows = vectors.run(number)
             index.put(positions[first : first + len(rows)], rows)

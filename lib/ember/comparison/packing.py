@@ -87,8 +87,6 @@ def _pack(
     made = _at_once(spark, writing)
     dimension = _dimension(made, limits.max_failed_fraction)
     vectors = {name: TableVectors.of(spark, each, dimension) for name, each in made.items()}
-    for each in vectors.values():
-        each.send(spark)
     sizes = {
         name: vector_files.block_rows(dimension, each.kind)
         if limits.rows_per_block == "auto"
@@ -106,8 +104,6 @@ def _pack(
     }
     basis = partial(blocks.fit, spark, vectors[last], fitter)
     packed = _at_once(spark, {**sorting, "basis": basis})
-    for name in given:
-        packed[name].send(spark)
     return Comparison(packed["left"], packed[last], metric, packed["basis"], cores(spark))
 
 

@@ -1,4 +1,4 @@
-"""The first half of packing: vectors as they lie in the table, in or beside files of one row each.
+"""The first half of packing: vectors as they lie in the table, in files of one row each.
 
 One pass, without a shuffle: the vectors stay where Spark read them, and only their ids are sorted
 (ember.comparison.blocks). A run holds vectors of one length, so that the lengths that a table mixes
@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
     BinaryType,
@@ -32,10 +31,9 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from ember.comparison import packed_files
+from ember.comparison import vector_store
 from ember.errors import InvalidInput
 from ember.spark.dimensions import common_length
-from ember.spark.paths import literal
 from ember.worker.vectors.arrays import Stored
 from ember.worker.vectors.block_cache import to_ipc
 from ember.worker.vectors.vectors import NULL, read_vectors, wrong_length
@@ -44,8 +42,8 @@ __all__ = [
     "BLOCK_BYTES",
     "Run",
     "Runs",
+    "batches_of",
     "block_rows",
-    "read",
     "rejected_rows",
     "write",
 ]
@@ -57,14 +55,16 @@ BLOCK_BYTES = 16 << 20
 _LENGTHS = 16
 # In the place of a length: of rows without a vector, and of those that are of several lengths.
 _NONE, _SEVERAL = -1, -2
-_RUN = packed_files.schema(
+# ids: id, group where there are groups, and a hash of the vector, as an Arrow IPC stream.
+# rejected: id, length and reason (null where it is the length), as another.
+_RUN = vector_store.schema(
     length=IntegerType(),
     rows=LongType(),
     rejected_rows=LongType(),
     ungrouped=LongType(),
     lengths=StringType(),
     ids=BinaryType(),
-    **{packed_files.MATRIX: BinaryType()},
+    matrix=BinaryType(),
     rejected=BinaryType(),
 )
 
@@ -140,7 +140,7 @@ def write(rows: DataFrame, metric: str, folder: str, *, exact: bool = True) -> R
     kind = "float64" if doubles and exact else "float32"
     # The size as it is now: workers have this module, too.
     pack = _packer(metric, kind, partial(_fill, BLOCK_BYTES, np.dtype(kind).itemsize))
-    found = packed_files.write(rows, pack, _RUN, folder, names, one_each=True)
+    found = vector_store.write(rows, pack, _RUN, folder, names, one_each=True)
     runs = tuple(Run(file, *values) for file, _, _, *values in found)
     return Runs(folder, rows.schema["id"].dataType, "group" in rows.columns, kind, runs)
 
@@ -157,34 +157,28 @@ def rejected_rows(spark: SparkSession, folder: str, id_type: DataType, dimension
         other = length not in (dimension, _NONE) and reason != NULL
         return wrong_length(length, dimension) if other else str(reason)
 
-    def unpack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for row in batch.to_pylist():
-                for rows in pa.ipc.open_stream(row["rejected"]) if row["rejected"] else ():
-                    pairs = zip(rows["length"].to_pylist(), rows["reason"].to_pylist(), strict=True)
-                    reasons = pa.array([told(*pair) for pair in pairs], pa.string())
-                    yield pa.RecordBatch.from_pydict({"id": rows["id"], "reason": reasons})
-                for rows in pa.ipc.open_stream(row["ids"]) if row["ids"] else ():
-                    reasons = pa.repeat(told(row["length"], None), len(rows))
-                    yield pa.RecordBatch.from_pydict({"id": rows["id"], "reason": reasons})
+    def unpack(_: int, run: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        for rows in batches_of(run, "rejected"):
+            pairs = zip(rows["length"].to_pylist(), rows["reason"].to_pylist(), strict=True)
+            reasons = pa.array([told(*pair) for pair in pairs], pa.string())
+            yield pa.RecordBatch.from_pydict({"id": rows["id"], "reason": reasons})
+        length = run.column("length")[0].as_py()
+        for rows in batches_of(run, "ids") if length != dimension else ():
+            reasons = pa.repeat(told(length, None), len(rows))
+            yield pa.RecordBatch.from_pydict({"id": rows["id"], "reason": reasons})
 
-    # Of the runs of that length the ids are not read.
-    of_others = F.when(F.col("length") != dimension, F.col("ids")).alias("ids")
-    return read(spark, folder).select("length", of_others, "rejected").mapInArrow(unpack, schema)
-
-
-def read(spark: SparkSession, folder: str) -> DataFrame:
-    """Runs as a table: part, place, length, ids, matrix, rejected and what else `Run` has.
-
-    ids: id, group where there are groups, and a hash of the vector, as an Arrow IPC stream.
-    matrix: row by row; null where it is beside the file (see `packed_files.write`).
-    rejected: id, length and reason (null where it is the length), as an Arrow IPC stream.
-    """
-    # The schema is given, so that no job has to find it.
-    return spark.read.schema(_RUN).option("pathGlobFilter", "*.parquet").parquet(literal(folder))
+    files, local = vector_store.files(spark, folder), vector_store.seen_by_tasks(spark, folder)
+    vector_store.send(spark, files, local)
+    return vector_store.rows(spark, files, local, unpack, schema)
 
 
-def _packer(metric: str, kind: str, rows_of: Callable[[int], int]) -> packed_files.Pack:
+def batches_of(run: pa.RecordBatch, column: str) -> Iterator[pa.RecordBatch]:
+    """The batches of an Arrow IPC stream in a run: of `ids` or `rejected`, see `_RUN`."""
+    if run.column(column)[0].is_valid:
+        yield from pa.ipc.open_stream(run.column(column)[0].as_buffer())
+
+
+def _packer(metric: str, kind: str, rows_of: Callable[[int], int]) -> vector_store.Pack:
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[Mapping[str, Any]]:
         filling: dict[int, _Filling] = {}
         rare = _Filling(_SEVERAL)
@@ -270,7 +264,7 @@ class _Filling:
             "ungrouped": self.ungrouped,
             "lengths": json.dumps(self.lengths),
             "ids": to_ipc(rows.slice(0, size)) if size else None,
-            packed_files.MATRIX: self._take_matrix(size),
+            "matrix": self._take_matrix(size),
             "rejected": to_ipc(bad) if bad else None,
         }
         self.kept, self.rejected = rows.slice(size).to_batches(), []

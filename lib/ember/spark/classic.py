@@ -57,6 +57,7 @@ __all__ = [
     "run_in_tasks",
     "send_archive",
     "send_file",
+    "sent_files",
     "setting",
     "settings",
     "start_java",
@@ -292,6 +293,11 @@ def _take_back(spark: SparkSession, names: Set[str]) -> None:
         for uri in (str(uris.apply(number)) for number in range(uris.size())):
             if uri.rpartition("/")[2] in names:
                 files.remove(uri)
+
+
+def sent_files(spark: SparkSession) -> list[str]:
+    """Paths of the files that this application has sent."""
+    return list(spark.sparkContext.listFiles)
 
 
 def send_archive(spark: SparkSession, archive: str, name: str) -> None:

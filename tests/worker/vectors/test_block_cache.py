@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from ember.worker.vectors import METRICS, fit_basis
@@ -14,14 +13,14 @@ from ember.worker.vectors.block_cache import (
     own_keys,
     own_numbers,
     shared_keys,
+    stored_rows,
     to_ipc,
 )
 from vector_cases import random
 
 
 def cache(folder, matrix, metric, size):
-    """A table in packed blocks and runs, as Spark and as tasks write them: the vectors in another
-    order."""
+    """A table in packed blocks and runs: the vectors in another order."""
     count, dimension = matrix.shape
     places = np.random.default_rng(0).permutation(count)  # of each row in the runs
     lying = np.empty_like(matrix)
@@ -30,27 +29,33 @@ def cache(folder, matrix, metric, size):
     ids = [
         pa.array([f"r{n:04}" for n in range(first, min(first + size, count))]) for first in firsts
     ]
-    packed = {
-        "ids": [to_ipc(pa.table({"id": each})) for each in ids],
-        "groups": pa.nulls(len(firsts), pa.binary()),
-        "places": [places[first : first + size].tobytes() for first in firsts],
-        "again": [0] * len(firsts),
-    }
-    file = stored(folder / "blocks.parquet", packed)
+    blocks = [
+        {"ids": to_ipc(pa.table({"id": some})), "groups": None, "places": lie.tobytes(), "again": 0}
+        for some, lie in zip(ids, np.split(places, firsts[1:]), strict=True)
+    ]
+    file = stored(folder / "blocks", BLOCK, blocks)
     starts = [0, count // 3, count // 2]
     runs = [
-        stored(folder / f"run{place}.parquet", {"matrix": [part.tobytes()]})
+        stored(folder / f"run{place}", [("matrix", pa.binary())], [{"matrix": part.tobytes()}])
         for place, part in enumerate(np.split(lying, starts[1:]))
     ]
-    runs[1] = str(folder / "run1.npy")
-    np.save(runs[1], lying[starts[1] : starts[2]])
     vectors = RunFiles(runs, starts, count, dimension, matrix.dtype.name)
-    blocks = [(file, row) for row in range(len(firsts))]
-    return BlockCache(blocks, firsts, vectors, fit_basis(matrix, metric), str(folder / "cache"), 1)
+    packed = [(file, row) for row in range(len(firsts))]
+    return BlockCache(packed, firsts, vectors, fit_basis(matrix, metric), str(folder / "cache"), 1)
 
 
-def stored(path, columns):
-    pq.write_table(pa.table(columns), path, compression="none", use_dictionary=False)
+BLOCK = [
+    ("ids", pa.binary()), ("groups", pa.binary()), ("places", pa.binary()), ("again", pa.int64())
+]  # fmt: skip
+
+
+def stored(path, columns, rows):
+    """A file with a batch for each row, and what Spark's writer of texts leaves behind it."""
+    with path.open("wb") as sink, pa.ipc.new_stream(sink, pa.schema(columns)) as stream:
+        for row in rows:
+            stream.write_batch(pa.RecordBatch.from_pylist([row], pa.schema(columns)))
+    with path.open("ab") as sink:
+        sink.write(b"\n")
     return str(path)
 
 
@@ -85,3 +90,12 @@ def test_rows_of_one_id_share_a_key_across_blocks(tmp_path):
     mine, theirs = shared_keys(pa.array([1, None, 5]), pa.array([None, 5, 7]))
     agree = (mine[:, None] == theirs).tolist()
     assert agree == [[False] * 3, [False] * 3, [False, True, False]]
+
+
+def test_files_without_rows_and_with_others_than_were_told(tmp_path):
+    (tmp_path / "empty").touch()
+    assert list(stored_rows(str(tmp_path / "empty"))) == []
+    file = stored(tmp_path / "run", [("matrix", pa.binary())], [{"matrix": bytes(36)}])
+    assert RunFiles([file], [0], 3, 3).take(np.array([2, 0])).tolist() == [[0.0] * 3] * 2
+    with pytest.raises(ValueError, match="9 values, not 4 x 3"):
+        RunFiles([file], [0], 4, 3).take(np.array([3]))

@@ -1,11 +1,11 @@
 """Blocks on a node: prepared once from what was packed, then memory-mapped by every worker.
 
-A packed block is a row of a Parquet file: `ids`, the id column as an Arrow IPC stream, `groups`,
-the same of the groups where there are any, `places`, int64, where its vectors are in the runs, and
-`again`, how many rows before its first one have the same id as that.
-A run is a matrix, float32 or float64, in numpy's format, or a Parquet file of one row, with
-`matrix`, the same row by row. One process of a node prepares a block, into a folder that appears
-under its name by one rename; the others find it there.
+Runs and packed blocks are rows of files that `stored_rows` reads (ember.comparison.vector_store). A
+run is a row with `matrix`, its vectors one after the other, float32 or float64. A packed block has
+`ids`, the id column as an Arrow IPC stream, `groups`, the same of the groups where there are any,
+`places`, int64, where its vectors are in the runs, and `again`, how many rows before its first one
+have the same id as that. One process of a node prepares a block, into a folder that appears under
+its name by one rename; the others find it there.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
 from ember.worker.vectors.arrays import Int64, Stored
 from ember.worker.vectors.basis import Basis
 from ember.worker.vectors.block import Block, prepare
 
-__all__ = ["BlockCache", "RunFiles", "from_ipc", "made_once", "own_numbers", "to_ipc"]
+__all__ = ["BlockCache", "RunFiles", "from_ipc", "own_numbers", "stored_rows", "to_ipc"]
 
 
 def to_ipc(table: pa.Table) -> bytes:
@@ -43,6 +41,13 @@ def from_ipc(packed: pa.Buffer | pa.NativeFile) -> pa.Array:
     """The first column of the table that `to_ipc` packed."""
     with pa.ipc.open_stream(packed) as stream:
         return stream.read_all().column(0).combine_chunks()
+
+
+def stored_rows(file: str) -> Iterator[pa.RecordBatch]:
+    """The rows of a file that `ember.comparison.vector_store.write` wrote, as mapped batches."""
+    if Path(file).stat().st_size:  # Spark leaves an empty file of a table without rows
+        with pa.memory_map(file) as source, pa.ipc.open_stream(source) as stream:
+            yield from stream
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,6 @@ class RunFiles:
     def take(self, places: Int64) -> Stored:
         """(n, dimension) vectors at some places, (n,), in their order."""
         rows: Stored = np.empty((len(places), self.dimension), self.dtype)
-        # As bytes, since in a Parquet file they need not lie at a multiple of four.
-        filled = rows.view(np.uint8)
         edges = np.array([*self.firsts, self.rows])
         owners = np.searchsorted(edges, places, side="right") - 1
         order = np.argsort(owners, kind="stable")
@@ -77,42 +80,28 @@ class RunFiles:
         # One run at a time: all of them may be more than a worker can map.
         for owner, mine in enumerate(np.split(order, ends)[:-1]):
             if len(mine):
-                stored = self._stored(owner, int(edges[owner + 1] - edges[owner]))
-                wanted = places[mine] - edges[owner]
+                stored, wanted = self.run(owner), places[mine] - edges[owner]
                 if mine[-1] - mine[0] + 1 == len(mine):  # rising, so they follow each other
-                    filling = filled[mine[0] : mine[-1] + 1]
+                    filling = rows[mine[0] : mine[-1] + 1]
                     # All of them are in the run; mode "raise" would go by way of a buffer.
                     np.take(stored, wanted, axis=0, out=filling, mode="clip")
                 else:
-                    filled[mine] = np.take(stored, wanted, axis=0)
+                    rows[mine] = np.take(stored, wanted, axis=0)
         return rows
 
-    def _stored(self, run: int, count: int) -> NDArray[np.uint8]:
-        """(count, bytes of a vector) of a run, memory-mapped."""
-        file, size = self.files[run], self.dtype.itemsize * self.dimension
-        if file.endswith(".npy"):
-            matrix: NDArray[np.uint8] = np.load(file, mmap_mode="r").view(np.uint8)
-            if matrix.shape != (count, size):
-                raise ValueError(f"{file} has {matrix.shape} bytes, not {count} x {size}")
-            return matrix
-        return np.memmap(file, np.uint8, "r", _matrix_offset(file, count * size), (count, size))
+    def run(self, number: int) -> Stored:
+        """(n, dimension) all vectors of a run, memory-mapped.
 
-
-@lru_cache(maxsize=1 << 16)
-def _matrix_offset(file: str, size: int) -> int:
-    """Where in the file it begins.
-
-    A plain binary value without compression is the end of its column's only page, behind its
-    length in four bytes (https://parquet.apache.org/docs/file-format/data-pages/encodings).
-    """
-    footer = pq.read_metadata(file)
-    column = footer.row_group(0).column(footer.schema.names.index("matrix"))
-    offset = int(column.data_page_offset + column.total_compressed_size - size)
-    with Path(file).open("rb") as stream:
-        stream.seek(offset - 4)
-        if int.from_bytes(stream.read(4), "little") != size:
-            raise ValueError(f"{file} holds no matrix of {size} bytes as Ember writes it")
-    return offset
+        Raises:
+            ValueError: the file holds another number of them.
+        """
+        (row,) = stored_rows(self.files[number])
+        values: Stored = np.frombuffer(row.column("matrix")[0].as_buffer(), self.dtype)
+        count = [*self.firsts, self.rows][number + 1] - self.firsts[number]
+        if values.size != count * self.dimension:
+            shape = f"{count} x {self.dimension}"
+            raise ValueError(f"{self.files[number]} has {values.size} values, not {shape}")
+        return values.reshape(count, self.dimension)
 
 
 @dataclass(frozen=True)
@@ -120,7 +109,7 @@ class BlockCache:
     """The blocks of one table on this node.
 
     Attributes:
-        packed: local path of each block's file and row in it, in the order of the blocks' ids.
+        packed: local path of each block's file and its place there, in the order of the ids.
         firsts: number of each block's first row; rows are numbered through the table in id order.
         vectors: the runs that the blocks' vectors are in.
         folder: holds the prepared blocks of this node.
@@ -190,9 +179,9 @@ class BlockCache:
 
     def _values(self, number: int, *columns: str) -> list[Any]:
         """Values of a packed block as buffers, None where there is none."""
-        file, row = self.packed[number]
-        stored = pq.read_table(file, columns=list(columns))
-        values = [stored[column][row] for column in columns]
+        file, place = self.packed[number]
+        row = next(islice(stored_rows(file), place, None))
+        values = [row.column(column)[0] for column in columns]
         return [v.as_buffer() if pa.types.is_binary(v.type) else v.as_py() for v in values]
 
     def _path(self, number: int) -> Path:
@@ -211,7 +200,7 @@ class BlockCache:
         block.save(folder)
         for name, stored in (("ids", ids), ("groups", groups)):
             if stored is not None:
-                (folder / f"{name}.arrow").write_bytes(stored)
+                (folder / f"{name}.arrow").write_bytes(memoryview(stored))
 
 
 def _numbers(packed: pa.Buffer) -> Int64:
