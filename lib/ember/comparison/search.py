@@ -60,7 +60,7 @@ def write_neighbors(
 def recall_of(compared: Comparison) -> Recall:
     """Of a search with a wanted recall: whatever is wanted, the exact search takes the least time.
 
-    docs/decisions/0041-approximate-is-exact.md has what was tried and measured.
+    docs/decisions/0044-approximate-is-exact.md has what was tried and measured.
     """
     return Recall(1.0, 1.0, 1.0, compared.left.rows)
 
