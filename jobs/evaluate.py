@@ -32,7 +32,7 @@ def evaluate(run: Run[EvaluateConfig]) -> None:
             for name, table in report.all_tables(spark).items():
                 output.write(table, name)
         facts = {
-            "input_files": inputs.files(),
+            **inputs.origins(),
             "counts": {"rows": report.total, "failed": report.failed},
             "issues": [vars(issue) for issue in report.issues],
             "figures": report.headline(),

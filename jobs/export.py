@@ -7,7 +7,7 @@ from ember import job
 from ember.comparison import export
 from ember.job import Run
 from ember.settings.comparison import ExportConfig
-from ember.spark import tables
+from ember.spark import origins, tables
 
 
 def export_index(run: Run[ExportConfig]) -> None:
@@ -26,7 +26,7 @@ def export_index(run: Run[ExportConfig]) -> None:
             facts = export.stage_index(
                 rows, config.metric, output, config.limits.max_failed_fraction
             )
-        output.publish(run.manifest(input_files=tables.files(rows), **facts))
+        output.publish(run.manifest(**origins.told(rows), **facts))
     run.say(f"{facts['counts']['rows']} rows in {output.path}/index.faiss")
 
 

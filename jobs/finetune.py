@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ember import job
 from ember.job import Run
 from ember.settings.training import FinetuneConfig
-from ember.spark import tables
+from ember.spark import origins
 from ember.spark.identity import identity_of
 from ember.training import finetuning
 from ember.training.model_output import GROWS_IN, ModelOutput
@@ -38,7 +38,7 @@ def finetune(run: Run[FinetuneConfig]) -> None:
                 model=work.spec.describe(),
                 labels=staged["labels"],
                 counts=staged["counts"],
-                input_files=tables.files(work.corpus.rows),
+                **origins.told(work.corpus.rows),
                 **told,
             )
         )

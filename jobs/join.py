@@ -8,10 +8,9 @@ from ember.comparison import comparison, components, join, packing
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_join
 from ember.settings.comparison import JoinConfig
-from ember.spark import tables
+from ember.spark import origins, tables
 from ember.spark.identity import identity_of
 from ember.spark.publish import Output, read_manifest
-from ember.spark.storage import Storage
 
 
 def run_join(run: Run[JoinConfig]) -> None:
@@ -33,8 +32,8 @@ def run_join(run: Run[JoinConfig]) -> None:
         return
     if output.finished:
         if groups and not groups.finished:
-            _group_again(run, output.path, groups)
-        run.say(f"{output.path} is there already, made of the same input and settings")
+            _group_again(run, output, groups)
+        run.say(f"{output.shown} is there already, made of the same input and settings")
         return
 
     with output.attempt():
@@ -56,7 +55,7 @@ def run_join(run: Run[JoinConfig]) -> None:
         with run.phase("merge"):
             output.merge(config.output, ["left_id", "right_id"], rows)
         facts = {
-            "input_files": tables.files(left) + (tables.files(right) if right else []),
+            **origins.told(left, *([right] if right else [])),
             **compared.describe(),
             "work": written.describe(),
             "counts": {"rows": rows, "rejected": compared.rejected},
@@ -72,13 +71,13 @@ def run_join(run: Run[JoinConfig]) -> None:
                 report = collect_join(output.staged(), grouped, config, left, right)
                 add_page(output, report, run.manifest(**facts), HIDDEN_PAGE)
         output.publish(run.manifest(**facts))
-    run.say(f"{facts['counts']['rows']} pairs in {output.path}")
+    run.say(f"{facts['counts']['rows']} pairs in {output.shown}")
 
 
-def _group_again(run: Run[JoinConfig], path: str, groups: Output) -> None:
+def _group_again(run: Run[JoinConfig], output: Output, groups: Output) -> None:
     """Make the groups of pairs that are there, since those of the run that wrote them are gone."""
-    pairs = tables.read(run.spark, path)
-    told = read_manifest(Storage(run.spark), path) or {}
+    pairs = output.published()
+    told = read_manifest(output.storage, output.path) or {}
     with run.phase("groups"), groups.attempt():
         groups.write(components.near_duplicates(pairs, f"{groups.scratch}/rounds"))
         counts = {**told["counts"], "groups": components.summary(groups.staged())}

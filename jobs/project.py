@@ -9,7 +9,7 @@ from ember.comparison import projection
 from ember.comparison.mapping import plan
 from ember.job import Run
 from ember.settings.comparison import ProjectConfig
-from ember.spark import places, tables
+from ember.spark import origins, places
 from ember.spark.publish import Output
 from ember.spark.storage import Storage
 
@@ -41,7 +41,7 @@ def project(run: Run[ProjectConfig]) -> None:
             bad = partial(projection.rejected_rows, work.table, fitted, key, embedding)
             output.refuse_rejected(bad, rejected, count + rejected, ceiling)
         facts = run.manifest(
-            input_files=sorted({file for each in work.read for file in tables.files(each)}),
+            **origins.told(*work.read),
             dimension=fitted.output_dimension,
             projection={"folder": Storage(spark).qualify(folder), **fitted.summary()},
             # Of a row's vector, relative to its largest value, between two runs.
@@ -54,7 +54,7 @@ def project(run: Run[ProjectConfig]) -> None:
                 projection.stage_projection(saved, fitted, target)
                 saved.publish(facts)
         output.publish(facts)
-    run.say(f"{count} rows of {fitted.output_dimension} dimensions in {output.path}")
+    run.say(f"{count} rows of {fitted.output_dimension} dimensions in {output.shown}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from ember.comparison import comparison, packing, search
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_search
 from ember.settings.comparison import SearchConfig
-from ember.spark import tables
+from ember.spark import origins, tables
 from ember.spark.classic import cores
 from ember.spark.identity import identity_of
 
@@ -33,7 +33,7 @@ def run_search(run: Run[SearchConfig]) -> None:
         run.say("configuration and input are fine; nothing was written")
         return
     if output.finished:
-        run.say(f"{output.path} is there already, made of the same input and settings")
+        run.say(f"{output.shown} is there already, made of the same input and settings")
         return
 
     with output.attempt():
@@ -55,7 +55,7 @@ def run_search(run: Run[SearchConfig]) -> None:
             output.merge(config.output, ["query_id", "rank"], rows)
         approximate = config.mode == "approximate"
         facts = {
-            "input_files": tables.files(queries) + (tables.files(corpus) if corpus else []),
+            **origins.told(queries, *([corpus] if corpus else [])),
             **compared.describe(),
             **(search.recall_facts(compared, config.recall) if approximate else {}),
             "work": written.describe(),
@@ -66,7 +66,7 @@ def run_search(run: Run[SearchConfig]) -> None:
                 report = collect_search(output.staged(), config, queries, corpus)
                 add_page(output, report, run.manifest(**facts), HIDDEN_PAGE)
         output.publish(run.manifest(**facts))
-    run.say(f"{rows} neighbors of {compared.left.rows} queries in {output.path}")
+    run.say(f"{rows} neighbors of {compared.left.rows} queries in {output.shown}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ember import job
 from ember.job import Run
 from ember.settings.training import TrainConfig
-from ember.spark import tables
+from ember.spark import origins, tables
 from ember.spark.heads import place_head
 from ember.training import training, training_table
 
@@ -49,9 +49,7 @@ def train(run: Run[TrainConfig]) -> None:
                     head=head.about,
                     fingerprint=head.fingerprint(),
                     dimension=head.dimension,
-                    input_files=sorted(
-                        {f for table in (*features, labels) for f in tables.files(table)}
-                    ),
+                    **origins.told(*features, labels),
                     counts=gathered.counts,
                 )
             )

@@ -21,8 +21,9 @@ from ember.command_line import job_parser
 from ember.redaction import redact, redact_all
 from ember.settings import config
 from ember.spark import classic, console, places, read_batches
+from ember.spark.destinations import committed, destination
 from ember.spark.explain import explain
-from ember.spark.publish import Output
+from ember.spark.publish import Output, complete
 from ember.spark.session import check_arguments, spark_session
 from ember.spark.storage import Storage
 
@@ -65,15 +66,30 @@ class Run(Generic[ConfigT]):
     def output(self, identity: Mapping[str, Any], **more: Any) -> Output:
         """The run's way to what its configuration names as output; see `publish.Output`."""
         given = getattr(self.config, "output")  # noqa: B009  # all jobs have it
+        place = destination(self.spark, self.config, self.job)
         return Output(
             self.spark,
-            given.path,
+            place.path,
             given.mode,
             identity,
             job=self.job,
             run_id=self.run_id,
+            table=place.table,
             **more,
         )
+
+    def do(self, body: Callable[[Run[ConfigT]], None]) -> None:
+        """Do the job, unless this very run has committed its table, as one that is retried has."""
+        if getattr(self.config, "output", None) is None:  # as doctor may have it
+            body(self)
+            return
+        place = destination(self.spark, self.config, self.job)
+        if place.table is None or not committed(self.spark, place, self.job, self.run_id):
+            body(self)
+            return
+        if not self.dry_run:
+            complete(self.spark, place, self.run_id)
+        self.say(f"{place.table.shown} is there already, committed by this run")
 
     def rate(self, rows: int, phase: str) -> float:
         """Rows per second of a phase."""
@@ -132,7 +148,7 @@ def main(
             run = Run(job, settings, run_id, given.dry_run, spark, seconds=seconds)
             with run.phase("check"):
                 places.check_config(Storage(spark), settings)
-            body(run)
+            run.do(body)
     except KeyboardInterrupt:
         print(f"ember {job}: interrupted", file=sys.stderr)
         return 130

@@ -12,7 +12,7 @@ from ember.job import Run
 from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig
 from ember.settings.training import ClassifyConfig
-from ember.spark import tables
+from ember.spark import origins
 from ember.spark.accounting import Account
 from ember.spark.identity import identity_of
 
@@ -35,6 +35,7 @@ def run_row_job(run: Run[ConfigT], plan: Callable[[SparkSession, ConfigT], RowWo
         identity = identity_of(spark, config, work.identity)
         output = run.output(identity, part=work.part)
         output.check()
+        output.check_ids(work.rows, work.id)
     if run.dry_run:
         run.say(f"{work.try_out()}; nothing was written")
         return
@@ -56,10 +57,10 @@ def run_row_job(run: Run[ConfigT], plan: Callable[[SparkSession, ConfigT], RowWo
         output.publish(
             run.manifest(
                 **facts,
-                input_files=tables.files(work.rows),
+                **origins.told(work.rows),
                 counts={**counts, "reused": reused, _DONE[run.job]: total},
                 rows_per_second=run.rate(total, run.job),
                 **account.summary(),
             )
         )
-    run.say(f"{counts['rows']} rows {counts['status']}, {reused} of them reused, in {output.path}")
+    run.say(f"{counts['rows']} rows {counts['status']}, {reused} of them reused, in {output.shown}")

@@ -96,7 +96,7 @@ def test_an_unknown_key_that_another_section_has_is_found_there(override, words)
             "features: [{path: a, id: i}, {path: a, idd: b}]",
             [
                 "features.1.id is missing; give it in the file",
-                "unknown key features.1.idd (did you mean id?); known keys here: path, where, id,",
+                "unknown key features.1.idd (did you mean id?); known keys here: path, table, ",
             ],
         ),
         (

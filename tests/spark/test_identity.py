@@ -24,7 +24,7 @@ from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig
 from ember.settings.training import ClassifyConfig, FinetuneConfig
 from ember.spark import conditions, tables
-from ember.spark.identity import COVERED, INCIDENTAL, session_facts
+from ember.spark.identity import COVERED, INCIDENTAL, identity_of, session_facts
 from ember.spark.publish import Output
 from ember.worker.heads.head import Head
 from tiny_models import tiny_bert, tiny_captioner, tiny_gpt2, tiny_resnet
@@ -236,6 +236,7 @@ SAME = {
     "model.runtime": "what auto stands for here",
 }
 REFUSED = {
+    "output.format": "Spark has no Delta here; tests/lakehouse has",
     "input.modality": "neither encoder takes images",
     "limits.min_cosine": "without int8, which test_converted_models resumes with another one",
     "model.revision": "a folder has no revisions; that of the hub is in the fingerprint",
@@ -251,6 +252,8 @@ ONLY = {
     "finetune by column": ("split.column",),
     "join with groups": ("groups.path",),
 }
+# Names of tables and what goes with them, of which there is a test below.
+BY_NAME = ("table", "merge_into", "staging")
 # What `finetune` refuses: it is about embeddings.
 NO_PLACE = {
     "finetune": {f"model.{key}" for key in ("layer", "normalize", "role", "prompt", "dimension")}
@@ -470,10 +473,23 @@ def test_no_key_of_a_configuration_is_forgotten(job):
                     ]
                     set_somewhere.add(".".join(parts))
     known = set_somewhere | set(SAME) | set(REFUSED) | NO_PLACE.get(job, set())
+    known |= {each for each in reachable(JOBS[job][0]) if each.rpartition(".")[2] in BY_NAME}
     assert set(reachable(JOBS[job][0])) - known == set()
     for listed in (INCIDENTAL[job], COVERED[job]):
         for key in listed:  # a key that is renamed does not stay listed
             assert any(matches(each, [key]) for each in known), key
+
+
+def test_a_table_counts_by_its_whole_name_and_where_rows_go_does_not(spark, places):
+    def of(name: str, **output: str) -> dict[str, Any]:
+        given = {"input": {"table": name, "id": "key", "modality": "text"}, "output": output}
+        config = EmbedConfig.model_validate({**given, "model": {"name": "hf:x"}})
+        return identity_of(spark, config, {"job": "embed"})
+
+    before = of("a", table="out")
+    assert of("default.a", table="out") == before == of("spark_catalog.default.`a`", path="out")
+    assert before == of("a", merge_into="b", format="delta", staging="here")
+    assert of("b", table="out") != before != of("other.a", table="out")
 
 
 @pytest.mark.parametrize("where", [None, "at > timestamp'2026-01-01'"])

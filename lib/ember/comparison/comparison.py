@@ -21,7 +21,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from ember.comparison.blocks import Packed, TableVectors
 from ember.errors import InvalidInput
-from ember.spark import classic, tables, within_keys
+from ember.spark import classic, origins, tables, within_keys
 from ember.spark.ids import check_can_be_equal
 from ember.spark.publish import Output
 from ember.spark.staged_files import read_json
@@ -200,9 +200,8 @@ def check_own(left: DataFrame, right: DataFrame | None) -> None:
 
 def identity(job: str, left: DataFrame, right: DataFrame | None) -> dict[str, Any]:
     """What the rows of the output depend on beside the settings; see `ember.spark.identity`."""
-    storage = Storage(left.sparkSession)
-    files = tables.files(left) + (tables.files(right) if right else [])
-    return {"job": job, "input": storage.fingerprint(files)}
+    state = origins.state(left, *([right] if right else []))
+    return {"job": job, "input": origins.fingerprint(left.sparkSession, state)}
 
 
 def refuse_rejected(

@@ -19,9 +19,10 @@ from ember.comparison.blocks import Packed, TableVectors
 from ember.errors import InvalidInput
 from ember.settings.comparison import Metric
 from ember.spark import places
+from ember.spark.origins import files
 from ember.spark.publish import Output
 from ember.spark.storage import Storage
-from ember.spark.tables import files, select_embeddings
+from ember.spark.tables import select_embeddings
 from ember.worker.vectors.block_cache import from_ipc, stored_rows
 from ember.worker.vectors.faiss_file import FlatIndexFile, check_format
 

@@ -18,9 +18,8 @@ from ember.errors import InvalidConfig
 from ember.settings.config import parse
 from ember.settings.description import DescribeConfig, GenerationConfig, PromptConfig, WriterConfig
 from ember.settings.embedding import LimitsConfig, ModelConfig, Precision
-from ember.spark import read_batches, tables
+from ember.spark import origins, read_batches, tables
 from ember.spark.access import ContentIs
-from ember.spark.storage import Storage
 from ember.worker.models.generation import Description
 from ember.worker.row_paths import PathRules
 from ember.worker.rows import MAX_BYTES
@@ -131,7 +130,7 @@ def plan(spark: SparkSession, config: DescribeConfig) -> ModelWork:
     read_batches.fit(rows)
     if given.unique_ids:
         tables.check_unique(rows, rows.columns[0])
-    joined = sorted(set(tables.files(rows)) - set(tables.files(table)))
+    joined = sorted(set(origins.state(rows)) - set(origins.state(table)))
     spec = _model(spark, config.model, given.modality, config.generation, config.limits)
     work = _work(rows, paths, spec, config.prompt, joined)
     return replace(work, rows_per_task=config.limits.rows_per_task)
@@ -190,10 +189,10 @@ def _work(
     prompt: PromptConfig | None,
     joined: Sequence[str] = (),
 ) -> ModelWork:
-    """joined: files of the tables that the prompts are filled from, besides the input's own."""
+    """joined: the state of the tables that the prompts are filled from, besides the input's own."""
     said = prompt.model_dump_json() if prompt else "content"
     if joined:
-        said += Storage(rows.sparkSession).fingerprint(joined)
+        said += origins.fingerprint(rows.sparkSession, joined)
     depends = {"prompt": hashlib.sha256(said.encode()).hexdigest()}
     return ModelWork("describe", rows, paths, spec, Description(), depends)
 

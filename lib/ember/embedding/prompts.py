@@ -166,7 +166,7 @@ def _values(table: DataFrame, given: PromptTable, separator: str, name: str) -> 
     """(key, value) of a table, each key once."""
     # With neighbors, `top` counts these, and each gives one value.
     top = 1 if given.neighbors else given.top
-    text = _as_text(table, given.column, top, separator, tables.shown(given.path))
+    text = _as_text(table, given.column, top, separator, given.shown)
     found = table.select(column(table, given.id).alias("key"), text.alias("value"))
     found = found.filter(F.col("key").isNotNull())
     _check_once(found, given, name)
@@ -178,7 +178,7 @@ def _check_once(found: DataFrame, given: PromptTable, name: str) -> None:
         tables.check_unique(found, "key")
     except InvalidInput as error:
         reason = str(error).replace("column key", f"column {given.id}")
-        raise InvalidInput(f"prompt.tables.{name}: {tables.shown(given.path)}: {reason}") from None
+        raise InvalidInput(f"prompt.tables.{name}: {given.shown}: {reason}") from None
 
 
 def _of_neighbors(

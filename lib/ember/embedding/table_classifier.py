@@ -16,11 +16,10 @@ from pyspark.sql import functions as F
 from ember.embedding.row_work import Body, map_rows
 from ember.errors import InvalidInput
 from ember.settings.embedding import EmbeddingsConfig
-from ember.spark import footers, tables
+from ember.spark import footers, origins, tables
 from ember.spark.accounting import Reports
 from ember.spark.ids import check_can_be_equal
 from ember.spark.publish import Output
-from ember.spark.storage import Storage
 from ember.worker.heads.head import Head
 from ember.worker.heads.scoring import predict_features
 from ember.worker.results import Predictions
@@ -82,8 +81,8 @@ class TableClassifier:
         facts: dict[str, str | None] = {"job": "classify", "id": key}
         facts["predictions"] = digest(self.predictions)
         if len(self.parts) > 1:  # a row is made of rows of all tables
-            storage = Storage(self.rows.sparkSession)
-            facts["input"] = storage.fingerprint(tables.files(self.rows))
+            state = origins.state(self.rows)
+            facts["input"] = origins.fingerprint(self.rows.sparkSession, state)
         return facts
 
     def try_out(self) -> str:

@@ -15,7 +15,7 @@ from ember.evaluation.joining import issues_of
 from ember.evaluation.result import Evaluation, check_requirements
 from ember.settings.embedding import TableConfig
 from ember.settings.evaluation import EvaluateConfig
-from ember.spark import tables
+from ember.spark import origins, tables
 
 __all__ = ["JUDGED", "Inputs", "check_inputs", "figures_of", "judge", "read_inputs"]
 
@@ -50,9 +50,9 @@ class Inputs:
     def judged(self) -> DataFrame:
         return self.frames[JUDGED[self.kind]]
 
-    def files(self) -> list[str]:
-        """Every file that is read, sorted."""
-        return sorted({file for frame in self.frames.values() for file in tables.files(frame)})
+    def origins(self) -> dict[str, Any]:
+        """What is read, for the manifest."""
+        return origins.told(*self.frames.values())
 
 
 def figures_of(config: EvaluateConfig) -> list[str]:

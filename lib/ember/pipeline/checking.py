@@ -11,8 +11,8 @@ from ember.errors import InvalidInput
 from ember.pipeline.files import home, missing
 from ember.pipeline.freshness import is_own
 from ember.pipeline.planning import Plan, Step
-from ember.settings.files import local_files, roots, sources, targets
-from ember.spark import places
+from ember.settings.files import local_files, roots, sources, tables, targets
+from ember.spark import catalog, places
 from ember.spark.places import Place, Written
 from ember.spark.staged_files import read_manifest
 from ember.spark.storage import Storage
@@ -25,18 +25,34 @@ def check_steps(spark: SparkSession, plan: Plan) -> None:
     storage, made = Storage(spark), list[Place]()
     own = places.written(storage, {"output.path": plan.output})
     written = [places.written(storage, _targets(step)) for step in plan.steps]
-    problems = list(places.collisions([*own, *chain(*written)]))
+    problems = [*places.collisions([*own, *chain(*written)]), *_written_twice(plan)]
     for number, step in enumerate(plan.steps):
         for key, path in missing(storage, step.config):
             there = places.place(storage, path)
             if not any(there.within(each) for each in made):
                 problems.append(f"steps.{step.name}.{key}: there is nothing at {path}")
+        for key, name in tables(step.config).items():
+            before = {each.output.casefold() for each in plan.steps[:number]}
+            if name.casefold() not in before and not catalog.exists(spark, name):
+                problems.append(f"steps.{step.name}.{key}: there is no table {name}")
         made += [places.place(storage, path) for path in targets(step.config).values()]
         problems += _in_the_way(storage, step, home(storage, plan.output))
         # What an earlier step has written is there to be read.
         problems += _harmed(storage, step, [*chain(*written[number:]), *own])
     if problems:
         raise InvalidInput("\n".join(problems))
+
+
+def _written_twice(plan: Plan) -> Iterator[str]:
+    """One problem for each table that two steps write."""
+    names = [(step.config.output, step) for step in plan.steps]
+    seen: dict[str, str] = {}
+    for output, step in names:
+        if name := getattr(output, "table", None):
+            at = f"steps.{step.name}.output.table"
+            if first := seen.get(name.casefold()):
+                yield f"{at} is {first} ({name}), and they would replace each other"
+            seen[name.casefold()] = at
 
 
 def _targets(step: Step) -> dict[str, str]:
@@ -46,6 +62,8 @@ def _targets(step: Step) -> dict[str, str]:
 def _in_the_way(storage: Storage, step: Step, pipeline: str) -> Iterator[str]:
     """Problems with what is at the step's outputs, where an earlier run of it did not write it."""
     for key, path in targets(step.config).items():
+        if key == "output.path" and getattr(step.config.output, "format", "parquet") != "parquet":
+            continue  # a table keeps its manifest elsewhere, and is checked in its turn
         manifest = read_manifest(storage, path)
         if is_own(step, manifest, pipeline):
             continue

@@ -6,9 +6,12 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+from pyspark.sql import SparkSession
+
 from ember.redaction import redact
 from ember.settings.config import Config
-from ember.settings.files import local_files, sources
+from ember.settings.files import local_files, sources, tables
+from ember.spark import catalog, origins
 from ember.spark.storage import Storage
 
 __all__ = ["home", "inputs", "missing"]
@@ -22,14 +25,25 @@ def home(storage: Storage, output: str) -> str:
     return redact(storage.resolve(output))
 
 
-def inputs(storage: Storage, config: Config) -> dict[str, dict[str, Any]]:
+def inputs(spark: SparkSession, config: Config) -> dict[str, dict[str, Any]]:
     """The state of each input, by key: files, bytes, and a hash that changes when any file does.
+
+    Of a table that is read by its name the version, where it has one, stands for its files.
 
     A model of the hub, or weights that Keras provides, are no files of the user's: what names them
     is in the configuration.
     """
+    storage = Storage(spark)
     found = {**sources(config), **local_files(config)}
-    return {key: _state(storage, paths) for key, paths in sorted(found.items())}
+    states = {key: _state(storage, paths) for key, paths in found.items()}
+    states |= {key: _table_state(spark, name) for key, name in tables(config).items()}
+    return dict(sorted(states.items()))
+
+
+def _table_state(spark: SparkSession, name: str) -> dict[str, Any]:
+    table = catalog.read(spark, name)
+    told = origins.fingerprint(spark, origins.state(table))
+    return {"files": len(origins.files(table)), "bytes": 0, "sha256": told}
 
 
 def _state(storage: Storage, paths: list[str]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from ember.errors import InvalidConfig
-from ember.pipeline.references import NAME, References, Unchecked
+from ember.pipeline.references import NAME, References, Unchecked, output_key
 from ember.settings.config import Config, parse, read
-from ember.settings.files import sources, targets
+from ember.settings.files import sources, tables, targets
 from ember.settings.pipeline import PipelineConfig, StepConfig
 from ember.settings.yaml_text import NULLS, Plain
 
@@ -31,8 +31,9 @@ class Step:
 
     @property
     def output(self) -> str:
-        path: str = self.config.output.path
-        return path
+        """The folder or the table that the step writes, as its configuration names it."""
+        named: str = getattr(self.config.output, output_key(self.config))
+        return named
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,13 @@ def _step(
         keys = _merged(read(known.resolve(described.config, f"{at}.config")), keys)
     config = parse(kinds[described.job], keys, "", f"{at}.")
     read_here = [_plain(path) for paths in sources(config).values() for path in paths]
+    named_here = [name.casefold() for name in tables(config).values()]
     needs = [
         step.name
         for step in before
-        if step.name in known.used or any(_made_by(step, path) for path in read_here)
+        if step.name in known.used
+        or step.output.casefold() in named_here
+        or any(_made_by(step, path) for path in read_here)
     ]
     return Step(name, described.job, config, tuple(needs))
 

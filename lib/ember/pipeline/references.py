@@ -12,10 +12,17 @@ from ember.errors import InvalidConfig
 from ember.settings.config import Config
 from ember.settings.yaml_text import Plain
 
-__all__ = ["NAME", "References", "Unchecked"]
+__all__ = ["NAME", "References", "Unchecked", "output_key"]
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REFERENCE = re.compile(rf"\$(?:(\$)|({NAME.pattern})|\{{({NAME.pattern})((?:\.[\w-]+)*)\}}|())")
+
+
+def output_key(config: Config) -> str:
+    """The key under `output` that says where a step's rows go."""
+    output: Any = getattr(config, "output")  # noqa: B009  # all jobs have it
+    named = (key for key in ("path", "table", "merge_into") if getattr(output, key, None))
+    return next(named, "path")
 
 
 class Unchecked(InvalidConfig):
@@ -69,7 +76,8 @@ class References:
             )
         if name in self.steps:
             self.used.add(name)
-            return self._key_of(name, (inner or "").removeprefix(".") or "output.path", key)
+            wanted = (inner or "").removeprefix(".") or f"output.{output_key(self.steps[name])}"
+            return self._key_of(name, wanted, key)
         if name in self.variables and not inner:
             return self.variables[name]
         if name in self.broken:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import Any, Literal
@@ -26,6 +26,7 @@ class Outcome:
     """The outcome of a step.
 
     Attributes:
+        output: the folder that it wrote, of a table the one with its manifest.
         why: the reason why it ran or failed.
         seconds: how long it took.
         run_id: that of the run that wrote its output.
@@ -112,15 +113,18 @@ def _run_step(
         with run.phase(step.name):
             found = StepRun(run, step, output)
             if found.verdict.state == "fresh":
+                found.keep()
                 run.say(f"{step.name} is up to date, written by run {found.run_id()}")
-                return told("up to date", run_id=found.run_id()), None
+                done = told("up to date", run_id=found.run_id())
+                return replace(done, output=found.folder), None
             found.call(body)
     except Exception as failure:
         error = _named(step, failure)
         _log.debug("step %s failed", step.name, exc_info=True)
         return told("failed", str(error), round(perf_counter() - begun, 3)), error
     seconds = round(perf_counter() - begun, 3)
-    return told("ran", found.verdict.why, seconds, found.run_id()), None
+    done = told("ran", found.verdict.why, seconds, found.run_id())
+    return replace(done, output=found.folder), None
 
 
 def _named(step: Step, failure: Exception) -> EmberError:

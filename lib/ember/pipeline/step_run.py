@@ -16,7 +16,11 @@ from ember.pipeline.planning import Step
 from ember.settings.files import targets
 from ember.settings.pipeline import PipelineConfig
 from ember.spark import contents, read_batches
+from ember.spark.destinations import destination
+from ember.spark.file_table import FileTable
 from ember.spark.identity import session_facts
+from ember.spark.lake_table import LakeTable
+from ember.spark.publish import complete
 from ember.spark.staged_files import read_manifest
 from ember.spark.storage import Storage
 
@@ -36,11 +40,18 @@ class StepRun:
         self._note = note(
             step,
             self._pipeline,
-            inputs=inputs(storage, step.config),
+            inputs=inputs(run.spark, step.config),
             session=session_facts(run.spark, step.config),
         )
+        place = destination(run.spark, step.config, step.job)
+        self._table = place.table
+        if isinstance(place.table, LakeTable) and not run.dry_run:
+            complete(run.spark, place, run.run_id)
+        # Of a table, the folder that has its manifest.
+        self.folder = place.path
+        written = {**targets(step.config), "output.path": place.path}
         self._manifests = {
-            key: (path, read_manifest(storage, path)) for key, path in targets(step.config).items()
+            key: (path, read_manifest(storage, path)) for key, path in written.items()
         }
         self.verdict: Verdict = judge(
             step,
@@ -52,6 +63,11 @@ class StepRun:
 
     def _gone(self) -> Iterator[tuple[str, str | None]]:
         """Keys of outputs that are missing, and the missing file; None where all of it is."""
+        manifest = self._manifests["output.path"][1]
+        if manifest and isinstance(self._table, LakeTable):
+            last = self._table.last()
+            if last is None or last.mark.get("attempt") != manifest.get("attempt"):
+                yield "output.table", None  # somebody dropped it, or has changed it since
         for key, (path, manifest) in self._manifests.items():
             if not self._storage.exists(path):
                 yield key, None
@@ -60,7 +76,12 @@ class StepRun:
 
     def run_id(self) -> str | None:
         """The id of the run that wrote what is at the step's output now."""
-        return (read_manifest(self._storage, self._step.output) or {}).get("run_id")
+        return (read_manifest(self._storage, self.folder) or {}).get("run_id")
+
+    def keep(self) -> None:
+        """Leave an output that is up to date as it is; a session may have to be told its name."""
+        if isinstance(self._table, FileTable) and not self._run.dry_run:
+            self._table.register(self.folder)
 
     def call(self, body: Body) -> None:
         """Do what the job does; replace what an earlier run of this step has left.
@@ -75,7 +96,7 @@ class StepRun:
             if not self._run.dry_run:
                 _log.info("%s (%s) runs because %s", step.name, step.job, self.verdict.why)
             try:
-                body(self._step_run(run_id, mode))
+                self._step_run(run_id, mode).do(body)
             except OtherSettings as error:
                 if state == "foreign":
                     raise
@@ -84,7 +105,7 @@ class StepRun:
                 # A job that takes an outdated output for finished has done nothing.
                 if state != "outdated" or self._run.dry_run or self.run_id() == run_id:
                     return
-            body(self._step_run(run_id, "overwrite"))
+            self._step_run(run_id, "overwrite").do(body)
 
     def _left_something(self) -> bool:
         """Did an earlier run of this step write any of its outputs?"""

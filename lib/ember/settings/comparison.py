@@ -11,6 +11,7 @@ from ember.settings.embedding import (
     EmbeddingsConfig,
     Name,
     NewOutputConfig,
+    NewTableOutputConfig,
     RejectsConfig,
     Source,
     TableConfig,
@@ -199,7 +200,7 @@ class ProjectConfig(Config):
         default=None,
         description="Folder for the projection itself; null: output.path followed by .projection.",
     )
-    output: NewOutputConfig = Field(description="Where the projected table goes.")
+    output: NewTableOutputConfig = Field(description="Where the projected table goes.")
     limits: RejectsConfig = Field(default=RejectsConfig(), description="Bounds of the run.")
 
 

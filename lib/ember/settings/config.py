@@ -6,9 +6,9 @@ What the jobs take is in ember.settings.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from ember.errors import InvalidConfig
@@ -25,9 +25,14 @@ _MAX_SET = 2**16
 
 
 class Config(BaseModel):
-    """The base of every configuration object: frozen, and closed to unknown keys."""
+    """The base of every configuration object: frozen, and closed to unknown keys.
+
+    Attributes:
+        either: keys that are empty or null by default, and of which one has to be given.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    either: ClassVar[tuple[str, ...]] = ()
 
     @field_validator("*")
     @classmethod
@@ -43,6 +48,13 @@ class Config(BaseModel):
             elif isinstance(each, list | tuple):
                 texts += each
         return value
+
+    @model_validator(mode="after")
+    def _one_of_either(self) -> Self:
+        given = [key for key in self.either if getattr(self, key)]
+        if self.either and len(given) != 1:
+            raise PydanticCustomError("either", "{given}", {"given": given})
+        return self
 
 
 def load(kind: type[ConfigT], file: str | None, overrides: Sequence[str]) -> ConfigT:

@@ -63,8 +63,10 @@ def keys_of(
     at: what stands before their names. given: a section by default, whose values are their defaults
     then. needs: see Key.
     """
+    first = getattr(kind, "either", ())[:1]
     return tuple(
-        _key(f"{at}{name}", name, field, given, needs) for name, field in kind.model_fields.items()
+        _key(f"{at}{name}", name, field, given, needs, name in first)
+        for name, field in kind.model_fields.items()
     )
 
 
@@ -107,8 +109,16 @@ def _marked(annotation: Any) -> type[BaseModel] | None:
     return next((note.section for note in notes if isinstance(note, Holds)), None)
 
 
-def _key(name: str, own: str, field: FieldInfo, given: BaseModel | None, needs: str | None) -> Key:
-    required = field.is_required()
+def _key(  # noqa: PLR0917
+    name: str,
+    own: str,
+    field: FieldInfo,
+    given: BaseModel | None,
+    needs: str | None,
+    first: bool,
+) -> Key:
+    """first: stands for several keys of which one has to be given."""
+    required = first or field.is_required()
     if given is not None:
         default = getattr(given, own)
     else:

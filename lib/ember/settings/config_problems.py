@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ember.settings.config_keys import Key, below, keys_of, walk
+from ember.settings.config_keys import below, keys_of, walk
 
 __all__ = ["cut", "problems"]
 
@@ -48,6 +48,8 @@ def _explain(kind: type[BaseModel], problem: Any, at: str) -> str:
     # Beyond the last key, loc names branches of a union and positions in a list.
     depth = max((n for n, section in enumerate(sections, 1) if section), default=0)
     key = cut(at + ".".join(map(str, loc[:depth]))) or "the configuration"
+    if problem["type"] == "either":
+        return _either(kind, loc, key, problem["ctx"]["given"])
     if problem["type"] == "missing":
         return f"{key} is missing; {_give(kind, loc[:depth], key)}"
     if problem["input"] is None or problem["input"] == "":
@@ -57,21 +59,34 @@ def _explain(kind: type[BaseModel], problem: Any, at: str) -> str:
     return f"{key}: {message}, not {cut(repr(problem['input']))}"
 
 
+def _either(kind: type[BaseModel], loc: Sequence[Any], key: str, given: Sequence[str]) -> str:
+    """Of a section that needs one key of several, and has none of them, or more than one."""
+    if given:
+        return f"{' and '.join(f'{key}.{each}' for each in given)} are given; give one of them"
+    section = _sections_along(kind, (*loc, ""))[-1]
+    first, *others = getattr(section, "either", ("path", "table"))
+    more = " or ".join(f"{key}.{each}" for each in others)
+    return f"{key}.{first} is missing; {_give(kind, (*loc, first), f'{key}.{first}')}, or {more}"
+
+
 def _give(kind: type[BaseModel], loc: Sequence[Any], key: str) -> str:
     """How to give the key at `loc`. --set reaches no place in a list."""
     if not loc or any(isinstance(part, int) for part in loc):
         return "give it in the file"
     section = _sections_along(kind, (*loc, ""))[-1]
-    inner = _first_required(keys_of(section)) if section else ""
+    inner = _first_required(section) if section else ""
     return f"give it in the file or with --set {key}{inner}=..."
 
 
-def _first_required(keys: Sequence[Key]) -> str:
+def _first_required(section: type[BaseModel]) -> str:
     """What a section cannot be without, as it follows the section's name."""
-    first = next((key for key in keys if key.required), None)
+    if either := getattr(section, "either", ()):
+        return f".{either[0]}"
+    first = next((key for key in keys_of(section) if key.required), None)
     if first is None:
         return ""
-    return f".{first.name}{_first_required(first.keys) if first.form == 'section' else ''}"
+    inner = below(first.annotation) if first.form == "section" else None
+    return f".{first.name}{_first_required(inner[1]) if inner else ''}"
 
 
 def _unknown(

@@ -14,8 +14,8 @@ from ember.settings.embedding import (
     Name,
     Paths,
     Precision,
+    RowsOutputConfig,
     TableConfig,
-    TableOutputConfig,
 )
 
 __all__ = [
@@ -139,5 +139,5 @@ class DescribeConfig(Config):
     generation: GenerationConfig = Field(
         default=GenerationConfig(), description="Length of the texts and choice of their tokens."
     )
-    output: TableOutputConfig = Field(description="Where the table of descriptions goes.")
+    output: RowsOutputConfig = Field(description="Where the table of descriptions goes.")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="Bounds of the run.")

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from ember.settings.config import Config
 from ember.settings.file_size import FileSize, in_bytes
+from ember.settings.names import (
+    LocalFile,
+    ModelName,
+    Name,
+    Paths,
+    Roots,
+    Share,
+    Source,
+    TableName,
+    TableTarget,
+    Target,
+    Use,
+)
 from ember.worker.rows import MAX_BYTES
 from ember.worker.spec import Precision
 
@@ -26,16 +38,19 @@ __all__ = [
     "ModelName",
     "Name",
     "NewOutputConfig",
+    "NewTableOutputConfig",
     "OutputConfig",
     "Paths",
     "Precision",
     "RejectsConfig",
     "Role",
     "Roots",
+    "RowsOutputConfig",
     "Runtime",
     "Share",
     "Source",
     "TableConfig",
+    "TableName",
     "TableOutputConfig",
     "Target",
     "Use",
@@ -43,42 +58,39 @@ __all__ = [
 ]
 
 
-class Use(Enum):
-    """Marks the keys that name what a job reads or writes; `pipeline` goes by it."""
-
-    READ = "read"
-    READ_LOCAL = "read on the driver's machine"
-    MODEL = "a model, its files on the driver's machine or elsewhere"
-    MAY_READ = "folders under which rows name files to be read"
-    WRITE = "write"
-
-
 # What of a table may fail, by default, before a run ends with exit code 3.
 MAX_FAILED_FRACTION = 0.01
 
-Name = Annotated[str, Field(min_length=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Paths = Annotated[Name | Annotated[list[str], Field(min_length=1)], Use.READ]
-Source = Annotated[Name, Use.READ]
-Roots = Annotated[Name | Annotated[list[Name], Field(min_length=1)], Use.MAY_READ]
-LocalFile = Annotated[Name, Use.READ_LOCAL]
-ModelName = Annotated[Name, Use.MODEL]
-Target = Annotated[Name, Use.WRITE]
 Layer = Literal["auto", "avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None
 Role = Literal["query", "document"] | None
 Runtime = Literal["auto", "tensorflow", "torch", "openvino"]
 
 
 class TableConfig(Config):
-    """A table that is read."""
+    """A table that is read, from files or by its name."""
+
+    either: ClassVar[tuple[str, ...]] = ("path", "table")
 
     path: Paths = Field(
-        description="Parquet to read: a folder, a file, a glob, or a list of these, by any URI "
-        "that Spark reads."
+        default="",
+        description="Parquet to read: a folder, a file, a glob, or a list of these, by any URI; or "
+        "give table in its place.",
+    )
+    table: TableName | None = Field(
+        default=None,
+        description="In place of path, a table or view of Spark's catalogs, as db.name or "
+        "catalog.db.name.",
     )
     where: Name | None = Field(
         default=None, description="Condition in SQL; only rows for which it is true are read."
     )
+
+    @property
+    def shown(self) -> str:
+        """The table as an error names it."""
+        if not self.path:
+            return f"table {self.table}"
+        return self.path if isinstance(self.path, str) else ", ".join(self.path)
 
 
 class CorpusConfig(TableConfig):
@@ -100,7 +112,7 @@ class CorpusConfig(TableConfig):
     root: Roots | None = Field(
         default=None,
         description="For content_is: paths, the folders or URIs under which files may be read; "
-        "null: the folder that holds the table.",
+        "null: the folder that holds the table at path.",
     )
 
 
@@ -218,9 +230,46 @@ class OutputConfig(Config):
     )
 
 
-class TableOutputConfig(OutputConfig):
-    """Where a table goes that many tasks write, and how it lies in files."""
+class NewOutputConfig(Config):
+    """Where a table goes that is made in one piece."""
 
+    path: Target = Field(description="Folder to write.")
+    mode: Literal["fail", "overwrite"] = Field(
+        default="fail",
+        description="What to do when the output exists: refuse, or replace what this job wrote.",
+    )
+
+
+class _PlaceConfig(Config):
+    """A folder or a table of Spark's catalogs, as which rows are published."""
+
+    either: ClassVar[tuple[str, ...]] = ("path", "table")
+
+    path: Target = Field(default="", description="Folder to write; or give table in its place.")
+    table: TableTarget | None = Field(
+        default=None,
+        description="In place of path, a table of Spark's catalogs; its schema has to be there.",
+    )
+    format: Literal["parquet", "delta", "iceberg"] = Field(
+        default="parquet",
+        description="Format of the table; delta and iceberg need jars of theirs, and iceberg a "
+        "name.",
+    )
+    staging: Name | None = Field(
+        default=None,
+        description="Folder for staged rows and the manifest of a table; null: where its schema "
+        "is.",
+    )
+
+
+class TableOutputConfig(_PlaceConfig):
+    """Where rows go that many tasks make, and how they lie in files."""
+
+    mode: Literal["fail", "overwrite", "resume"] = Field(
+        default="fail",
+        description="What to do when the output exists: refuse, replace what this job wrote, or "
+        "keep what is done and do the rest.",
+    )
     file_size: FileSize = Field(
         default="256 MB",
         description="About how large published files are, in bytes or such as 256 MB; smaller ones "
@@ -238,13 +287,24 @@ class TableOutputConfig(OutputConfig):
         return in_bytes(self.file_size)
 
 
-class NewOutputConfig(Config):
-    """Where a table goes that is made in one piece."""
+class NewTableOutputConfig(_PlaceConfig):
+    """Where rows go that are made in one piece."""
 
-    path: Target = Field(description="Folder to write.")
     mode: Literal["fail", "overwrite"] = Field(
         default="fail",
         description="What to do when the output exists: refuse, or replace what this job wrote.",
+    )
+
+
+class RowsOutputConfig(TableOutputConfig):
+    """Where the result of each row of the input goes."""
+
+    either: ClassVar[tuple[str, ...]] = ("path", "table", "merge_into")
+
+    merge_into: TableTarget | None = Field(
+        default=None,
+        description="In place of path, a Delta or Iceberg table with these ids that gets the "
+        "results as columns.",
     )
 
 
@@ -296,7 +356,7 @@ class EmbedConfig(Config):
 
     input: InputConfig = Field(description="The corpus to embed.")
     model: ModelConfig = Field(description="The model, and what to take from it.")
-    output: TableOutputConfig = Field(description="Where the table of embeddings goes.")
+    output: RowsOutputConfig = Field(description="Where the table of embeddings goes.")
     limits: VectorLimitsConfig = Field(
         default=VectorLimitsConfig(), description="Bounds of the run."
     )

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from ember.settings.config import Config
 from ember.settings.embedding import Use
 
-__all__ = ["local_files", "roots", "sources", "targets", "use_of"]
+__all__ = ["local_files", "roots", "sources", "tables", "targets", "use_of"]
 
 
 def targets(config: Config) -> dict[str, str]:
@@ -22,6 +22,11 @@ def targets(config: Config) -> dict[str, str]:
 def sources(config: Config) -> dict[str, list[str]]:
     """The tables and folders that a job reads with Spark's file systems, by key."""
     return {key: paths for key, use, paths in _marked(config) if use is Use.READ}
+
+
+def tables(config: Config) -> dict[str, str]:
+    """The names in Spark's catalogs of tables that a job reads, by key."""
+    return {key: names[0] for key, use, names in _marked(config) if use is Use.READ_TABLE}
 
 
 def roots(config: Config) -> dict[str, list[str]]:
@@ -41,12 +46,12 @@ def local_files(config: Config) -> dict[str, list[str]]:
 
 
 def _marked(config: Config, at: str = "") -> Iterator[tuple[str, Use, list[str]]]:
-    """The keys that name files, what they are for, and what they name."""
+    """The keys that name files or tables, what they are for, and what they name."""
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         for key, each in _sections(value, f"{at}{name}"):
             yield from _marked(each, f"{key}.")
-        if value is not None and (use := use_of(field)):
+        if value and (use := use_of(field)):
             yield f"{at}{name}", use, [value] if isinstance(value, str) else list(value)
 
 
@@ -59,7 +64,7 @@ def _sections(value: Any, key: str) -> list[tuple[str, Config]]:
 
 
 def use_of(field: FieldInfo) -> Use | None:
-    """What a key names files for: the mark on its type, or on that beside null."""
+    """What a key names files or tables for: the mark on its type, or on that beside null."""
     marks = [mark for mark in field.metadata if isinstance(mark, Use)]
     for branch in get_args(field.annotation):
         if get_origin(branch) is Annotated:

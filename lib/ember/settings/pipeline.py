@@ -38,8 +38,8 @@ StepKeys = Annotated[dict[str, Any], Holds(StepConfig)]
 class PipelineConfig(Config):
     """Configuration of the `pipeline` job: steps by name, in the order in which they run.
 
-    In a text of a step, `$name` is a variable or the output.path of a step above, `${name.key}`
-    another key of such a step, and `$$` a dollar.
+    In a text of a step, `$name` is a variable or the output of a step above, path or table;
+    `${name.key}` another key of such a step, and `$$` a dollar.
     """
 
     vars: dict[str, Any] = Field(

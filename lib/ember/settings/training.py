@@ -17,10 +17,10 @@ from ember.settings.embedding import (
     Name,
     NewOutputConfig,
     OutputConfig,
+    RowsOutputConfig,
     Share,
     Source,
     TableConfig,
-    TableOutputConfig,
     VectorLimitsConfig,
 )
 
@@ -77,7 +77,7 @@ class ClassifyConfig(ClassifyOptions):
         description="In place of input and model, tables of embeddings, those that the head was "
         "trained on.",
     )
-    output: TableOutputConfig = Field(description="Where the table of predictions goes.")
+    output: RowsOutputConfig = Field(description="Where the table of predictions goes.")
     limits: VectorLimitsConfig = Field(
         default=VectorLimitsConfig(), description="Bounds of the run."
     )

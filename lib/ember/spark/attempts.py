@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 
 from ember.spark import contents
@@ -24,13 +25,24 @@ class Attempts:
     Args:
         attempt: the name of that run's own.
         new: where in an attempt the table grows.
+        held: are rows published there? By default, where data files are.
     """
 
-    def __init__(self, files: Files, root: str, target: str, attempt: str, new: str) -> None:
+    def __init__(
+        self,
+        files: Files,
+        root: str,
+        target: str,
+        attempt: str,
+        new: str,
+        *,
+        held: Callable[[], bool] | None = None,
+    ) -> None:
         self._files = files
         self._root = root
         self._target = target
         self._inner = new
+        self._held = held or (lambda: self.has_data(target))
         self.attempt = attempt
         self.folder = f"{root}/{attempt}"
 
@@ -49,7 +61,7 @@ class Attempts:
         claimed = self._files.folders(f"{self.folder}/earlier")
         folders = [each for attempt in claimed for each in self._rows_of(attempt)]
         if not any(self._is_complete(attempt) for attempt in claimed):
-            folders += [self._target] if self.has_data(self._target) else []
+            folders += [self._target] if self._held() else []
         return folders
 
     def has_rows(self) -> bool:

@@ -46,9 +46,11 @@ __all__ = [
     "files_lent",
     "hadoop_configuration",
     "has_archive",
+    "is_catalog",
     "jvm",
     "master",
     "parsed_expression",
+    "parsed_name",
     "physical_plan",
     "quiet",
     "received",
@@ -334,6 +336,21 @@ def parsed_expression(spark: SparkSession, condition: str) -> Any:
     """A condition in SQL as Catalyst's unresolved expression."""
     session: Any = spark
     return session._jsparkSession.sessionState().sqlParser().parseExpression(condition)
+
+
+def parsed_name(spark: SparkSession, name: str) -> list[str]:
+    """The parts of a table's name. Raises PySparkException for what is none."""
+    session: Any = spark
+    parser = session._jsparkSession.sessionState().sqlParser()
+    found = parser.parseMultipartIdentifier(name)
+    return [str(found.apply(number)) for number in range(found.size())]
+
+
+def is_catalog(spark: SparkSession, name: str) -> bool:
+    """Is there a catalog of this name?"""
+    session: Any = spark
+    manager = session._jsparkSession.sessionState().catalogManager()
+    return bool(manager.isCatalogRegistered(name))
 
 
 def analyzed_plan(table: DataFrame) -> Any:

@@ -20,7 +20,8 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from ember.settings.config import Config
-from ember.settings.files import sources
+from ember.settings.files import sources, tables
+from ember.spark import catalog
 from ember.spark.storage import Storage
 
 __all__ = ["COVERED", "INCIDENTAL", "identity_of", "session_facts"]
@@ -31,11 +32,15 @@ _OUTPUT = {
 }
 _TABLE = {
     **_OUTPUT,
+    "output.table": "where the rows go",
+    "output.format": "as what they are kept",
+    "output.staging": "where they lie until they are published",
     "output.file_size": "divides the rows among files",
     "output.sorted": "the order of the rows, not what they are",
 }
 _ROW_BY_ROW = {
     **_TABLE,
+    "output.merge_into": "where the rows go",
     "input.unique_ids": "a check, made by every run",
     "limits.max_failed_fraction": "a check of the whole table, made by every run",
     "limits.rows_per_task": "divides rows among tasks",
@@ -88,17 +93,21 @@ def identity_of(spark: SparkSession, config: Config, facts: Mapping[str, Any]) -
     """What is compared when a run is resumed, as JSON knows it: facts, then settings by dotted key.
 
     facts: what the job knows; `job` is its name. Tables are named by their qualified paths, in
-    order. With a `where`, the session's time zone counts, in which SQL reads instants.
+    order, or names. With a `where`, the session's time zone counts, in which SQL reads instants.
     """
     job = facts["job"]
-    named = sources(config)
+    named, by_name = sources(config), tables(config)
     storage = Storage(spark)
-    settings = {}
+    settings: dict[str, Any] = {}
     for key, value in _flat(config.model_dump(mode="json")):
         if _within(key, INCIDENTAL[job]) or _within(key, COVERED[job]):
             continue
-        paths = named.get(key)
-        settings[key] = sorted(map(storage.qualify, paths)) if paths else value
+        if paths := named.get(key):
+            settings[key] = sorted(map(storage.qualify, paths))
+        elif name := by_name.get(key):
+            settings[key] = catalog.quoted(catalog.qualified(spark, name))
+        else:
+            settings[key] = value
     settings |= _session(spark, settings)
     return {**facts, **{key: value for key, value in settings.items() if key not in facts}}
 

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -18,16 +19,20 @@ from ember.redaction import redact, redact_all
 from ember.settings.embedding import TableOutputConfig
 from ember.spark import classic, contents, merged_files, places
 from ember.spark.contents import MANIFEST
+from ember.spark.destinations import Destination
 from ember.spark.failed_rows import refuse_failures
+from ember.spark.file_table import FileTable
+from ember.spark.lake_merge import LakeMerge
+from ember.spark.lake_table import LakeTable
 from ember.spark.parquet_options import parquet_options
 from ember.spark.paths import literal
 from ember.spark.staged_files import name_of, read_manifest
 from ember.spark.staged_rows import StagedRows, is_first
 from ember.spark.staging import Staging
 from ember.spark.storage import Storage
-from ember.spark.tables import column
+from ember.spark.tables import check_unique, column
 
-__all__ = ["MANIFEST", "Counts", "Output", "read_manifest"]
+__all__ = ["MANIFEST", "Counts", "Output", "complete", "read_manifest"]
 
 # Names of columns that no table of a user's has.
 _KEY, _DONE = "_ember_id", "_ember_done"
@@ -52,7 +57,8 @@ class Output:
     where another one meets it. holds: what the output is, where a job writes several kinds: a
     "table", "projection" or "table of groups". part: a column that numbers, from 0, the rows that
     stand for one row of the input; None: each stands for one. new: where in the run's own folder
-    the output grows.
+    the output grows. table: the table as which the rows are published, where they are more than
+    files at `path`; where it is a LakeTable, that folder has the manifest and the pages alone.
 
     `staging` is that folder, for a run that keeps more in it than rows to publish, `storage` the
     file system that it lies in, and `rows` what would be published.
@@ -70,8 +76,11 @@ class Output:
         holds: str = places.TABLE,
         part: str | None = None,
         new: str = "new",
+        table: LakeTable | FileTable | None = None,
     ) -> None:
         self.spark = spark
+        self._lake = table if isinstance(table, LakeTable) else None
+        self._registered = table if isinstance(table, FileTable) else None
         self.storage = Storage(spark)
         self._mode = mode
         self._job = job
@@ -82,6 +91,7 @@ class Output:
         self._first = is_first(part)
         self._part = part
         self.path = self.storage.resolve(path)
+        self.shown = table.shown if table else self.path
         beside = dict(places.beside(self.storage, "output.path", self.path))
         self.failures = beside["the failed rows of output.path"]
         self.rejected = beside["the rejected rows of output.path"]
@@ -93,8 +103,10 @@ class Output:
             mode=mode,
             identity=_shown(identity),
             new=new,
+            held=self._is_current if self._lake else None,
         )
-        self.rows = StagedRows(spark, self.storage, self.staging)
+        published = self._lake.rows if self._lake else None
+        self.rows = StagedRows(spark, self.storage, self.staging, self.path, published)
         # Of which tables this run keeps rejected rows; None where it looks for none.
         self._sides: set[str] | None = None
 
@@ -105,6 +117,15 @@ class Output:
             self._check_bad_rows(folder)
         self.staging.check()
 
+    def check_ids(self, rows: DataFrame, id: str) -> None:
+        """Raise InvalidInput where the ids of the input cannot be those of a table to merge into.
+
+        They have to be unique, which takes a Spark job, and of the type that the table has.
+        """
+        if isinstance(self._lake, LakeMerge):
+            self._lake.check_id_type(rows.schema[id].dataType)
+            check_unique(rows, id)
+
     def _check_bad_rows(self, folder: str) -> None:
         if stranger := self._stranger(folder):
             raise InvalidInput(
@@ -113,8 +134,28 @@ class Output:
             )
 
     def _check_target(self) -> None:
-        given = (self._given, self._mode, self._job, self._holds)
+        mode = self._mode
+        if self._registered:
+            self._registered.check(self._given)
+        if self._lake:
+            self._lake.check(mode, self._job, self._holds)
+            mode = "overwrite"  # the manifest in the folder goes with each commit to the table
+        given = (self._given, mode, self._job, self._holds)
         places.check_target(self.storage, *given, underway=self.staging.underway())
+
+    def _is_current(self) -> bool:
+        """Does the manifest tell of what the table holds?"""
+        last = self._lake.last() if self._lake else None
+        told = read_manifest(self.storage, self.path) or {}
+        return last is not None and told.get("attempt") == last.mark.get("attempt")
+
+    def complete(self) -> None:
+        """Do what a run that was killed right after its commit has left to do."""
+        if self._registered:
+            self._registered.register(self.path)
+        last = self._lake.last() if self._lake else None
+        if last and "attempt" in last.mark:
+            self.staging.complete(last.mark["attempt"])
 
     def _stranger(self, folder: str) -> str | None:
         """What Ember has not written at or in a table of bad rows, or folder of one for each side.
@@ -137,13 +178,30 @@ class Output:
         Work left by a killed run goes unless it is resumed.
         worth: is there anything for a resumed run to go on with? By default, any row.
         """
+        if self._lake:
+            self.complete()
+            self._insist_on_manifest(self._lake)
         with classic.files_lent(self.spark), self.staging.run(self.check, worth):
             yield
+
+    def _insist_on_manifest(self, table: LakeTable) -> None:
+        """Raise InvalidInput where a run is to resume rows of which nobody says how they came."""
+        unknown = self._mode == "resume" and read_manifest(self.storage, self.path) is None
+        if unknown and table.exists():
+            raise InvalidInput(
+                f"the manifest of {self.shown} is not at {self.path}, so that nobody knows how its "
+                "rows were made; set output.staging as it was, or output.mode to overwrite"
+            )
 
     @property
     def finished(self) -> bool:
         """Is what a resumed run would make there already, whole? `check` compared its settings."""
-        return self._mode == "resume" and self.staging.is_finished()
+        whole = self._mode == "resume" and self.staging.is_finished()
+        return whole and (self._lake is None or self._is_current())
+
+    def published(self) -> DataFrame:
+        """The rows that are published."""
+        return self._lake.rows() if self._lake else self.spark.read.parquet(literal(self.path))
 
     def resume(self, rows: DataFrame, id: str) -> tuple[DataFrame, int]:
         """The rows still to do, and how many were done before and are kept.
@@ -320,7 +378,8 @@ class Output:
 
     def add(self, local: str, name: str) -> None:
         """Stage a file of the driver's machine under a name of its own."""
-        self.storage.upload(local, f"{self.staging.table}/{name}")
+        folder = self.staging.record if self._lake else self.staging.table
+        self.storage.upload(local, f"{folder}/{name}")
 
     def keep_failures(self, table: DataFrame) -> str:
         """Write rows that failed beside the output; where."""
@@ -346,11 +405,27 @@ class Output:
         Raises InvalidInput when the place is taken meanwhile, by another run or anybody else.
         """
         facts = {"job": self._job, **manifest, "holds": self._holds}
-        self.staging.publish(facts, self._check_target)
+        if self._lake:
+            self._commit(self._lake, facts)
+        else:
+            self.staging.publish(facts, self._check_target)
+        if self._registered:
+            self._registered.register(self.path)
         try:
             self._clean_up()
         except Exception as error:  # the table is there all the same
-            _log.warning("%s is published; old files beside it remain: %s", self.path, error)
+            _log.warning("%s is published; old files beside it remain: %s", self.shown, error)
+
+    def _commit(self, table: LakeTable, facts: Mapping[str, Any]) -> None:
+        mark = {
+            "run_id": self._run_id,
+            "job": str(self._job),
+            "holds": self._holds,
+            "attempt": self.staging.attempt,
+            "manifest": redact(f"{self.path}/{MANIFEST}"),
+        }
+        commit = partial(table.commit, self.staged(), mark)
+        self.staging.commit(facts, self._check_target, commit)
 
     def _clean_up(self) -> None:
         """Delete what this run, and an earlier one's bad rows, have left beside the output."""
@@ -361,6 +436,11 @@ class Output:
                 if name_of(folder) not in self._sides:
                     self.staging.trash(folder)
         self.staging.discard()
+
+
+def complete(spark: SparkSession, place: Destination, run_id: str) -> None:
+    """Do what a run that was killed right after its commit to a table has left to do."""
+    Output(spark, place.path, "fail", {}, run_id=run_id, table=place.table).complete()
 
 
 def _shown(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,12 +48,24 @@ class StagedRows:
     """The rows that a run would publish: those kept of earlier attempts, and its own.
 
     Once they are merged into fewer files, it is these that are read and counted.
+
+    published: reads the rows of a table that are published elsewhere than in the folder `at`, which
+    stands for them among the folders of rows.
     """
 
-    def __init__(self, spark: SparkSession, storage: Storage, staging: Staging) -> None:
+    def __init__(
+        self,
+        spark: SparkSession,
+        storage: Storage,
+        staging: Staging,
+        at: str | None = None,
+        published: Callable[[], DataFrame] | None = None,
+    ) -> None:
         self._spark = spark
         self._storage = storage
         self._staging = staging
+        self._at = at
+        self._published = published
 
     def frame(self) -> DataFrame:
         """All of them, as Spark reads them."""
@@ -62,7 +74,10 @@ class StagedRows:
     def read(self, folders: Sequence[str]) -> DataFrame:
         """The rows in some folders of attempts."""
         there = [literal(each) for each in folders if self._staging.has_data(each)]
-        return self._spark.read.parquet(*there)
+        if self._published is None or self._at not in folders:
+            return self._spark.read.parquet(*there)
+        rows = self._published()
+        return rows.unionByName(self._spark.read.parquet(*there)) if there else rows
 
     def count(self) -> int:
         """How many there are."""

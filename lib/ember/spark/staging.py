@@ -6,6 +6,7 @@
         new/             rows of this run, a file for each finished task
         merged/          the rows of both, in fewer files, to be published in their place; to any
                          other run they are nothing: it has the rows that they were made of
+        record/          the manifest, and pages, of rows that a table's own transaction commits
         shared/          what a run that goes on with this one uses again: blocks, checkpoints
         scratch/         what this run makes on the way
         earlier/         killed attempts that this one goes on with
@@ -55,6 +56,7 @@ class Staging(Attempts):
         new: where in the attempt the table grows.
         process: what tells this run's process from others, by default `this_process`.
         running: is the process there that another attempt describes so?
+        held: see `Attempts`.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Staging(Attempts):
         new: str = "new",
         process: Facts | None = None,
         running: Callable[[Facts], bool] = is_running,
+        held: Callable[[], bool] | None = None,
     ) -> None:
         self._run_id = run_id
         self._mode = mode
@@ -76,12 +79,17 @@ class Staging(Attempts):
         self._process = this_process() if process is None else process
         self._running = running
         plain = re.sub(r"[^A-Za-z0-9_.=-]", "_", run_id)[:80]
-        super().__init__(files, root, target, f"attempt-{plain}-{secrets.token_hex(4)}", new)
+        name = f"attempt-{plain}-{secrets.token_hex(4)}"
+        super().__init__(files, root, target, name, new, held=held)
         self._begun = self._over = self._is_merged = False
 
     @property
     def new(self) -> str:
         return f"{self.folder}/{self._inner}"
+
+    @property
+    def record(self) -> str:
+        return f"{self.folder}/record"
 
     @property
     def kept(self) -> str:
@@ -286,48 +294,92 @@ class Staging(Attempts):
         if not self._is_merged:
             for file in self.data_files(self.kept):
                 self._files.rename(file, f"{self.new}/{name_of(file)}")
-        facts = {**manifest, "attempt": self.attempt, "identity": self._identity}
-        facts[contents.FILES] = contents.noted(self._files, self.table)
+        facts = self._facts(manifest, self.table)
         if self._files.moves_folders(self._target):
-            text = json.dumps(facts, indent=2, ensure_ascii=False)
-            self._files.write_text(f"{self.table}/{MANIFEST}", text + "\n")
-            self._check_ours()
-            recheck()
-            self._put()
-        else:
-            self._check_ours()
-            recheck()
-            placed_files.put(
-                self._files,
-                self.folder,
-                self.table,
-                self._target,
-                facts,
-                still_ours=self._check_ours,
-            )
+            self._write_manifest(facts, self.table)
+        self._check_ours()
+        recheck()
+        self._place(self.table, self.folder, facts, still_ours=self._check_ours)
         self._over = True
+
+    def commit(
+        self, manifest: Facts, recheck: Callable[[], None], commit: Callable[[], None]
+    ) -> None:
+        """Have a table's own transaction publish the staged rows; put the record in the target.
+
+        commit: the transaction, which notes the attempt: a run that is killed after it has
+        published all the same, and a later one puts its record in place (`complete`).
+        recheck: as in `publish`, whose errors this raises.
+        """
+        self._files.make_folder(self.record)
+        facts = self._facts(manifest, self.record)
+        self._write_manifest(facts, self.record)
+        self._check_ours()
+        recheck()
+        commit()
+        self._over = True
+        try:
+            self._place(self.record, self.folder, facts)
+        except Exception as error:
+            _log.warning("the rows are published, but not %s: %s", self._target, error)
+
+    def complete(self, attempt: str) -> None:
+        """Put the record of an attempt that was killed right after its commit in the target."""
+        folder = f"{self._root}/{attempt}"
+        told = read_json(self._files, f"{folder}/attempt.json") or {}
+        if self._running(told.get("process", {})):
+            return
+        placed_files.settle(self._files, folder, self._target)
+        facts = read_manifest(self._files, f"{folder}/record")
+        if facts is not None and not self._is_published(folder):
+            self._place(f"{folder}/record", folder, facts)
+            self._files.delete(folder)
+            self._files.delete_empty(self._root)
+
+    def _facts(self, manifest: Facts, folder: str) -> dict[str, Any]:
+        """The manifest of what is in `folder`."""
+        facts = {**manifest, "attempt": self.attempt, "identity": self._identity}
+        return {**facts, contents.FILES: contents.noted(self._files, folder)}
+
+    def _write_manifest(self, facts: Facts, folder: str) -> None:
+        text = json.dumps(facts, indent=2, ensure_ascii=False)
+        self._files.write_text(f"{folder}/{MANIFEST}", text + "\n")
+
+    def _place(
+        self,
+        made: str,
+        attempt: str,
+        facts: dict[str, Any],
+        still_ours: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Put a folder with its manifest, which an attempt made, in the place of the target."""
+        if self._files.moves_folders(self._target):
+            self._put(made, attempt)
+        else:
+            placed_files.put(self._files, attempt, made, self._target, facts, still_ours=still_ours)
 
     def _check_ours(self) -> None:
         """Raise InvalidInput where another run has taken over."""
         if lost := self._lost():
             raise InvalidInput(lost)
 
-    def _put(self) -> None:
-        """The table in the place of the target; a reader finds it whole or, for a moment, none.
+    def _put(self, made: str, attempt: str) -> None:
+        """`made` in the place of the target; a reader finds it whole or, for a moment, none.
 
         Where the file system can exchange two folders in one step, it finds one of the two.
+        attempt: the folder of the attempt that made it.
         """
-        aside = f"{self.folder}/replaced"
-        if not self._files.exists(self.table):
-            raise FileNotFoundError(f"{self.table} is gone")
+        aside = f"{attempt}/replaced"
+        if not self._files.exists(made):
+            raise FileNotFoundError(f"{made} is gone")
         if not self._files.exists(self._target):
-            self._files.rename(self.table, self._target)
-        elif self._files.exchange(self.table, self._target):
-            self._files.rename(self.table, aside)
+            self._files.rename(made, self._target)
+        elif self._files.exchange(made, self._target):
+            self._files.rename(made, aside)
         else:
             self._files.rename(self._target, aside)
             try:
-                self._files.rename(self.table, self._target)
+                self._files.rename(made, self._target)
             except Exception:
                 self._files.rename(aside, self._target)
                 raise

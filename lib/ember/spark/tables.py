@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from urllib.parse import unquote
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -24,7 +23,7 @@ from pyspark.sql.types import (
 from ember.errors import InvalidInput
 from ember.settings.embedding import EmbeddingsConfig, InputConfig, TableConfig
 from ember.settings.report import ContentConfig
-from ember.spark import placed_files, read_batches
+from ember.spark import catalog, placed_files, read_batches
 from ember.spark.access import ContentIs, default_roots, path_rules
 from ember.spark.classic import Py4JError
 from ember.spark.conditions import where
@@ -42,7 +41,6 @@ __all__ = [
     "check_unique",
     "column",
     "corpus_selector",
-    "files",
     "read",
     "read_corpus",
     "read_embeddings",
@@ -50,7 +48,6 @@ __all__ = [
     "same_column",
     "select_corpus",
     "select_embeddings",
-    "shown",
 ]
 
 _ACCOUNT_COLUMNS = ("status", "error")
@@ -85,11 +82,15 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
         InvalidInput: there is none, or what is there is not Parquet.
     """
     paths = [path] if isinstance(path, str) else list(path)
-    named = shown(path)
+    named = ", ".join(paths)
     storage = Storage(spark)
     globs = [file for each in paths for file in _located(storage, each)]
     for each in paths:
         storage.check_names(each)
+    if delta := [each for each in globs if storage.exists(f"{each}/_delta_log")]:
+        if len(paths) > 1:
+            raise InvalidInput(f"{delta[0]} is a Delta table; give it alone, or a view of several")
+        return _read_delta(spark, delta[0])
     try:
         table = spark.read.parquet(*globs)
     except AnalysisException as error:
@@ -122,6 +123,20 @@ def _located(storage: Storage, path: str) -> list[str]:
         if name and (files := placed_files.rows_of(storage, folder, staging)):
             return [literal(each) for each in files]
     return [glob]
+
+
+def _read_delta(spark: SparkSession, path: str) -> DataFrame:
+    """The Delta table at `path`; its files alone would also give the rows that were replaced."""
+    try:
+        table = spark.read.format("delta").load(path)
+    except AnalysisException as error:
+        raise InvalidInput(f"cannot read {path} as a Delta table: {first_line(error)}") from None
+    except Py4JError as error:
+        raise InvalidInput(
+            f"{path} is a Delta table, and Spark has no Delta: start it with the jars of "
+            f"delta-spark for its version ({cause(error)})"
+        ) from None
+    return catalog.at_version(table, lambda reader: reader.format("delta").load(path))
 
 
 def _glob(storage: Storage, path: str) -> str:
@@ -158,10 +173,10 @@ def read_table(spark: SparkSession, config: TableConfig) -> DataFrame:
     Raises:
         InvalidInput: see `read` and `where`.
     """
-    table = read(spark, config.path)
+    table = catalog.read(spark, config.table) if config.table else read(spark, config.path)
     if config.where is None:
         return table
-    return where(table, config.where, shown(config.path))
+    return where(table, config.where, config.shown)
 
 
 def read_corpus(spark: SparkSession, config: InputConfig, *results: str) -> Corpus:
@@ -187,6 +202,11 @@ def corpus_selector(
     """`select_corpus` as the configuration says; rows may read in the table's folder by default."""
     root = config.root
     if root is None and config.content_is == "paths":
+        if not config.path:
+            raise InvalidInput(
+                f"root is missing; give the folder of the files that {config.shown} names, which "
+                "has none beside it"
+            )
         root = default_roots(spark, config.path)
     return partial(select_corpus, content_is=config.content_is, root=root)
 
@@ -254,7 +274,7 @@ def read_embeddings(
         InvalidInput: it is not there or is no table of embeddings.
     """
     table = read_table(spark, config)
-    rows = select_embeddings(table, config.id, config.embedding, shown(config.path), within)
+    rows = select_embeddings(table, config.id, config.embedding, config.shown, within)
     read_batches.fit(rows)
     return rows
 
@@ -285,11 +305,6 @@ def select_embeddings(
         )
     check_id(key, id, shown)
     return rows
-
-
-def shown(path: str | Sequence[str]) -> str:
-    """A path, or several, as an error names them."""
-    return path if isinstance(path, str) else ", ".join(path)
 
 
 def column(table: DataFrame, name: str) -> Column:
@@ -331,11 +346,6 @@ def check_unique(rows: DataFrame, id: str) -> None:
     if repeated:
         named = ", ".join(f"{row['id']} ({row['count']} times)" for row in repeated)
         raise InvalidInput(f"ids in column {id} are not unique: {named}")
-
-
-def files(table: DataFrame) -> list[str]:
-    """The files that `table` is read from, sorted; Spark gives them as encoded URIs."""
-    return sorted(unquote(file) for file in table.inputFiles())
 
 
 def _quoted(name: str) -> str:

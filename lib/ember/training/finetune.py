@@ -11,9 +11,10 @@ from ember.settings.config import parse
 from ember.settings.training import FinetuneConfig
 from ember.spark import places, read_batches
 from ember.spark.access import ContentIs
+from ember.spark.origins import files
 from ember.spark.publish import Output
 from ember.spark.storage import Storage
-from ember.spark.tables import files, select_corpus
+from ember.spark.tables import select_corpus
 from ember.training.finetuning import check_settings, plan_tables
 from ember.training.model_output import GROWS_IN, ModelOutput
 from ember.training.split import SHARES, Split, split_settings

@@ -16,12 +16,11 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from ember.errors import EmberError, InvalidConfig, InvalidInput
 from ember.settings.training import FinetuneConfig
-from ember.spark import classic, gpu, models, tables
+from ember.spark import classic, gpu, models, origins, tables
 from ember.spark.ids import check_can_be_equal
 from ember.spark.models import ModelFiles
 from ember.spark.paths import literal
 from ember.spark.session import is_local
-from ember.spark.storage import Storage
 from ember.spark.tables import Corpus
 from ember.spark.tasks import task_resources, try_model
 from ember.training import training_table
@@ -63,13 +62,12 @@ class Finetuning:
     @property
     def identity(self) -> dict[str, str]:
         """What the model depends on beside the settings; see `ember.spark.identity`."""
-        storage = Storage(self.corpus.rows.sparkSession)
-        files = tables.files(self.corpus.rows) + tables.files(self.labels)
+        state = origins.state(self.corpus.rows, self.labels)
         return {
             "job": "finetune",
             "id": f"{self.corpus.id} {self.corpus.id_type.simpleString()}",
             "model": self.spec.fingerprint,
-            "input": storage.fingerprint(files),
+            "input": origins.fingerprint(self.corpus.rows.sparkSession, state),
         }
 
     def try_out(self) -> str:
