@@ -9,6 +9,8 @@ OPENVINO = ["openvino>=2025.3"]
 INT8 = ["nncf>=3,<4"]
 # What the train job needs, on the driver and on the workers; a trained head scores without it.
 LEARN = ["scikit-learn>=1.6,<2", "scipy>=1.13", "safetensors>=0.5"]
+# What the driver and the workers need for dedup: perceptual hashes of images, MinHash of texts.
+DEDUP = ["imagehash>=4.3", "datasketch>=2"]
 # What the driver needs for report.html, which evaluate writes unless `report: false`.
 REPORT = ["matplotlib>=3.9", "jinja2>=3.1"]
 TORCH = ["torch>=2.6,<3", "transformers>=5,<6"]
@@ -40,7 +42,8 @@ setup(
         "faiss": ["faiss-cpu>=1.9"],
         "learn": LEARN,
         "report": REPORT,
-        "all": [*TENSORFLOW, *OPENVINO, *INT8, *TORCH, *LEARN, *REPORT],
+        "dedup": DEDUP,
+        "all": [*TENSORFLOW, *OPENVINO, *INT8, *TORCH, *LEARN, *REPORT, *DEDUP],
     },
     entry_points={"console_scripts": ["ember = ember.cli:main"]},
 )

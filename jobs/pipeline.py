@@ -8,6 +8,7 @@ from ember import job
 from ember.job import Run
 from ember.jobs import (
     classify,
+    dedup,
     describe,
     embed,
     evaluate,
@@ -25,6 +26,7 @@ from ember.pipeline.running import run_steps, try_steps
 from ember.report import check_packages
 from ember.settings.comparison import ExportConfig, JoinConfig, ProjectConfig, SearchConfig
 from ember.settings.config import Config
+from ember.settings.deduplication import DedupConfig
 from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig
 from ember.settings.evaluation import EvaluateConfig
@@ -33,6 +35,7 @@ from ember.settings.training import ClassifyConfig, FinetuneConfig, TrainConfig
 
 JOBS: dict[str, tuple[type[Config], Callable[[Run[Any]], None]]] = {
     "classify": (ClassifyConfig, classify.classify),
+    "dedup": (DedupConfig, dedup.dedup),
     "describe": (DescribeConfig, describe.describe),
     "embed": (EmbedConfig, embed.embed),
     "evaluate": (EvaluateConfig, evaluate.evaluate),

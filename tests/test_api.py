@@ -13,11 +13,12 @@ import pytest
 
 import ember
 from ember.settings.comparison import JoinConfig, ProjectConfig, SearchConfig
+from ember.settings.deduplication import DedupConfig
 from ember.settings.evaluation import EvaluateConfig
 from ember.settings.training import FinetuneConfig, TrainOptions
 
 VERBS = (
-    *("classify", "describe", "embed", "evaluate", "export"),
+    *("classify", "dedup", "describe", "embed", "evaluate", "export"),
     *("finetune", "join", "project", "search", "train"),
 )
 ERRORS = (
@@ -25,7 +26,16 @@ ERRORS = (
     *("RequirementNotMet", "TooManyFailures", "TooManyPairs"),
 )
 TYPES = (
-    *("Evaluation", "Figure", "Head", "Issue", "JoinResult", "ProjectResult", "Projection"),
+    *(
+        "DedupResult",
+        "Evaluation",
+        "Figure",
+        "Head",
+        "Issue",
+        "JoinResult",
+        "ProjectResult",
+        "Projection",
+    ),
     *("Recall", "SearchResult"),
 )
 OTHERS = ("errors", "fit_alignment", "fit_projection", "load_projection", "save_projection", "udf")
@@ -100,6 +110,7 @@ RENAMED = {
     [
         ("search", SearchConfig),
         ("join", JoinConfig),
+        ("dedup", DedupConfig),
         ("project", ProjectConfig),
         ("train", TrainOptions),
         ("finetune", FinetuneConfig),

@@ -1,8 +1,8 @@
 """Ember: batch embedding, similarity and evaluation of image and text corpora on Apache Spark.
 
-The verbs are those of the jobs: `embed`, `describe`, `classify`, `search`, `join`, `project`,
-`train`, `finetune`, `evaluate`, `export`. They take and give DataFrames; `ember.udf` has the models
-as functions of columns. All errors are `EmberError`s.
+The verbs are those of the jobs: `embed`, `describe`, `classify`, `search`, `join`, `dedup`,
+`project`, `train`, `finetune`, `evaluate`, `export`. They take and give DataFrames; `ember.udf` has
+the models as functions of columns. All errors are `EmberError`s.
 
 All of it is imported on first use, so that `import ember` is quick and the executor side
 (`ember.worker`) runs where there is no pyspark.
@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # for type checkers, what `_HOMES` says; a test holds the two
     from ember.comparison.results import ProjectResult as ProjectResult
     from ember.comparison.results import Recall as Recall
     from ember.comparison.results import SearchResult as SearchResult
+    from ember.deduplication.dedup import DedupResult as DedupResult
+    from ember.deduplication.dedup import dedup as dedup
     from ember.embedding.classification import classify as classify
     from ember.embedding.description import describe as describe
     from ember.embedding.embedding import embed as embed
@@ -56,6 +58,7 @@ if TYPE_CHECKING:  # for type checkers, what `_HOMES` says; a test holds the two
 
 # Where each public name is defined.
 _HOMES = {
+    "DedupResult": "ember.deduplication.dedup",
     "DeviceMissing": "ember.errors",
     "EmberError": "ember.errors",
     "Evaluation": "ember.evaluation.result",
@@ -74,6 +77,7 @@ _HOMES = {
     "TooManyFailures": "ember.errors",
     "TooManyPairs": "ember.errors",
     "classify": "ember.embedding.classification",
+    "dedup": "ember.deduplication.dedup",
     "describe": "ember.embedding.description",
     "embed": "ember.embedding.embedding",
     "evaluate": "ember.evaluation.evaluate",

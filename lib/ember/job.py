@@ -32,7 +32,7 @@ __all__ = ["Run", "log_as", "main", "versions"]
 _log = logging.getLogger("ember.job")
 _PACKAGES = (
     *("ember-spark", "pyspark", "pyarrow", "numpy", "pillow", "tensorflow", "keras", "torch"),
-    *("transformers", "tokenizers"),
+    *("transformers", "tokenizers", "imagehash", "datasketch"),
 )
 ConfigT = TypeVar("ConfigT", bound=config.Config)
 

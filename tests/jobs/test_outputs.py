@@ -47,6 +47,7 @@ def data(tmp_path) -> Path:
 HARM = {
     "embed": {"input__id": "image_id", "input__modality": "image"},
     "classify": {"input__id": "image_id", "input__modality": "image"},
+    "dedup": {"input__id": "image_id", "input__modality": "image"},
     "search": {"queries__id": "id", "corpus__id": "id"},
     "join": {"left__id": "id", "threshold": 0.9},
     "project": {"input__id": "id", "dimension": 2},
@@ -56,6 +57,7 @@ HARM = {
 READS = {
     "embed": "input__path",
     "classify": "input__path",
+    "dedup": "input__path",
     "search": "corpus__path",
     "join": "left__path",
     "project": "input__path",
@@ -67,7 +69,7 @@ READS = {
 @pytest.mark.parametrize("job", HARM)
 def test_no_job_writes_over_in_or_above_what_it_reads(run_job, data, resnet, job):
     """Nor over what nobody of Ember's wrote; in no mode."""
-    read = data / ("corpus" if job in ("embed", "classify") else "vectors")
+    read = data / ("corpus" if job in ("embed", "classify", "dedup") else "vectors")
     settings = {**HARM[job], READS[job]: read}
     if job in ("embed", "classify"):
         settings["model__name"] = resnet

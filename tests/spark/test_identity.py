@@ -17,9 +17,10 @@ import pytest
 from corpora import write
 from ember.errors import InvalidConfig, InvalidInput
 from ember.job import Run
-from ember.jobs import classify, describe, embed, finetune, join, search
+from ember.jobs import classify, dedup, describe, embed, finetune, join, search
 from ember.settings.comparison import ExportConfig, JoinConfig, SearchConfig
 from ember.settings.config import Config
+from ember.settings.deduplication import DedupConfig
 from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig
 from ember.settings.training import ClassifyConfig, FinetuneConfig
@@ -36,9 +37,12 @@ JOBS = {
     "finetune": (FinetuneConfig, finetune.finetune),
     "search": (SearchConfig, search.run_search),
     "join": (JoinConfig, join.run_join),
+    "dedup": (DedupConfig, dedup.dedup),
 }
 TABLE = {"path": "{a}", "where": "key > 0", "id": "key"}
 CORPUS = {**TABLE, "content": "body", "modality": "text", "unique_ids": False}
+SEEN = {**TABLE, "content": "body", "modality": "text"}
+FILES = {"content_is": "paths", "root": "{root}"}
 PICTURES = {**CORPUS, "modality": "image", "content_is": "paths", "root": "{root}"}
 MODEL = {
     "name": "hf:{bert}",
@@ -184,6 +188,33 @@ BASES: dict[str, tuple[str, dict[str, Any]]] = {
         "join",
         {"left": VECTORS, "threshold": 0.5, "groups": {"path": "{groups}"}, "output": OUTPUT},
     ),
+    "dedup": (
+        "dedup",
+        {
+            "input": {**SEEN, "time": "number", "embedding": VECTORS},
+            "tiers": ["exact", {"minhash": 0.5}, {"embedding": 0.9}],
+            "keep": "oldest",
+            "output": OUTPUT,
+            "limits": {**LIMITS, "max_pairs": 50},
+        },
+    ),
+    "dedup against": (
+        "dedup",
+        {
+            "input": {**SEEN, "embedding": VECTORS},
+            "tiers": [{"embedding": 0.9}],
+            "against": {**TABLE, "content": "body", "embedding": VECTORS},
+            "output": OUTPUT,
+        },
+    ),
+    "dedup images": (
+        "dedup",
+        {
+            "input": {**SEEN, **FILES, "modality": "image"},
+            "against": {**TABLE, **FILES},
+            "output": OUTPUT,
+        },
+    ),
 }
 # Other values of keys, by the end of the dotted key, the longest that fits.
 OTHERS: dict[str, Any] = {
@@ -227,6 +258,9 @@ OTHERS: dict[str, Any] = {
     "search:mode": (("mode", "approximate"), ("within", [])),
     "search:recall": 0.5,
     "network.hidden": [3],
+    "tiers": ["exact", {"embedding": 0.9}],
+    "time": "key",
+    "dedup:keep": "newest",
     "unfreeze": 2,
     "min_area": 0.5,
 }
@@ -251,6 +285,8 @@ ONLY = {
     "finetune images": ("input.content_is", "input.root"),
     "finetune by column": ("split.column",),
     "join with groups": ("groups.path",),
+    "dedup against": ("against",),
+    "dedup images": ("input.content_is", "input.root", "against.content_is", "against.root"),
 }
 # Names of tables and what goes with them, of which there is a test below.
 BY_NAME = ("table", "merge_into", "staging")

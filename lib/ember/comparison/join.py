@@ -50,10 +50,15 @@ def check_threshold(threshold: float, metric: str) -> None:
         )
 
 
-def pairs(spark: SparkSession, compared: Comparison, threshold: float) -> DataFrame:
-    """All pairs at a threshold, as `ember.join` gives them, of tables that are packed."""
+def pairs(
+    spark: SparkSession, compared: Comparison, threshold: float, max_pairs: int | None = None
+) -> DataFrame:
+    """All pairs at a threshold, as `ember.join` gives them, of tables that are packed.
+
+    max_pairs: where there are more, at least so many and one.
+    """
     tasks = list(enumerate(_tasks(compared, _TASKS_PER_CORE * compared.cores)))
-    return blockwise.frame(spark, tasks, _joiner(compared, threshold), _schema(compared))
+    return blockwise.frame(spark, tasks, _joiner(compared, threshold, max_pairs), _schema(compared))
 
 
 def write_pairs(

@@ -1,14 +1,15 @@
 """Report pages: the result of a run in one HTML file that needs nothing else.
 
-`collect`, `collect_search` and `collect_join` take from Spark what a page shows; `add_page` renders
-it and keeps it beside the page, where `read_step` finds it for the page of all steps of a pipeline,
-`render_steps`.
+`collect`, `collect_search`, `collect_join` and `collect_copies` take from Spark what a page shows;
+`add_page` renders it and keeps it beside the page, where `read_step` finds it for the page of all
+steps of a pipeline, `render_steps`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ember.report.collect import collect
+from ember.report.collect_copies import collect_copies
 from ember.report.collect_pairs import collect_join, collect_search
 from ember.report.publishing import HIDDEN_PAGE, add_page, check_packages, check_page, read_step
 from ember.report.report import Report, Step, Table
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from ember.report.page import render, render_steps
 
 __all__ = ["HIDDEN_PAGE", "Report", "Step", "Table", "add_page", "check_packages", "check_page"]
-__all__ += ["collect", "collect_join", "collect_search", "read_step", "render", "render_steps"]
+__all__ += ["collect", "collect_copies", "collect_join", "collect_search", "read_step"]
+__all__ += ["render", "render_steps"]
 
 
 def __getattr__(name: str) -> Any:

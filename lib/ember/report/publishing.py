@@ -33,8 +33,8 @@ def check_packages() -> None:
     if missing:
         raise InvalidInput(
             f"the report page needs {' and '.join(missing)}, which the driver lacks; install the "
-            "extra with pip install 'ember-spark[report]', or leave the page out (evaluate: set "
-            "report to false; search and join: null)"
+            "extra with pip install 'ember-spark[report]', or leave the page out (evaluate and "
+            "dedup: set report to false; search and join: null)"
         )
 
 

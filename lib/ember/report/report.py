@@ -60,10 +60,10 @@ class Item:
 class Report:
     """The result of a run as its page shows it.
 
-    kind: that of an evaluation, or `search` or `join`. figures: metric, slice, value, low, high, n.
-    issues: reason, rows, ids. tables: by name, as ember.report.collect and
-    ember.report.collect_pairs describe them. items: contents of rows by side (queries, corpus,
-    left, right, rows) and id as text.
+    kind: that of an evaluation, or `search`, `join` or `dedup`. figures: metric, slice, value, low,
+    high, n. issues: reason, rows, ids. tables: by name, as ember.report.collect,
+    ember.report.collect_pairs and ember.report.collect_copies describe them. items: contents of
+    rows by side (queries, corpus, left, right, rows) and id as text.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Conditions in SQL on the rows of a table: checked, since rows are read more than once."""
+"""Conditions and values in SQL of the rows of a table: checked, since rows are read again."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 
 from pyspark.errors import PySparkException
 from pyspark.logger import PySparkLogger
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import AtomicType
 
 from ember.errors import InvalidInput
 from ember.spark import classic
 from ember.spark.explain import first_line
 
-__all__ = ["where"]
+__all__ = ["value", "where"]
 
 # Classes of Spark's expressions that read tables, and that are no function of a row.
 _SUBQUERIES = {"ScalarSubquery", "Exists", "InSubquery", "ListQuery", "LateralSubquery"}
@@ -62,6 +63,42 @@ def where(table: DataFrame, condition: str, shown: str) -> DataFrame:
             "rows another time; write the value itself"
         )
     return chosen
+
+
+def value(table: DataFrame, expression: str, shown: str) -> Column:
+    """What an expression in SQL gives for each row of `table`: one value that has an order.
+
+    Raises:
+        InvalidInput: what is no such expression on the table's columns, may give another value when
+            a row is read again, or looks at other rows. The message names the key `shown`.
+    """
+    given = f"{shown} is {expression!r}"
+    alone = "which looks beyond the row; give a value of the row alone, such as a column's"
+    try:
+        with _spark_silent():
+            parsed = classic.parsed_expression(table.sparkSession, expression)
+            if any(kind in _SUBQUERIES for kind in _kinds(parsed)):
+                raise InvalidInput(f"{given}, {alone}")
+            chosen = table.select(F.expr(expression))
+            plan = classic.analyzed_plan(chosen)
+    except PySparkException as error:
+        reason = re.sub(r"^\[[\w.]+\] | SQLSTATE: .*$", "", first_line(error))
+        raise InvalidInput(f"{given}, and that is no value of its rows: {reason}") from None
+    # Spark plans aggregates otherwise, and windows and generators below the projection.
+    read = classic.analyzed_plan(table)
+    if plan.getClass().getSimpleName() != "Project" or not plan.child().fastEquals(read):
+        raise InvalidInput(f"{given}, {alone}")
+    if len(chosen.columns) != 1:
+        raise InvalidInput(f"{given}, which is several columns; give one value")
+    moving = any(_OUTSIDE.match(kind) for kind in _kinds(plan.projectList().apply(0)))
+    if moving or _MOVING.search(expression) or not plan.deterministic():
+        raise InvalidInput(
+            f"{given}, which may be another value another time; give one that depends on the row"
+        )
+    kind = chosen.schema[0].dataType
+    if not isinstance(kind, AtomicType):
+        raise InvalidInput(f"{given}, which is {kind.simpleString()}; give one value with an order")
+    return F.expr(expression)
 
 
 def _kinds(expression: Any) -> Iterator[str]:

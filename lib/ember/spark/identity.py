@@ -8,8 +8,8 @@ named here with a reason: a new key counts until somebody decides that it need n
 What the input holds is no part of it where rows are done one by one (embed, classify on a corpus or
 one table, describe): such an input may grow between two runs. Its path is, by which we know it, and
 so are its columns and its `where`. Content that changed under the same id is not seen. Where all
-rows are made together (search, join, finetune), and of tables that are joined to the input, the
-files are a fact: paths, sizes, times of change.
+rows are made together (search, join, dedup, finetune), and of tables that are joined to the input,
+the files are a fact: paths, sizes, times of change.
 """
 
 from __future__ import annotations
@@ -60,6 +60,12 @@ INCIDENTAL: Mapping[str, Mapping[str, str]] = {
     },
     "search": {**_TABLE, **_PAGE},
     "join": {**_TABLE, **_PAGE},
+    "dedup": {
+        **_OUTPUT,
+        **_PAGE,
+        "limits.max_failed_fraction": "a check of the whole table, made by every run",
+        "limits.rows_per_task": "divides rows among tasks",
+    },
 }
 
 _FINGERPRINT = "model: the fingerprint, whatever the model is called and wherever it lies"
@@ -86,6 +92,7 @@ COVERED: Mapping[str, Mapping[str, str]] = {
     "finetune": _MODEL,
     "search": {},
     "join": {},
+    "dedup": {},
 }
 
 
@@ -118,8 +125,8 @@ def session_facts(spark: SparkSession, config: Config) -> dict[str, Any]:
 
 
 def _session(spark: SparkSession, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """With a `where` the time zone, in which SQL reads instants; all else is read without one."""
-    if not any(key.endswith(".where") and value for key, value in settings.items()):
+    """With an expression in SQL the time zone, in which it reads instants; all else needs none."""
+    if not any(key.endswith((".where", ".first_by")) and value for key, value in settings.items()):
         return {}
     return {"time_zone": spark.conf.get("spark.sql.session.timeZone")}
 

@@ -21,8 +21,7 @@ from pyspark.sql.types import (
 )
 
 from ember.errors import InvalidInput
-from ember.settings.embedding import EmbeddingsConfig, InputConfig, TableConfig
-from ember.settings.report import ContentConfig
+from ember.settings.embedding import CorpusConfig, EmbeddingsConfig, InputConfig, TableConfig
 from ember.spark import catalog, placed_files, read_batches
 from ember.spark.access import ContentIs, default_roots, path_rules
 from ember.spark.classic import Py4JError
@@ -196,9 +195,7 @@ def read_corpus(spark: SparkSession, config: InputConfig, *results: str) -> Corp
     return corpus
 
 
-def corpus_selector(
-    spark: SparkSession, config: InputConfig | ContentConfig
-) -> Callable[..., Corpus]:
+def corpus_selector(spark: SparkSession, config: CorpusConfig) -> Callable[..., Corpus]:
     """`select_corpus` as the configuration says; rows may read in the table's folder by default."""
     root = config.root
     if root is None and config.content_is == "paths":

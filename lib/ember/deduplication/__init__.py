@@ -1,0 +1,1 @@
+"""Copies in a corpus: found by tiers, grouped, and all but one of each group removed."""

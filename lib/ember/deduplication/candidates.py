@@ -1,0 +1,127 @@
+"""Near copies by perceptual hash or MinHash: buckets of rows that may be near, and their links.
+
+Rows of one hash (or one set of shingles) are linked with the best of them and stand aside; what is
+left meets in buckets, one for each band. A bucket that holds the same rows as another is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import FloatType, StructField, StructType
+
+from ember.deduplication.fingerprints import stored
+from ember.deduplication.tiers import Tier
+from ember.worker.duplicates.links import bucket_links
+from ember.worker.garbage import spare_modules
+
+__all__ = ["best_links", "copies_of", "equal_links", "near_copies_of", "near_links"]
+
+_PAYLOADS = {"perceptual": "perceptual", "minhash": "shingles"}
+
+
+def equal_links(rows: DataFrame, column: str) -> DataFrame:
+    """(left_id, right_id, score 1): each row with the best of those that are equal in `column`."""
+    best = rows.groupBy(column).agg(F.min("order").alias("best"), F.count("*").alias("equal"))
+    best = best.filter("equal > 1").select(column, F.col("best.id").alias("left_id"))
+    found = rows.select(column, F.col("id").alias("right_id")).join(best, column)
+    return found.filter("right_id != left_id").select("left_id", "right_id", _one())
+
+
+def near_links(rows: DataFrame, tier: Tier, folder: str) -> DataFrame:
+    """(left_id, right_id, score): enough links for the groups of the rows; see `worker.links`."""
+    alike = stored(equal_links(rows.filter(F.col(tier.name).isNotNull()), tier.name), f"{folder}/0")
+    rows = _without(rows, alike.select(F.col("right_id").alias("id")))
+    kind = rows.schema["id"]
+    return alike.union(_linked(rows.select("id", "order", *_columns(tier)), tier, [kind, kind]))
+
+
+def copies_of(rows: DataFrame, others: DataFrame, column: str) -> DataFrame:
+    """(left_id, right_id, score 1): each row with the smallest id of the others equal to it."""
+    first = others.groupBy(column).agg(F.min("id").alias("right_id"))
+    found = rows.select(F.col("id").alias("left_id"), column).join(first, column)
+    return found.select("left_id", "right_id", _one())
+
+
+def near_copies_of(rows: DataFrame, others: DataFrame, tier: Tier, folder: str) -> DataFrame:
+    """(left_id, right_id, score): each row with the most similar of the others, where one is near.
+
+    Of those of one score it is the one with the smallest id.
+    """
+    alike = stored(copies_of(rows, others, tier.name), f"{folder}/0")
+    rows = _without(rows, alike.select(F.col("left_id").alias("id")))
+    # One row for each hash, on both sides; what it finds is found for all.
+    first = [F.min(name).alias(name) for name in ("id", *_columns(tier)) if name != tier.name]
+    one, other = (
+        each.filter(F.col(tier.name).isNotNull()).groupBy(tier.name).agg(*first)
+        for each in (rows, others)
+    )
+    own, theirs = rows.schema["id"], others.schema["id"]
+    left = one.select("id", F.lit(None).cast(theirs.dataType).alias("other_id"), *_columns(tier))
+    right = other.select(
+        F.lit(None).cast(own.dataType).alias("id"), F.col("id").alias("other_id"), *_columns(tier)
+    )
+    best = stored(best_links(_linked(left.union(right), tier, [own, theirs])), f"{folder}/1")
+    hashes = one.select(F.col("id").alias("left_id"), tier.name)
+    by_hash = best.join(hashes, "left_id").drop("left_id")
+    named = rows.select(F.col("id").alias("left_id"), tier.name).join(by_hash, tier.name)
+    return alike.union(named.select("left_id", "right_id", "score"))
+
+
+def best_links(found: DataFrame) -> DataFrame:
+    """Of links (left_id, right_id, score) the best of each left row; of equal ones the least id."""
+    order = F.struct((-F.col("score")).alias("worse"), "right_id")
+    best = found.groupBy("left_id").agg(F.min(order).alias("best"))
+    score = (-F.col("best.worse")).alias("score")
+    return best.select("left_id", F.col("best.right_id").alias("right_id"), score)
+
+
+def _one() -> Column:
+    return F.lit(1.0).cast("float").alias("score")
+
+
+def _columns(tier: Tier) -> list[str]:
+    """The hash, its bands, and what rows are compared by, of which the hash may be one."""
+    return list(dict.fromkeys([tier.name, f"{tier.name}_bands", _PAYLOADS[tier.name]]))
+
+
+def _without(rows: DataFrame, ids: DataFrame) -> DataFrame:
+    return rows.join(ids, "id", "left_anti")
+
+
+def _linked(rows: DataFrame, tier: Tier, kinds: list[StructField]) -> DataFrame:
+    """The links that workers find in the buckets of rows (id, order, bands, payload).
+
+    With other_id in place of order, one of the two ids null, those are of two tables. kinds: the
+    fields of the ids on the left and the right of a link.
+    """
+    against = "other_id" in rows.columns
+    ids = ["id", "other_id"] if against else ["id"]
+    bands, payload = f"{tier.name}_bands", _PAYLOADS[tier.name]
+    meetings = rows.select(*ids, F.explode(bands).alias("key"))
+    # The members of a bucket as two numbers. Null does not change a hash, so the side counts, too.
+    side = F.col("id").isNull()
+    members = [F.bit_xor(F.xxhash64(*ids, side, F.lit(salt))) for salt in (1, 2)]
+    facts = [F.count("*").alias("n"), members[0].alias("x"), members[1].alias("y")]
+    if against:
+        facts += [F.min(side).alias("only_theirs"), F.max(side).alias("theirs")]
+    buckets = meetings.groupBy("key").agg(*facts).filter("n > 1")
+    if against:
+        buckets = buckets.filter("theirs AND NOT only_theirs")
+    once = buckets.groupBy("n", "x", "y").agg(F.min("key").alias("key")).select("key")
+    order = ["key", *([side, "other_id"] if against else ["order"])]
+    columns = [*ids, *([] if against else ["order"]), payload]
+    met = rows.select(*columns, F.explode(bands).alias("key")).join(once, "key")
+    met = met.repartition("key").sortWithinPartitions(*order).select("key", *ids, payload)
+    least = tier.least_score
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from bucket_links(batches, least, against=against)
+        spare_modules()
+
+    names = ("left_id", "right_id")
+    fields = [StructField(name, kind.dataType) for name, kind in zip(names, kinds, strict=True)]
+    return met.mapInArrow(run, StructType([*fields, StructField("score", FloatType())]))

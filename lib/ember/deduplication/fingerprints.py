@@ -1,0 +1,109 @@
+"""The fingerprints of a corpus: one pass over its content, noted in a table that is read often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+from pyspark import TaskContext
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    DataType,
+    LongType,
+    StringType,
+    StructField,
+    StructType,
+)
+
+from ember.deduplication.sources import Plan, Source
+from ember.embedding.row_work import spread
+from ember.spark.accounting import Account
+from ember.spark.paths import literal
+from ember.spark.storage import Storage
+from ember.worker.duplicates.fingerprints import Fingerprinting, fingerprint_batches
+from ember.worker.garbage import spare_modules
+from ember.worker.stats import TaskStats
+
+__all__ = ["fingerprints", "stored"]
+
+# A text takes a third of a millisecond.
+_TEXTS_PER_TASK = 20_000
+_NULL_ID = "null id"
+
+
+def fingerprints(work: Plan, given: Source, folder: str) -> DataFrame:
+    """A table at `folder` of the rows as `fingerprint_batches` notes them, with `order`.
+
+    A table that an earlier attempt has written there is taken as it is. `order` is a struct that is
+    smaller for a row that is kept rather, and for no two rows the same. `error` says why a row
+    cannot be read.
+    """
+    spark = given.table.sparkSession
+    if not Storage(spark).exists(f"{folder}/_SUCCESS"):
+        bound = work.limits.rows_per_task
+        if bound == "auto" and work.modality == "text":
+            bound = _TEXTS_PER_TASK
+        rows, total = spread(given.rows, work.modality, bound)
+        account = Account(spark)
+        reports, what = account.reports, _fingerprinting(work, given)
+
+        def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            stats = TaskStats()
+            yield from fingerprint_batches(batches, what, stats)
+            context = TaskContext.get()
+            if context is not None and stats.rows:
+                reports.add(stats.report(context.partitionId(), None))
+            spare_modules()
+
+        with account.progress(total):
+            rows.mapInArrow(run, _schema(given)).write.mode("overwrite").parquet(folder)
+    noted = spark.read.parquet(literal(folder))
+    error = F.when(F.col("id").isNull(), F.lit(_NULL_ID)).otherwise(F.col("error"))
+    return noted.withColumn("error", error).withColumn("order", _order(work))
+
+
+def stored(table: DataFrame, folder: str) -> DataFrame:
+    """The table by way of a file, so that what is made of it does not make it again."""
+    table.write.mode("overwrite").parquet(folder)
+    return table.sparkSession.read.schema(table.schema).parquet(literal(folder))
+
+
+def _fingerprinting(work: Plan, given: Source) -> Fingerprinting:
+    thresholds = {tier.name: tier.threshold for tier in work.tiers}
+    bits = thresholds.get("perceptual")
+    return Fingerprinting(
+        modality=work.modality,
+        paths=given.paths,
+        perceptual=None if bits is None else int(bits),
+        minhash=thresholds.get("minhash"),
+        max_bytes=work.limits.max_bytes,
+        max_pixels=work.limits.max_pixels,
+    )
+
+
+def _schema(given: Source) -> StructType:
+    kinds: dict[str, DataType] = {
+        "error": StringType(),
+        "size": LongType(),
+        "bytes": LongType(),
+        "exact": BinaryType(),
+    }
+    lists = ArrayType(LongType())
+    kinds |= {"perceptual": LongType(), "perceptual_bands": lists}
+    kinds |= {"minhash": BinaryType(), "shingles": lists, "minhash_bands": lists}
+    own = [given.rows.schema[name] for name in ("id", "preferred")]
+    return StructType([*own, *(StructField(name, kind) for name, kind in kinds.items())])
+
+
+def _order(work: Plan) -> Column:
+    """Of images the pixels decide, then the bytes; of texts the characters; else `preferred`."""
+    by: list[Column] = [F.col("preferred").isNull(), F.col("preferred")]
+    if work.keep.name == "largest":
+        by = [-F.col("size"), -F.col("bytes")]
+    elif work.keep.name == "longest":
+        by = [-F.col("size")]
+    named = [column.alias(f"by{number}") for number, column in enumerate(by)]
+    return F.struct(*named, F.col("id"))

@@ -1,0 +1,81 @@
+"""From the removed rows of a deduplication on Spark to the plain rows of its page."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from ember.report.collect import fetch_items, id_text
+from ember.report.report import Report, Row, Table
+from ember.settings.embedding import CorpusConfig
+from ember.settings.report import ContentConfig
+from ember.spark.persisted import kept
+
+__all__ = ["collect_copies"]
+
+_GROUPS = 12
+# What a line of a collage has room for.
+_MEMBERS = 12
+_DOUBTFUL = 24
+_MOST_SIZES = 1000
+
+
+def collect_copies(
+    spark: SparkSession, removed: DataFrame, corpus: CorpusConfig, other: CorpusConfig | None
+) -> Report:
+    """The report of a deduplication: some small Spark jobs.
+
+    removed: id, kept_id, tier, score, neighbor_id. other: the corpus that kept_id and neighbor_id
+    are of; None: the same one.
+
+    Its tables: tiers (tier, removed), sizes (size, groups), groups (kept_id, size, id, tier, score,
+    neighbor_id: some rows of the largest groups), doubtful (id, neighbor_id, tier, score: of each
+    tier but exact the lowest scores).
+    """
+    by_tier = removed.groupBy("tier").agg(F.count("*").alias("removed")).orderBy("tier")
+    tables = {"tiers": Table(["tier", "removed"], by_tier.toArrow().to_pylist())}
+    more = F.count("*") + (1 if other is None else 0)
+    with kept(removed.groupBy("kept_id").agg(more.alias("size"))) as sizes:
+        tables["sizes"] = _sizes(sizes)
+        tables["groups"] = _largest(removed, sizes)
+        sizes.unpersist()
+    tables["doubtful"] = _doubtful(removed)
+    groups, doubtful = tables["groups"].rows, tables["doubtful"].rows
+    ids = {
+        "left": {row["id"] for row in [*groups, *doubtful]},
+        "right": {row["kept_id"] for row in groups} | {row["neighbor_id"] for row in doubtful},
+    }
+    contents = {"left": _content(corpus), "right": _content(other) if other else None}
+    return Report("dedup", [], (), tables, fetch_items(spark, contents, ids))
+
+
+def _sizes(sizes: DataFrame) -> Table:
+    counts = sizes.groupBy("size").agg(F.count("*").alias("groups")).orderBy(F.desc("size"))
+    rows = counts.limit(_MOST_SIZES + 1).toArrow().to_pylist()
+    return Table(["size", "groups"], rows[:_MOST_SIZES], len(rows) > _MOST_SIZES)
+
+
+def _largest(removed: DataFrame, sizes: DataFrame) -> Table:
+    """Rows of the largest groups, the least similar first."""
+    chosen = sizes.orderBy(F.desc("size"), "kept_id").limit(_GROUPS)
+    order = Window.partitionBy("kept_id").orderBy("score", "id")
+    rows = removed.join(F.broadcast(chosen), "kept_id").withColumn("_n", F.row_number().over(order))
+    rows = rows.filter(F.col("_n") < _MEMBERS).orderBy(F.desc("size"), "kept_id", "_n")
+    named = [id_text(removed, name) for name in ("kept_id", "id", "neighbor_id")]
+    columns = ["kept_id", "size", "id", "tier", "score", "neighbor_id"]
+    found: list[Row] = rows.select(*named, "size", "tier", "score").toArrow().to_pylist()
+    return Table(columns, found)
+
+
+def _doubtful(removed: DataFrame) -> Table:
+    """Of each tier but exact the witnesses with the lowest scores."""
+    order = Window.partitionBy("tier").orderBy("score", "id")
+    rows = removed.filter("tier != 'exact'").withColumn("_n", F.row_number().over(order))
+    rows = rows.filter(F.col("_n") <= _DOUBTFUL).orderBy("tier", "_n")
+    named = [id_text(removed, name) for name in ("id", "neighbor_id")]
+    found: list[Row] = rows.select(*named, "tier", "score").toArrow().to_pylist()
+    return Table(["id", "neighbor_id", "tier", "score"], found)
+
+
+def _content(corpus: CorpusConfig) -> ContentConfig:
+    return ContentConfig(**corpus.model_dump(include=set(CorpusConfig.model_fields)))

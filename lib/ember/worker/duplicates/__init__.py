@@ -1,0 +1,1 @@
+"""Copies on the executor side: fingerprints of rows, and links within buckets of them."""
