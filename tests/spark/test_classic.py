@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from ember.spark import classic
@@ -15,18 +17,19 @@ def fail(_: None) -> None:
     raise FileNotFoundError
 
 
-def test_files_that_are_lent_are_asked_for_until_the_block_ends(spark, tmp_path):
-    """An executor that comes later would fail on one that is gone; others' files stay."""
-    for name in ("theirs", "ours-1", "ours-2"):
+def test_files_of_a_folder_that_are_lent_are_asked_for_until_the_block_ends(spark, tmp_path):
+    """Whichever thread sends them. An executor that comes later would fail on one that is gone."""
+    folder = f"file:{tmp_path}/attempt"
+    (tmp_path / "attempt").mkdir()
+    for name in ("theirs", "attempt/ours-1", "attempt/ours-2", "other"):
         (tmp_path / name).write_text(name)
     spark.sparkContext.addFile(str(tmp_path / "theirs"))
-    with classic.files_lent(spark):
-        classic.send_file(spark, f"file:{tmp_path}/ours-1")
-        assert {"theirs", "ours-1"} <= sent(spark)
-    assert "theirs" in sent(spark)
+    with classic.files_lent(spark, folder), ThreadPoolExecutor(1) as pool:
+        pool.submit(classic.send_file, spark, f"{folder}/ours-1").result()
+        classic.send_file(spark, f"file:{tmp_path}/other")  # of a session's own, to stay
+        assert {"theirs", "ours-1", "other"} <= sent(spark)
+    assert {"theirs", "other"} <= sent(spark)
     assert "ours-1" not in sent(spark)
-    with pytest.raises(FileNotFoundError), classic.files_lent(spark):
-        fail(classic.send_file(spark, f"file:{tmp_path}/ours-2"))
+    with pytest.raises(FileNotFoundError), classic.files_lent(spark, folder):
+        fail(classic.send_file(spark, f"{folder}/ours-2"))
     assert "ours-2" not in sent(spark)
-    classic.send_file(spark, f"file:{tmp_path}/ours-1")  # by a session's own, to stay
-    assert "ours-1" in sent(spark)

@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, TypeVar
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import (
@@ -71,8 +71,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-# Names of the files that a block of `files_lent` has sent.
-_lent: ContextVar[set[str] | None] = ContextVar("ember_files_lent", default=None)
+# By application, the names of the files that were sent, and their URIs.
+_sent: WeakKeyDictionary[SparkContext, dict[str, str]] = WeakKeyDictionary()
 
 
 def master(spark: SparkSession) -> str:
@@ -263,24 +263,24 @@ def cancel(spark: SparkSession, tag: str) -> None:
 
 def send_file(spark: SparkSession, file: str) -> None:
     """Have a file of any file system fetched by every node that runs a task."""
-    if (names := _lent.get()) is not None:
-        names.add(file.rpartition("/")[2])
+    _sent.setdefault(spark.sparkContext, {})[file.rpartition("/")[2]] = file
     spark.sparkContext.addFile(quote(file, safe="/:"))  # which takes an encoded URI
 
 
 @contextmanager
-def files_lent(spark: SparkSession) -> Iterator[None]:
-    """Files that are sent in the block are to be fetched until it ends, and no longer.
+def files_lent(spark: SparkSession, folder: str) -> Iterator[None]:
+    """Files of a folder that are sent are to be fetched until the block ends, and no longer.
 
     An executor that comes later would ask for all that were ever sent, and fail each of its tasks
-    where one is gone.
+    where one is gone. folder: a URI; whichever thread sends them.
     """
-    token = _lent.set(set())
     try:
         yield
     finally:
-        names = _lent.get() or set()
-        _lent.reset(token)
+        sent = _sent.get(spark.sparkContext, {})
+        names = {name for name, file in [*sent.items()] if file.startswith(f"{folder}/")}
+        for name in names:
+            sent.pop(name, None)
         if names and answers(spark):
             _take_back(spark, names)
 

@@ -181,7 +181,8 @@ class Output:
         if self._lake:
             self.complete()
             self._insist_on_manifest(self._lake)
-        with classic.files_lent(self.spark), self.staging.run(self.check, worth):
+        lent = classic.files_lent(self.spark, self.staging.folder)
+        with lent, self.staging.run(self.check, worth):
             yield
 
     def _insist_on_manifest(self, table: LakeTable) -> None:
