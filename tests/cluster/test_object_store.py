@@ -1,6 +1,6 @@
 """Jobs whose tables, pictures and outputs are in an object store, by the real hadoop-aws.
 
-Run by scripts/cluster/test, which has the jars and the server; skipped without them.
+Run by scripts/cluster/objectstore, which has the jars and the server; skipped without them.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ MAGIC = {
 
 @pytest.fixture(scope="module")
 def environment() -> Path:
-    """The folder that scripts/cluster/test has made: moto's environment, and s3fs beside it."""
+    """The folder that scripts/cluster/objectstore has made: moto in it, and s3fs beside it."""
     folder = os.environ.get("EMBER_OBJECT_STORE")
     if not folder:
-        pytest.skip("EMBER_OBJECT_STORE is not set; run scripts/cluster/test")
+        pytest.skip("EMBER_OBJECT_STORE is not set; run scripts/cluster/objectstore")
     return Path(folder)
 
 
