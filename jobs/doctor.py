@@ -1,4 +1,4 @@
-"""Say what is there on the driver and the executors, what will go wrong, and what to change."""
+"""Say what is there on a cluster, what will go wrong, and which setting to change."""
 
 import sys
 from collections.abc import Mapping, Sequence

@@ -129,7 +129,7 @@ def test_a_printed_configuration_is_the_same_by_script_and_by_name(tmp_path):
 def test_an_unknown_job_shows_the_usage():
     done = run(["ember", "embde"])
     assert done.returncode == 2
-    assert "usage: ember {classify,describe,embed," in done.stderr
+    assert "usage: ember {classify,dedup,describe,doctor,embed," in done.stderr
     assert "there is no job 'embde' (did you mean embed?)" in done.stderr
     assert not done.stdout
 
