@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ember.errors import InvalidInput
-from ember.spark import tables
+from ember.spark import origins, tables
 from ember.spark.paths import check, literal
 
 # Each a folder's name; where it is read as a glob it stands for another folder, or for none.
@@ -23,7 +23,7 @@ def test_a_folder_is_read_by_its_very_name_and_else_as_a_glob(spark, tmp_path):
     for number, name in enumerate(ODD, 3):
         table = tables.read(spark, f"{tmp_path}/{name}")
         assert [row.id for row in table.collect()] == [number], name
-        assert tables.files(table) == [f"file://{tmp_path}/{name}/part.parquet"]
+        assert origins.files(table) == [f"file://{tmp_path}/{name}/part.parquet"]
     put(tmp_path / "in" / "a:b", 0)  # a colon in what a glob looks at is beyond Hadoop
     assert tables.read(spark, f"{tmp_path}/in/a:b").count() == 1
     both = tables.read(spark, [f"{tmp_path}/set[1]", f"{tmp_path}/se[t][2]"])
