@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,18 +37,14 @@ def where(table: DataFrame, condition: str, shown: str) -> DataFrame:
             manifest would not know. The message names the table `shown`.
     """
     given = f"{shown}: where is {condition!r}"
-    try:
-        with _spark_silent():
-            parsed = classic.parsed_expression(table.sparkSession, condition)
-            if any(kind in _SUBQUERIES for kind in _kinds(parsed)):
-                raise InvalidInput(
-                    f"{given}, which has a subquery; a condition is on the row alone: write what "
-                    "it asks for into a column first"
-                )
-            chosen = table.filter(F.expr(condition))
-    except PySparkException as error:
-        reason = re.sub(r"^\[[\w.]+\] | SQLSTATE: .*$", "", first_line(error))
-        raise InvalidInput(f"{given}, and that is no condition on its rows: {reason}") from None
+    chosen = _analyzed(
+        table,
+        condition,
+        table.filter,
+        subquery=f"{given}, which has a subquery; a condition is on the row alone: write what it "
+        "asks for into a column first",
+        unfit=f"{given}, and that is no condition on its rows",
+    )
     plan = classic.analyzed_plan(chosen)
     if not plan.deterministic():
         raise InvalidInput(
@@ -57,7 +53,7 @@ def where(table: DataFrame, condition: str, shown: str) -> DataFrame:
         )
     while plan.getClass().getSimpleName() != "Filter":
         plan = plan.children().apply(0)
-    if _MOVING.search(condition) or any(_OUTSIDE.match(kind) for kind in _kinds(plan.condition())):
+    if _moves(condition, plan.condition()):
         raise InvalidInput(
             f"{given}, which depends on the time, the user or the session and so chooses other "
             "rows another time; write the value itself"
@@ -73,25 +69,19 @@ def value(table: DataFrame, expression: str, shown: str) -> Column:
             a row is read again, or looks at other rows. The message names the key `shown`.
     """
     given = f"{shown} is {expression!r}"
-    alone = "which looks beyond the row; give a value of the row alone, such as a column's"
-    try:
-        with _spark_silent():
-            parsed = classic.parsed_expression(table.sparkSession, expression)
-            if any(kind in _SUBQUERIES for kind in _kinds(parsed)):
-                raise InvalidInput(f"{given}, {alone}")
-            chosen = table.select(F.expr(expression))
-            plan = classic.analyzed_plan(chosen)
-    except PySparkException as error:
-        reason = re.sub(r"^\[[\w.]+\] | SQLSTATE: .*$", "", first_line(error))
-        raise InvalidInput(f"{given}, and that is no value of its rows: {reason}") from None
+    alone = (
+        f"{given}, which looks beyond the row; give a value of the row alone, such as a column's"
+    )
+    unfit = f"{given}, and that is no value of its rows"
+    chosen = _analyzed(table, expression, table.select, subquery=alone, unfit=unfit)
+    plan = classic.analyzed_plan(chosen)
     # Spark plans aggregates otherwise, and windows and generators below the projection.
     read = classic.analyzed_plan(table)
     if plan.getClass().getSimpleName() != "Project" or not plan.child().fastEquals(read):
-        raise InvalidInput(f"{given}, {alone}")
+        raise InvalidInput(alone)
     if len(chosen.columns) != 1:
         raise InvalidInput(f"{given}, which is several columns; give one value")
-    moving = any(_OUTSIDE.match(kind) for kind in _kinds(plan.projectList().apply(0)))
-    if moving or _MOVING.search(expression) or not plan.deterministic():
+    if _moves(expression, plan.projectList().apply(0)) or not plan.deterministic():
         raise InvalidInput(
             f"{given}, which may be another value another time; give one that depends on the row"
         )
@@ -99,6 +89,37 @@ def value(table: DataFrame, expression: str, shown: str) -> Column:
     if not isinstance(kind, AtomicType):
         raise InvalidInput(f"{given}, which is {kind.simpleString()}; give one value with an order")
     return F.expr(expression)
+
+
+def _analyzed(
+    table: DataFrame,
+    sql: str,
+    choose: Callable[[Column], DataFrame],
+    *,
+    subquery: str,
+    unfit: str,
+) -> DataFrame:
+    """What `choose` makes of an expression in SQL on the rows of `table`.
+
+    Raises:
+        InvalidInput: with `subquery` where it has one; with `unfit` where Spark does not take it.
+    """
+    try:
+        with _spark_silent():
+            parsed = classic.parsed_expression(table.sparkSession, sql)
+            if any(kind in _SUBQUERIES for kind in _kinds(parsed)):
+                raise InvalidInput(subquery)
+            chosen = choose(F.expr(sql))
+            classic.analyzed_plan(chosen)
+    except PySparkException as error:
+        reason = re.sub(r"^\[[\w.]+\] | SQLSTATE: .*$", "", first_line(error))
+        raise InvalidInput(f"{unfit}: {reason}") from None
+    return chosen
+
+
+def _moves(sql: str, expression: Any) -> bool:
+    """May an expression, analyzed, have another value for the same row another time?"""
+    return bool(_MOVING.search(sql)) or any(_OUTSIDE.match(kind) for kind in _kinds(expression))
 
 
 def _kinds(expression: Any) -> Iterator[str]:
