@@ -17,7 +17,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with (tmp_path / "model.safetensors").open("wb") as stream:
         stream.truncate(9 << 20)
     monkeypatch.setattr(runtimes, "find_spec", lambda _: True)
-    monkeypatch.setattr(runtimes, "_instructions", lambda: {"avx2", "avx512_bf16"})
+    monkeypatch.setattr(runtimes, "instruction_flags", lambda: {"avx2", "avx512_bf16"})
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return tmp_path
 
@@ -54,7 +54,7 @@ def test_torch_where_the_environment_names_gpus(folder, monkeypatch):
 
 
 def test_torch_without_instructions_for_bfloat16(folder, monkeypatch):
-    monkeypatch.setattr(runtimes, "_instructions", lambda: {"avx2"})
+    monkeypatch.setattr(runtimes, "instruction_flags", lambda: {"avx2"})
     assert choose(folder, precision="bfloat16")[1].endswith("no instructions for bfloat16")
     assert choose(folder)[0] == "openvino"
 

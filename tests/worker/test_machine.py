@@ -87,10 +87,10 @@ def test_an_executor_is_known_by_its_java_process(made_up, monkeypatch):
 
 def test_instructions_are_those_of_either_kind_of_processor(made_up):
     made_up("proc/cpuinfo", "model name\t: A\nflags\t\t: fpu avx2 avx512f avx512_vnni\n")
-    assert machine._flags() >= {"avx2", "avx512f", "avx512_vnni"}
+    assert machine.instruction_flags() >= {"avx2", "avx512f", "avx512_vnni"}
     assert machine._processor() == "A"
     made_up("proc/cpuinfo", "processor\t: 0\nFeatures\t: fp asimd bf16\n")
-    assert machine._flags() >= {"asimd", "bf16"}
+    assert machine.instruction_flags() >= {"asimd", "bf16"}
 
 
 def test_folders_are_those_that_the_user_gave_spark(monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ember.errors import InvalidConfig
 from ember.settings.embedding import ModelConfig
+from ember.worker.machine import instruction_flags
 from ember.worker.spec import Family, Precision, Runtime, Task, weight_files
 
 __all__ = ["choose"]
@@ -96,16 +97,6 @@ def _size(path: Path) -> int:
 def _against_precision(precision: Precision) -> str | None:
     if precision == "float16":
         return "OpenVINO computes in float32 or bfloat16 on a CPU"
-    if precision == "bfloat16" and not _BFLOAT16 & _instructions():
+    if precision == "bfloat16" and not _BFLOAT16 & instruction_flags():
         return "this processor has no instructions for bfloat16"
     return None
-
-
-def _instructions() -> set[str]:
-    """The instruction sets of this machine's processor, as Linux names them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return set()
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return set(flags.partition(":")[2].split())

@@ -15,6 +15,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from ember.spark import class_archive, classic, console, java_names
+from ember.worker.machine import umask
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def _submitted_settings() -> dict[str, str]:
     if classic.submitted_setting(_SPARK_MASK) is not None or _is_set(hadoop, _MASK):
         return {}
     local = _is_local(classic.submitted_setting("spark.master") or "")
-    return {_SPARK_MASK: _umask()} if local else {}
+    return {_SPARK_MASK: umask()} if local else {}
 
 
 def _is_set(hadoop: Any, key: str) -> bool:
@@ -151,15 +152,9 @@ def local_settings(defaults: dict[str, str]) -> dict[str, str]:
         # With few cores the default of 200 shuffle partitions is mostly overhead.
         "spark.sql.shuffle.partitions": str(4 * (os.cpu_count() or 1)),
         _JAVA_OPTIONS: f"{_UNCHECKED_ARROW} {_ANY_JAVA} {_LATE_COMPILER}",
-        _SPARK_MASK: _umask(),
+        _SPARK_MASK: umask(),
     }
     return {key: value for key, value in settings.items() if key not in defaults}
-
-
-def _umask() -> str:
-    mask = os.umask(0)
-    os.umask(mask)
-    return f"{mask:03o}"
 
 
 def _user_defaults() -> dict[str, str]:

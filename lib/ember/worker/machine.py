@@ -26,7 +26,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypedDict
 
-__all__ = ["INSTRUCTIONS", "Disk", "Machine", "cuda_device_count", "examine", "reach"]
+__all__ = [
+    "INSTRUCTIONS",
+    "Disk",
+    "Machine",
+    "cuda_device_count",
+    "examine",
+    "instruction_flags",
+    "reach",
+    "umask",
+]
 
 # The instruction sets that decide how fast a model or a comparison is, as Linux names them.
 INSTRUCTIONS = (
@@ -107,7 +116,7 @@ def examine(
     its own. folders: where Spark keeps what it works with, unless its environment says so.
     assigned: GPUs that Spark gave this task.
     """
-    began = time.time()
+    began, flags = time.time(), instruction_flags()
     executor, process = _java()
     memory, available = _memory()
     return {
@@ -123,7 +132,7 @@ def examine(
         "source": _source(),
         "imports": {module: _import_problem(module) for module in modules},
         "processor": _processor(),
-        "instructions": [each for each in INSTRUCTIONS if each in _flags()],
+        "instructions": [each for each in INSTRUCTIONS if each in flags],
         "cores": _cores(),
         "quota": _quota(),
         "memory": memory,
@@ -135,7 +144,7 @@ def examine(
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "assigned": list(assigned),
         "disks": [_disk(folder) for folder in _folders(folders)],
-        "umask": _umask(),
+        "umask": umask(),
         "encoding": sys.getfilesystemencoding(),
         "numba_cache": _numba_cache(),
         "began": began,
@@ -244,7 +253,8 @@ def _processor() -> str:
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
-def _flags() -> set[str]:
+def instruction_flags() -> set[str]:
+    """What the processor has, as Linux names it; none where there is no /proc."""
     return set((_cpuinfo("flags") or _cpuinfo("Features")).split())
 
 
@@ -344,7 +354,8 @@ def _disk(folder: str) -> Disk:
     return {"path": folder, "free": free, "problem": ""}
 
 
-def _umask() -> str:
+def umask() -> str:
+    """The mask of new files of this process, in octal."""
     mask = os.umask(0)
     os.umask(mask)
     return f"{mask:03o}"
