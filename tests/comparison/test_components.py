@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ember.comparison import components
 from ember.comparison.components import near_duplicates, summary
+
+
+@pytest.fixture(autouse=True, params=["one task", "rounds over the cluster"])
+def way(request, monkeypatch):
+    if request.param != "one task":
+        monkeypatch.setattr(components, "_ONE_TASK", 0)
 
 
 def expected_groups(count: int, edges: list[tuple[int, int]]) -> dict[int, set[int]]:

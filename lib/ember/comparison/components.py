@@ -6,16 +6,20 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructField, StructType
 
 from ember.errors import InvalidConfig
 from ember.settings.comparison import JoinConfig
-from ember.spark.paths import literal
+from ember.spark.checkpoints import stored
 from ember.spark.publish import Output
+from ember.worker.duplicates.components import component_batches
 
-__all__ = ["near_duplicates", "output", "summary"]
+__all__ = ["connected", "near_duplicates", "output", "summary"]
 
 # Alternating stars need O(log^2 n) rounds; a billion rows would take some dozens.
 _MAX_ROUNDS = 200
+# Pairs of which a task makes groups in about a second.
+_ONE_TASK = 500_000
 
 
 def near_duplicates(pairs: DataFrame, folder: str) -> DataFrame:
@@ -28,24 +32,11 @@ def near_duplicates(pairs: DataFrame, folder: str) -> DataFrame:
     with itself alone, as two rows of one id that are near-duplicates are; a null names no row and
     is in no group. group_id is the smallest id of the group; representative is true for one row of
     each group, the one in most pairs, of several the one with the smallest id.
-
-    Algorithm: alternating large-star and small-star steps on edges (id, smaller id) until all
-    point at the smallest id of their group; Kiveris et al., Connected Components in MapReduce and
-    Beyond, SoCC 2014, section 3.
     """
-    edges = pairs.select(
-        F.greatest("left_id", "right_id").alias("id"), F.least("left_id", "right_id").alias("to")
-    )
-    edges = _stored(edges.filter(F.col("id") != F.col("to")).distinct(), f"{folder}/0")
-    for number in range(1, _MAX_ROUNDS):
-        stars = _stored(_small_star(_large_star(edges)), f"{folder}/{number}")
-        if _same(edges, stars):
-            break
-        edges = stars
-    members = edges.select("id", F.col("to").alias("group_id"))
+    members = connected(pairs, folder)
     both = F.array_compact(F.array_distinct(F.array("left_id", "right_id")))
     degree = pairs.select(F.explode(both).alias("id")).groupBy("id")
-    # What points at nothing is the smallest id of its group.
+    # What no pair connects with another id is a group of its own.
     rows = degree.agg(F.count("*").alias("degree")).join(members, "id", "left")
     rows = rows.withColumn("group_id", F.coalesce("group_id", "id"))
     # Of the largest degree the smallest id: the degree is negated, since least takes the smallest.
@@ -53,6 +44,41 @@ def near_duplicates(pairs: DataFrame, folder: str) -> DataFrame:
     return rows.join(best, "group_id").select(
         "id", "group_id", (F.col("id") == F.col("best.id")).alias("representative")
     )
+
+
+def connected(pairs: DataFrame, folder: str) -> DataFrame:
+    """(id, group_id) of each id that a pair connects with another; the arguments' as above.
+
+    group_id is the smallest id of the group.
+
+    Algorithm: alternating large-star and small-star steps on edges (id, smaller id) until all
+    point at the smallest id of their group; Kiveris et al., Connected Components in MapReduce and
+    Beyond, SoCC 2014, section 3. Where a task makes the groups in about a second, one does, since
+    rounds over the cluster take longer.
+    """
+    edges = pairs.select(
+        F.greatest("left_id", "right_id").alias("id"), F.least("left_id", "right_id").alias("to")
+    )
+    edges = stored(edges.filter(F.col("id") != F.col("to")).distinct(), f"{folder}/0")
+    if edges.count() <= _ONE_TASK:
+        return _in_one_task(edges, f"{folder}/1")
+    for number in range(1, _MAX_ROUNDS):
+        stars = stored(_small_star(_large_star(edges)), f"{folder}/{number}")
+        if _same(edges, stars):
+            break
+        edges = stars
+    # What points at nothing is the smallest id of its group.
+    least = edges.select(F.col("to").alias("id"), "to").distinct()
+    return edges.union(least).select("id", F.col("to").alias("group_id"))
+
+
+def _in_one_task(edges: DataFrame, folder: str) -> DataFrame:
+    kind = edges.schema["id"].dataType
+    schema = StructType([StructField("id", kind), StructField("group_id", kind)])
+    members = stored(edges.coalesce(1).mapInArrow(component_batches, schema), folder)
+    # By Spark's order of ids, which is that of the rounds.
+    least = members.groupBy("group_id").agg(F.min("id").alias("least"))
+    return members.join(least, "group_id").select("id", F.col("least").alias("group_id"))
 
 
 def output(
@@ -105,12 +131,6 @@ def _small_star(edges: DataFrame) -> DataFrame:
         .union(least.select("id", F.col("least").alias("to")))
         .distinct()
     )
-
-
-def _stored(edges: DataFrame, path: str) -> DataFrame:
-    """The table by way of a file: without it each round would do all earlier ones again."""
-    edges.write.mode("overwrite").parquet(path)
-    return edges.sparkSession.read.parquet(literal(path))
 
 
 def _same(one: DataFrame, other: DataFrame) -> bool:

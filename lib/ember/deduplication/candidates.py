@@ -13,8 +13,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, StructField, StructType
 
-from ember.deduplication.fingerprints import stored
 from ember.deduplication.tiers import Tier
+from ember.spark.checkpoints import stored
 from ember.worker.duplicates.links import bucket_links
 from ember.worker.garbage import spare_modules
 
@@ -32,7 +32,7 @@ def equal_links(rows: DataFrame, column: str) -> DataFrame:
 
 
 def near_links(rows: DataFrame, tier: Tier, folder: str) -> DataFrame:
-    """(left_id, right_id, score): enough links for the groups of the rows; see `worker.links`."""
+    """(left_id, right_id, score): enough links for the groups of the rows; see `bucket_links`."""
     alike = stored(equal_links(rows.filter(F.col(tier.name).isNotNull()), tier.name), f"{folder}/0")
     rows = _without(rows, alike.select(F.col("right_id").alias("id")))
     kind = rows.schema["id"]
@@ -71,12 +71,12 @@ def near_copies_of(rows: DataFrame, others: DataFrame, tier: Tier, folder: str) 
     return alike.union(named.select("left_id", "right_id", "score"))
 
 
-def best_links(found: DataFrame) -> DataFrame:
-    """Of links (left_id, right_id, score) the best of each left row; of equal ones the least id."""
-    order = F.struct((-F.col("score")).alias("worse"), "right_id")
-    best = found.groupBy("left_id").agg(F.min(order).alias("best"))
+def best_links(found: DataFrame, one: str = "left_id", other: str = "right_id") -> DataFrame:
+    """Of links (one, other, score) the best of each row in `one`; of equal ones the least id."""
+    order = F.struct((-F.col("score")).alias("worse"), other)
+    best = found.groupBy(one).agg(F.min(order).alias("best"))
     score = (-F.col("best.worse")).alias("score")
-    return best.select("left_id", F.col("best.right_id").alias("right_id"), score)
+    return best.select(one, F.col(f"best.{other}").alias(other), score)
 
 
 def _one() -> Column:

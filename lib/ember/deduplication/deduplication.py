@@ -12,10 +12,11 @@ from pyspark.sql import functions as F
 
 from ember.comparison.rejects import count_reasons
 from ember.deduplication import candidates, groups
-from ember.deduplication.fingerprints import fingerprints, stored
+from ember.deduplication.fingerprints import fingerprints
 from ember.deduplication.sources import Plan, Source
 from ember.deduplication.tiers import Tier
 from ember.deduplication.vectors import vector_links
+from ember.spark.checkpoints import stored
 
 __all__ = ["Found", "Refuse", "find_copies"]
 

@@ -27,7 +27,7 @@ from ember.worker.duplicates.fingerprints import Fingerprinting, fingerprint_bat
 from ember.worker.garbage import spare_modules
 from ember.worker.stats import TaskStats
 
-__all__ = ["fingerprints", "stored"]
+__all__ = ["fingerprints"]
 
 # A text takes a third of a millisecond.
 _TEXTS_PER_TASK = 20_000
@@ -63,12 +63,6 @@ def fingerprints(work: Plan, given: Source, folder: str) -> DataFrame:
     noted = spark.read.parquet(literal(folder))
     error = F.when(F.col("id").isNull(), F.lit(_NULL_ID)).otherwise(F.col("error"))
     return noted.withColumn("error", error).withColumn("order", _order(work))
-
-
-def stored(table: DataFrame, folder: str) -> DataFrame:
-    """The table by way of a file, so that what is made of it does not make it again."""
-    table.write.mode("overwrite").parquet(folder)
-    return table.sparkSession.read.schema(table.schema).parquet(literal(folder))
 
 
 def _fingerprinting(work: Plan, given: Source) -> Fingerprinting:

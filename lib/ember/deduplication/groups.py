@@ -12,16 +12,13 @@ from functools import reduce
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructField, StructType
 
-from ember.comparison.components import near_duplicates
-from ember.deduplication.fingerprints import stored
-from ember.worker.duplicates.components import component_batches
+from ember.comparison.components import connected
+from ember.deduplication.candidates import best_links
+from ember.spark.checkpoints import stored
 
 __all__ = ["all_removed", "direct", "grouped"]
 
-# Links of which a task makes groups in about a second.
-_ONE_TASK = 500_000
 # Rows further from the one that stays have their most similar neighbor as witness.
 _MOST_STEPS = 16
 
@@ -41,7 +38,7 @@ def grouped(links: DataFrame, rows: DataFrame, folder: str) -> DataFrame:
 
     rows: id, order; the one of the least order in a group stays.
     """
-    members = _members(links, folder).join(rows.select("id", "order"), "id")
+    members = connected(links, f"{folder}/rounds").join(rows.select("id", "order"), "id")
     best = members.groupBy("group_id").agg(F.min("order").alias("best"))
     named = members.join(best, "group_id").select("id", F.col("best.id").alias("kept_id"))
     placed = stored(named, f"{folder}/placed")
@@ -49,17 +46,6 @@ def grouped(links: DataFrame, rows: DataFrame, folder: str) -> DataFrame:
     return todo.join(_neighbors(links, todo, f"{folder}/steps"), "id").select(
         "id", "kept_id", "neighbor_id", "score"
     )
-
-
-def _members(links: DataFrame, folder: str) -> DataFrame:
-    """(id, group_id): the rows in links, and an id of the group of each."""
-    if links.count() > _ONE_TASK:
-        return near_duplicates(links, f"{folder}/rounds").select("id", "group_id")
-    # In one task, since rounds over the cluster take longer than the links do.
-    kind = links.schema["left_id"].dataType
-    schema = StructType([StructField("id", kind), StructField("group_id", kind)])
-    pairs = links.select("left_id", "right_id").coalesce(1)
-    return pairs.mapInArrow(component_batches, schema)
 
 
 def _neighbors(links: DataFrame, todo: DataFrame, folder: str) -> DataFrame:
@@ -73,25 +59,19 @@ def _neighbors(links: DataFrame, todo: DataFrame, folder: str) -> DataFrame:
     )
     count, reached = todo.count(), todo.select(F.col("kept_id").alias("neighbor_id")).distinct()
     steps: list[DataFrame] = []
+    step_of = ("id", "neighbor_id")
     for number in range(_MOST_STEPS):
         if not count:
             break
         near = both.join(reached, "neighbor_id", "left_semi").join(todo, "id", "left_semi")
-        step = stored(_best(near), f"{folder}/{number}")
+        step = stored(best_links(near, *step_of), f"{folder}/{number}")
         steps.append(step)
         count -= step.count()
         todo = todo.join(step, "id", "left_anti")
         reached = step.select(F.col("id").alias("neighbor_id"))
     if count or not steps:
-        steps.append(_best(both.join(todo, "id", "left_semi")))
+        steps.append(best_links(both.join(todo, "id", "left_semi"), *step_of))
     return reduce(DataFrame.union, steps)
-
-
-def _best(near: DataFrame) -> DataFrame:
-    order = F.struct((-F.col("score")).alias("worse"), "neighbor_id")
-    best = near.groupBy("id").agg(F.min(order).alias("best"))
-    score = (-F.col("best.worse")).alias("score")
-    return best.select("id", F.col("best.neighbor_id").alias("neighbor_id"), score)
 
 
 def all_removed(found: Sequence[tuple[str, DataFrame]], *, against: bool) -> DataFrame:

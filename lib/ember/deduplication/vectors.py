@@ -9,9 +9,9 @@ from pyspark.sql import functions as F
 
 from ember.comparison import join, packing
 from ember.comparison.comparison import Comparison
-from ember.deduplication.fingerprints import stored
 from ember.errors import TooManyPairs
 from ember.settings.comparison import ComparisonLimits
+from ember.spark.checkpoints import stored
 
 __all__ = ["Compared", "vector_links"]
 

@@ -1,4 +1,4 @@
-"""The groups of a table of links that is small enough for one task."""
+"""The groups of a table of pairs that is small enough for one task."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["component_batches"]
 
 
 def component_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """All links (left_id, right_id), of one type, as a batch (id, group_id) of each id in them.
+    """All pairs of ids, of one type, in two columns, as a batch (id, group_id) of each id in them.
 
-    group_id is an id of the group, the same for all rows that a chain of links connects.
+    group_id is an id of the group, the same for all rows that a chain of pairs connects.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
