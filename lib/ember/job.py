@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
 from typing import Any, Generic, TypeVar
@@ -21,7 +22,7 @@ from ember.command_line import job_parser
 from ember.redaction import redact, redact_all
 from ember.settings import config
 from ember.spark import classic, console, places, read_batches
-from ember.spark.destinations import committed, destination
+from ember.spark.destinations import Destination, committed, destination
 from ember.spark.explain import explain
 from ember.spark.publish import Output, complete
 from ember.spark.session import check_arguments, spark_session
@@ -63,10 +64,15 @@ class Run(Generic[ConfigT]):
             spent = self.seconds.get(name, 0.0) + perf_counter() - start
             self.seconds[name] = round(spent, 3)
 
+    @cached_property
+    def destination(self) -> Destination:
+        """Where the rows go; raises as `destinations.destination` does."""
+        return destination(self.spark, self.config, self.job)
+
     def output(self, identity: Mapping[str, Any], **more: Any) -> Output:
         """The run's way to what its configuration names as output; see `publish.Output`."""
         given = getattr(self.config, "output")  # noqa: B009  # all jobs have it
-        place = destination(self.spark, self.config, self.job)
+        place = self.destination
         return Output(
             self.spark,
             place.path,
@@ -83,7 +89,7 @@ class Run(Generic[ConfigT]):
         if getattr(self.config, "output", None) is None:  # as doctor may have it
             body(self)
             return
-        place = destination(self.spark, self.config, self.job)
+        place = self.destination
         if place.table is None or not committed(self.spark, place, self.job, self.run_id):
             body(self)
             return

@@ -64,10 +64,9 @@ class StepRun:
     def _gone(self) -> Iterator[tuple[str, str | None]]:
         """Keys of outputs that are missing, and the missing file; None where all of it is."""
         manifest = self._manifests["output.path"][1]
-        if manifest and isinstance(self._table, LakeTable):
-            last = self._table.last()
-            if last is None or last.mark.get("attempt") != manifest.get("attempt"):
-                yield "output.table", None  # somebody dropped it, or has changed it since
+        table = self._table
+        if manifest and isinstance(table, LakeTable) and not table.is_current(manifest):
+            yield "output.table", None  # somebody dropped it, or has changed it since
         for key, (path, manifest) in self._manifests.items():
             if not self._storage.exists(path):
                 yield key, None

@@ -59,7 +59,6 @@ __all__ = [
     "run_in_tasks",
     "send_archive",
     "send_file",
-    "sent_files",
     "setting",
     "settings",
     "start_java",
@@ -262,8 +261,11 @@ def cancel(spark: SparkSession, tag: str) -> None:
 
 
 def send_file(spark: SparkSession, file: str) -> None:
-    """Have a file of any file system fetched by every node that runs a task."""
-    _sent.setdefault(spark.sparkContext, {})[file.rpartition("/")[2]] = file
+    """Have a file of any file system fetched by every node that runs a task, once."""
+    sent, name = _sent.setdefault(spark.sparkContext, {}), file.rpartition("/")[2]
+    if sent.get(name) == file:
+        return
+    sent[name] = file
     spark.sparkContext.addFile(quote(file, safe="/:"))  # which takes an encoded URI
 
 
@@ -295,11 +297,6 @@ def _take_back(spark: SparkSession, names: Set[str]) -> None:
         for uri in (str(uris.apply(number)) for number in range(uris.size())):
             if uri.rpartition("/")[2] in names:
                 files.remove(uri)
-
-
-def sent_files(spark: SparkSession) -> list[str]:
-    """Paths of the files that this application has sent."""
-    return list(spark.sparkContext.listFiles)
 
 
 def send_archive(spark: SparkSession, archive: str, name: str) -> None:

@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 
 from ember.errors import InvalidInput
 from ember.spark import catalog
+from ember.spark.overrides import overridden
 
 __all__ = ["Commit", "LakeTable", "Mark"]
 
@@ -124,6 +125,11 @@ class LakeTable:
             return None
         return next((each for each in self.commits() if each.changed_rows), None)
 
+    def is_current(self, manifest: Mapping[str, Any]) -> bool:
+        """Does a manifest tell of what the table holds?"""
+        last = self.last()
+        return last is not None and last.mark.get("attempt") == manifest.get("attempt")
+
     def committed(self, run_id: str, job: str | None) -> Commit | None:
         """The commit of a run, where the table has one."""
         if not self.exists():
@@ -201,18 +207,8 @@ class LakeTable:
                 f"{_DELTA}write.txnAppId": f"ember {mark['job']} {mark['run_id']}",
                 f"{_DELTA}write.txnVersion": "1",
             }
-        conf = self._spark.conf
-        before = {key: conf.get(key, None) for key in settings}
-        try:
-            for key, value in settings.items():
-                conf.set(key, value)
+        with overridden(self._spark, settings):
             yield
-        finally:
-            for key, was in before.items():
-                if was is None:
-                    conf.unset(key)
-                else:
-                    conf.set(key, was)
 
 
 def _own(told: Mapping[str, Any]) -> dict[str, str]:

@@ -9,13 +9,13 @@ that a kill in between costs this pass alone, and no row.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 
 from ember.settings.embedding import TableOutputConfig
+from ember.spark.overrides import overridden
 from ember.spark.parquet_options import parquet_options
 from ember.spark.staging import Staging
 from ember.spark.storage import Storage
@@ -66,27 +66,11 @@ class Merging:
         writer = writer.option("mapreduce.fileoutputcommitter.algorithm.version", "2")
         if together:
             writer = writer.option("maxRecordsPerFile", "0")
-        with self._read_in_parts(table.sparkSession):
-            writer.mode("overwrite").parquet(folder)
-
-    @contextmanager
-    def _read_in_parts(self, spark: SparkSession) -> Iterator[None]:
-        """Have Spark read what is staged in parts of a quarter of a file, of which four make one.
-
-        By its own settings a part may be larger than a file is to be, and they differ in size.
-        """
+        # Read in parts of a quarter of a file, of which four make one: by Spark's own settings a
+        # part may be larger than a file is to be, and they differ in size.
         part = max(1, self.size // (4 * self.files))
-        before = {key: spark.conf.getAll.get(key) for key in (_PART, _OPENING)}
-        spark.conf.set(_PART, str(part))
-        spark.conf.set(_OPENING, "0")
-        try:
-            yield
-        finally:
-            for key, value in before.items():
-                if value is None:
-                    spark.conf.unset(key)
-                else:
-                    spark.conf.set(key, value)
+        with overridden(table.sparkSession, {_PART: str(part), _OPENING: "0"}):
+            writer.mode("overwrite").parquet(folder)
 
 
 def plan(storage: Storage, staging: Staging, given: TableOutputConfig) -> Merging | None:

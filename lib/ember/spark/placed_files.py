@@ -22,7 +22,7 @@ from typing import Any
 
 from ember.errors import InvalidInput
 from ember.spark.contents import FILES, MANIFEST
-from ember.spark.staged_files import Files, name_of, read_json, read_manifest
+from ember.spark.staged_files import Files, name_of, read_json, read_manifest, write_manifest
 
 __all__ = ["NOTE", "put", "rows_of", "settle", "underway"]
 
@@ -61,8 +61,7 @@ def put(
         _move(files, target, f"{attempt}/replaced", replaced)
         _move(files, table, target, names)
         still_ours()
-        text = json.dumps(manifest, indent=2, ensure_ascii=False)
-        files.write_text(f"{target}/{MANIFEST}", text + "\n")
+        write_manifest(files, target, manifest)
     except Exception:
         settle(files, attempt, target)
         raise

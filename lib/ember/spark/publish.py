@@ -103,7 +103,7 @@ class Output:
             mode=mode,
             identity=_shown(identity),
             new=new,
-            held=self._is_current if self._lake else None,
+            held=partial(self._is_current, self._lake) if self._lake else None,
         )
         published = self._lake.rows if self._lake else None
         self.rows = StagedRows(spark, self.storage, self.staging, self.path, published)
@@ -143,11 +143,9 @@ class Output:
         given = (self._given, mode, self._job, self._holds)
         places.check_target(self.storage, *given, underway=self.staging.underway())
 
-    def _is_current(self) -> bool:
+    def _is_current(self, table: LakeTable) -> bool:
         """Does the manifest tell of what the table holds?"""
-        last = self._lake.last() if self._lake else None
-        told = read_manifest(self.storage, self.path) or {}
-        return last is not None and told.get("attempt") == last.mark.get("attempt")
+        return table.is_current(read_manifest(self.storage, self.path) or {})
 
     def complete(self) -> None:
         """Do what a run that was killed right after its commit has left to do."""
@@ -198,7 +196,7 @@ class Output:
     def finished(self) -> bool:
         """Is what a resumed run would make there already, whole? `check` compared its settings."""
         whole = self._mode == "resume" and self.staging.is_finished()
-        return whole and (self._lake is None or self._is_current())
+        return whole and (self._lake is None or self._is_current(self._lake))
 
     def published(self) -> DataFrame:
         """The rows that are published."""

@@ -22,6 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ember.errors import EmberError, InvalidInput
 from ember.spark import classic, footers
+from ember.spark.overrides import restore
 from ember.spark.session import is_local
 from ember.spark.storage import Storage
 
@@ -95,11 +96,7 @@ def put_back(spark: SparkSession) -> Iterator[None]:
     finally:
         _changes.reset(token)
         if changes.before and classic.answers(spark):
-            for key, value in changes.before.items():
-                if value is None:
-                    spark.conf.unset(key)
-                else:
-                    spark.conf.set(key, value)
+            restore(spark, changes.before)
 
 
 def fit(table: DataFrame) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from ember.spark.contents import MANIFEST
 
-__all__ = ["Files", "name_of", "read_json", "read_manifest"]
+__all__ = ["Files", "name_of", "read_json", "read_manifest", "write_manifest"]
 
 
 class Files(Protocol):
@@ -48,3 +48,9 @@ def read_json(files: Files, file: str) -> dict[str, Any] | None:
 def read_manifest(files: Files, folder: str) -> dict[str, Any] | None:
     """The manifest that a run left with the output at `folder`; None where there is none."""
     return read_json(files, f"{folder}/{MANIFEST}")
+
+
+def write_manifest(files: Files, folder: str, manifest: Mapping[str, Any]) -> None:
+    """Leave a manifest with the output at `folder`, in place of one that is there."""
+    text = json.dumps(manifest, indent=2, ensure_ascii=False)
+    files.write_text(f"{folder}/{MANIFEST}", text + "\n")

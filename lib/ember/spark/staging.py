@@ -37,9 +37,8 @@ from typing import Any
 from ember.errors import InvalidInput, OtherSettings
 from ember.spark import contents, placed_files
 from ember.spark.attempts import ATTEMPT, Attempts
-from ember.spark.contents import MANIFEST
 from ember.spark.processes import is_running, this_process
-from ember.spark.staged_files import Files, name_of, read_json, read_manifest
+from ember.spark.staged_files import Files, name_of, read_json, read_manifest, write_manifest
 
 __all__ = ["Staging"]
 
@@ -296,7 +295,7 @@ class Staging(Attempts):
                 self._files.rename(file, f"{self.new}/{name_of(file)}")
         facts = self._facts(manifest, self.table)
         if self._files.moves_folders(self._target):
-            self._write_manifest(facts, self.table)
+            write_manifest(self._files, self.table, facts)
         self._check_ours()
         recheck()
         self._place(self.table, self.folder, facts, still_ours=self._check_ours)
@@ -313,7 +312,7 @@ class Staging(Attempts):
         """
         self._files.make_folder(self.record)
         facts = self._facts(manifest, self.record)
-        self._write_manifest(facts, self.record)
+        write_manifest(self._files, self.record, facts)
         self._check_ours()
         recheck()
         commit()
@@ -340,10 +339,6 @@ class Staging(Attempts):
         """The manifest of what is in `folder`."""
         facts = {**manifest, "attempt": self.attempt, "identity": self._identity}
         return {**facts, contents.FILES: contents.noted(self._files, folder)}
-
-    def _write_manifest(self, facts: Facts, folder: str) -> None:
-        text = json.dumps(facts, indent=2, ensure_ascii=False)
-        self._files.write_text(f"{folder}/{MANIFEST}", text + "\n")
 
     def _place(
         self,

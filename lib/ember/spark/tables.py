@@ -312,7 +312,7 @@ def column(table: DataFrame, name: str) -> Column:
     """
     if name in table.columns:
         _check_alone(table, name, table.columns)
-        return F.col(_quoted(name))
+        return F.col(catalog.quoted((name,)))
     fields: DataType = table.schema
     parts = name.split(".")
     for depth, part in enumerate(parts, 1):
@@ -322,7 +322,7 @@ def column(table: DataFrame, name: str) -> Column:
         _check_alone(table, part, fields.names)
         if depth < len(parts):
             fields = fields[part].dataType
-    return F.col(".".join(_quoted(part) for part in parts)).alias(parts[-1])
+    return F.col(catalog.quoted(tuple(parts))).alias(parts[-1])
 
 
 def _check_alone(table: DataFrame, name: str, names: Sequence[str]) -> None:
@@ -343,7 +343,3 @@ def check_unique(rows: DataFrame, id: str) -> None:
     if repeated:
         named = ", ".join(f"{row['id']} ({row['count']} times)" for row in repeated)
         raise InvalidInput(f"ids in column {id} are not unique: {named}")
-
-
-def _quoted(name: str) -> str:
-    return f"`{name.replace('`', '``')}`"
