@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -16,7 +17,9 @@ from time import perf_counter
 
 __all__ = [
     "Measured",
+    "Watch",
     "descendants",
+    "embed_command",
     "formatted",
     "instruction_sets",
     "machine",
@@ -91,30 +94,42 @@ def measure(
     return Measured(round(seconds, 3), worker, max(worker, round(sampler.tree / _MIB, 1)))
 
 
-class _Sampler(threading.Thread):
-    """Watches a process and all that descend from it, on Linux, through /proc."""
+class Watch(threading.Thread):
+    """Looks at a process and all that descend from it, on Linux, until it is stopped."""
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, every: float = _SAMPLE_SECONDS) -> None:
         super().__init__(daemon=True)
         self.root = root
-        self.tree = 0
-        self.peaks: dict[int, int] = {}
-        self.workers: set[int] = set()
+        self._every = every
         self._ended = threading.Event()
 
     def run(self) -> None:
-        while not self._ended.wait(_SAMPLE_SECONDS):
-            self._sample()
+        while not self._ended.wait(self._every):
+            self.look()
 
     def stop(self) -> None:
         self._ended.set()
         self.join()
 
+    def look(self) -> None:
+        """Take one sample, in this thread."""
+        raise NotImplementedError
+
+
+class _Sampler(Watch):
+    """The memory of a command's processes."""
+
+    def __init__(self, root: int) -> None:
+        super().__init__(root)
+        self.tree = 0
+        self.peaks: dict[int, int] = {}
+        self.workers: set[int] = set()
+
     def worker_mib(self) -> float:
         peaks = [self.peaks[pid] for pid in self.workers or self.peaks]
         return round(max(peaks, default=0) / _MIB, 1)
 
-    def _sample(self) -> None:
+    def look(self) -> None:
         total = 0
         for pid, name, below_java in descendants(self.root):
             status = _status(pid)
@@ -123,6 +138,23 @@ class _Sampler(threading.Thread):
             if below_java and name.startswith("python"):
                 self.workers.add(pid)
         self.tree = max(self.tree, total)
+
+
+def embed_command(
+    python: str, tree: Path, options: argparse.Namespace, source: Path, out: Path
+) -> list[str]:
+    """The command of `jobs/embed.py` of a checkout, by the options `id`, `content`, … and `set`."""
+    settings = {
+        "input.path": source,
+        "input.id": options.id,
+        "input.content": options.content,
+        "input.modality": options.modality,
+        "model.name": options.model,
+        "output.path": out,
+    }
+    given = [f"{key}={value}" for key, value in settings.items()] + options.set
+    sets = [part for each in given for part in ("--set", each)]
+    return [python, str(tree / "jobs/embed.py"), *sets]
 
 
 def descendants(root: int) -> Iterator[tuple[int, str, bool]]:

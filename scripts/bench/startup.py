@@ -29,7 +29,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -37,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from measure import descendants, formatted, machine
+from measure import Watch, descendants, embed_command, formatted, machine
 
 ROOT = Path(__file__).resolve().parents[2]
 _SAMPLE_SECONDS = 0.05
@@ -55,31 +54,24 @@ class Run:
     cpu: dict[str, float]
 
 
-class Watch(threading.Thread):
+class Phases(Watch):
     """The processes of a command, on Linux: their CPU seconds, and when the first worker began."""
 
     def __init__(self, root: int) -> None:
-        super().__init__(daemon=True)
-        self._root = root
-        self._ended = threading.Event()
+        super().__init__(root, _SAMPLE_SECONDS)
         self._seconds: dict[int, float] = {}
         self._kinds: dict[int, str] = {}
         self._workers: dict[int, float] = {}
 
-    def run(self) -> None:
-        while not self._ended.wait(_SAMPLE_SECONDS):
-            for pid, name, below_java in descendants(self._root):
-                if stat := _stat(pid):
-                    python = below_java and name.startswith("python")
-                    java = below_java or name == "java"
-                    self._kinds[pid] = "workers" if python else "java" if java else "driver"
-                    self._seconds[pid] = (int(stat[11]) + int(stat[12])) / _TICK
-                    if python:
-                        self._workers[pid] = int(stat[19]) / _TICK
-
-    def stop(self) -> None:
-        self._ended.set()
-        self.join()
+    def look(self) -> None:
+        for pid, name, below_java in descendants(self.root):
+            if stat := _stat(pid):
+                python = below_java and name.startswith("python")
+                java = below_java or name == "java"
+                self._kinds[pid] = "workers" if python else "java" if java else "driver"
+                self._seconds[pid] = (int(stat[11]) + int(stat[12])) / _TICK
+                if python:
+                    self._workers[pid] = int(stat[19]) / _TICK
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds by kind, and of all."""
@@ -101,14 +93,14 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def measured(command: list[str], folder: Path, out: Path) -> tuple[dict[str, float], Watch]:
+def measured(command: list[str], folder: Path, out: Path) -> tuple[dict[str, float], Phases]:
     """Run the job. Seconds by phase in the order of time, and what was watched of it."""
     with (folder / "stderr").open("wb") as errors:
         begun, booted = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
         process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True
         )
-        watch = Watch(process.pid)
+        watch = Phases(process.pid)
         watch.start()
         assert process.stdout is not None
         said = [(time.time(), line) for line in process.stdout]
@@ -148,24 +140,14 @@ def runs(options: argparse.Namespace, folder: Path) -> Iterator[Run]:
     table = pq.read_table(options.input).slice(0, options.rows)
     source = folder / "input.parquet"
     pq.write_table(table, source, row_group_size=max(1, options.rows // 4))
-    settings = {
-        "input.path": source,
-        "input.id": options.id,
-        "input.content": options.content,
-        "input.modality": options.modality,
-        "model.name": options.model,
-    }
     for number in range(options.rounds + 1):
         for tree in options.tree:
             name = tree.resolve().name
             out = folder / f"{name}-{number}"
-            given = [f"{key}={value}" for key, value in settings.items()] + options.set
-            sets = [part for each in [*given, f"output.path={out}"] for part in ("--set", each)]
             python = tree.resolve() / ".venv/bin/python"
             interpreter = str(python) if python.exists() else sys.executable
-            phases, watch = measured(
-                [interpreter, str(tree.resolve() / "jobs/embed.py"), *sets], folder, out
-            )
+            command = embed_command(interpreter, tree.resolve(), options, source, out)
+            phases, watch = measured(command, folder, out)
             print(f"round {number}, {name}: {phases['whole run']:.1f} s", file=sys.stderr)
             if number:
                 yield Run(str(tree), number, phases, watch.cpu())

@@ -26,37 +26,26 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from measure import descendants, formatted, machine, middle
+from measure import Watch, descendants, embed_command, formatted, machine, middle
 
 ROOT = Path(__file__).resolve().parents[2]
-_SAMPLE_SECONDS = 0.2
 
 
-class Watch(threading.Thread):
-    """The memory of Spark's Python workers, on Linux: the largest sum of Pss, in MiB."""
+class Workers(Watch):
+    """The memory of Spark's Python workers: the largest sum of Pss, in MiB."""
 
     def __init__(self, root: int) -> None:
-        super().__init__(daemon=True)
-        self._root = root
-        self._ended = threading.Event()
+        super().__init__(root)
         self.mib = 0.0
 
-    def run(self) -> None:
-        while not self._ended.wait(_SAMPLE_SECONDS):
-            workers = [
-                pid for pid, name, below in descendants(self._root) if below and "py" in name
-            ]
-            self.mib = max(self.mib, sum(map(_pss, workers)) / 1024)
-
-    def stop(self) -> None:
-        self._ended.set()
-        self.join()
+    def look(self) -> None:
+        workers = [pid for pid, name, below in descendants(self.root) if below and "py" in name]
+        self.mib = max(self.mib, sum(map(_pss, workers)) / 1024)
 
 
 def _pss(pid: int) -> int:
@@ -83,24 +72,14 @@ def measured(way: str, options: argparse.Namespace, source: Path, folder: Path) 
     """One run; its seconds, its model's rows per second, and the memory of its workers."""
     before, workers, threads = ways()[way]
     out = folder / "out"
-    settings = {
-        "input.path": source,
-        "input.id": options.id,
-        "input.content": options.content,
-        "input.modality": options.modality,
-        "model.name": options.model,
-        "output.path": out,
-        "output.mode": "overwrite",
-    }
-    given = [f"{key}={value}" for key, value in settings.items()] + options.set
-    sets = [part for each in given for part in ("--set", each)]
     submit = f"--master local[{workers * threads}] --conf spark.task.cpus={threads} pyspark-shell"
-    command = [*before, sys.executable, str(ROOT / "jobs/embed.py"), *sets]
+    job = embed_command(sys.executable, ROOT, options, source, out)
+    command = [*before, *job, "--set", "output.mode=overwrite"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, env={**os.environ, "PYSPARK_SUBMIT_ARGS": submit}
         )
-        watch = Watch(process.pid)
+        watch = Workers(process.pid)
         watch.start()
         code = process.wait()
         watch.stop()
