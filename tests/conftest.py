@@ -68,6 +68,14 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"hf:{tiny_bert(tmp_path_factory.mktemp('bert'))}"
 
 
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Of a job's exit code and message, which are compared as a pair, all of both."""
+    match op, left, right:
+        case "==", (int(code), str(message)), (int(), str()):
+            return [f"{left!r:.60} == {right!r:.60}", f"exit code {code}", *message.splitlines()]
+    return None
+
+
 @pytest.fixture
 def run_job(
     spark: SparkSession, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

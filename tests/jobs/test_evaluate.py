@@ -28,6 +28,12 @@ def evaluate(run_job):
     return run
 
 
+def assert_done(ended):
+    code, message = ended
+    assert message == ""
+    assert code == 0
+
+
 def classes(folder, **settings):
     """Predictions of one label a row with their truth, and the settings that judge them."""
     predictions = write_predictions(folder / "in" / "p.parquet", IDS, listed(SCORES, NAMES, 2))
@@ -97,7 +103,7 @@ def test_of_a_part_only_its_rows_are_judged_and_the_others_are_counted(evaluate,
     answers[3] = None
     write_predictions(tmp_path / "in" / "p.parquet", IDS[held], answers)
     out = settings["output__path"]
-    assert evaluate(**settings, limits__max_failed_fraction=0.1) == (0, "")
+    assert_done(evaluate(**settings, limits__max_failed_fraction=0.1))
     right = (SCORES.argmax(axis=1) == np.arange(60) % 5)[held]
     right[3] = False
     assert figures(out)["accuracy", "all"]["value"] == pytest.approx(right.mean())
@@ -114,9 +120,7 @@ def test_a_comparison_has_paired_intervals_and_the_rows_that_changed(evaluate, t
     predictions = write_predictions(tmp_path / "in" / "n.parquet", IDS, listed(better, NAMES, 2))
     settings = classes(tmp_path, kind="compare", require="{difference_accuracy: 0}")
     settings |= {"baseline__path": settings["predictions__path"], "predictions__path": predictions}
-    code, error = evaluate(**settings)
-    assert error == ""
-    assert code == 0
+    assert_done(evaluate(**settings))
     before, after = SCORES.argmax(axis=1), better.argmax(axis=1)
     found = figures(settings["output__path"])
     gain = (after == TRUTH).mean() - (before == TRUTH).mean()
@@ -172,7 +176,7 @@ def test_multilabel_figures_are_scikit_learns(evaluate, tmp_path):
         "output__path": out,
         "limits__max_failed_fraction": 0.1,
     }
-    assert evaluate(**settings) == (0, "")
+    assert_done(evaluate(**settings))
     scores[scores < np.float32(0.3)] = 0
     scores[2] = 0
     answer = scores >= np.float32(0.7)
@@ -250,7 +254,7 @@ def test_retrieval_by_grades_equals_trec_eval(evaluate, tmp_path):
         "output__path": out,
         "limits__max_failed_fraction": 0.2,
     }
-    assert evaluate(**settings) == (0, "")
+    assert_done(evaluate(**settings))
     found = figures(out)
     for metric, value in trec(qrels, ranked).items():
         assert found[metric, "all"]["value"] == pytest.approx(value, abs=1e-12), metric
@@ -288,7 +292,7 @@ def test_retrieval_by_label_leaves_the_query_itself_out(evaluate, tmp_path):
         "report": "false",
         "output__path": out,
     }
-    assert evaluate(**settings) == (0, "")
+    assert_done(evaluate(**settings))
     assert not (out / "report.html").exists()
     found = figures(out)
     for name, queries in {"all": range(30), "even=true": range(0, 30, 2)}.items():
@@ -328,7 +332,7 @@ def test_similarity_of_pairs_against_yes_and_no(evaluate, tmp_path):
         "output__path": out,
         "limits__max_failed_fraction": 0.1,
     }
-    assert evaluate(**settings) == (0, "")
+    assert_done(evaluate(**settings))
     found = figures(out)
     for name, rows in {"all": slice(2, None), "set=y": slice(3, None, 2)}.items():
         x, y = score[rows], truth[rows]
@@ -381,7 +385,7 @@ def test_what_cannot_work_is_exit_code_2_and_nothing_written(evaluate, tmp_path,
 
 
 def test_a_dry_run_writes_nothing(evaluate, tmp_path):
-    assert evaluate("--dry-run", **classes(tmp_path)) == (0, "")
+    assert_done(evaluate("--dry-run", **classes(tmp_path)))
     assert not (tmp_path / "work").exists()
 
 
@@ -420,5 +424,5 @@ def test_a_run_after_a_failed_one_reads_the_files_anew(evaluate, spark, tmp_path
     compared = {**settings, "kind": "compare", "of": "classification", "baseline__path": twice}
     assert evaluate(**compared)[0] == 2
     assert spark.sparkContext._jsc.getPersistentRDDs().size() == before
-    assert evaluate(**settings) == (0, "")
+    assert_done(evaluate(**settings))
     assert spark.sparkContext._jsc.getPersistentRDDs().size() == before
