@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from ember.diagnosis import programs, resources, surroundings
 from ember.diagnosis.facts import Facts, Finding, Need
-from ember.diagnosis.gathering import Answers, Silence, ask, driver, required
+from ember.diagnosis.gathering import Answers, Silence, ask, driver, required, slots
 from ember.diagnosis.probes import Probes
 from ember.settings.embedding import ModelConfig
 from ember.spark import classic, gpu, java_names, runtimes
@@ -54,7 +54,6 @@ def diagnose(
     except Silence as error:
         silent, answers = str(error), Answers()
     version, java, hadoop = classic.versions(spark)
-    cpus = int(settings.get("spark.task.cpus", "1"))
     facts = Facts(
         master=classic.master(spark),
         settings=settings,
@@ -65,7 +64,7 @@ def diagnose(
         driver=driver(settings),
         executors=answers.machines,
         known=classic.executors(spark),
-        slots=max(1, classic.cores(spark) // cpus),
+        slots=slots(spark),
         required=required(),
         silent=silent,
         skews=answers.skews,

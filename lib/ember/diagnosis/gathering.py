@@ -19,7 +19,7 @@ from ember.spark.explain import cause
 from ember.worker import machine
 from ember.worker.machine import Machine, examine, reach
 
-__all__ = ["Answers", "Silence", "ask", "driver", "required", "seen", "within"]
+__all__ = ["Answers", "Silence", "ask", "driver", "required", "seen", "slots", "within"]
 
 T = TypeVar("T")
 # How long a task keeps its place, so that the others go to other executors.
@@ -137,10 +137,14 @@ def within(spark: SparkSession, seconds: float, work: Callable[[], T]) -> T:
             raise Silence(f"tasks fail: {cause(error)}") from error
 
 
-def _tasks(spark: SparkSession) -> int:
-    """As many as run at once; at least one."""
+def slots(spark: SparkSession) -> int:
+    """How many tasks run at once; at least one."""
     cpus = int(classic.setting(spark, "spark.task.cpus", "1"))
-    return min(_MOST_TASKS, max(1, classic.cores(spark) // cpus))
+    return max(1, classic.cores(spark) // cpus)
+
+
+def _tasks(spark: SparkSession) -> int:
+    return min(_MOST_TASKS, slots(spark))
 
 
 def _folders(settings: Mapping[str, str]) -> list[str]:
