@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 import pyarrow as pa
-from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -19,12 +18,11 @@ from pyspark.sql.types import (
 )
 
 from ember.deduplication.sources import Plan, Source
-from ember.embedding.row_work import spread
+from ember.embedding.row_work import Body, reported, spread
 from ember.spark.accounting import Account
 from ember.spark.paths import literal
 from ember.spark.storage import Storage
 from ember.worker.duplicates.fingerprints import Fingerprinting, fingerprint_batches
-from ember.worker.garbage import spare_modules
 from ember.worker.stats import TaskStats
 
 __all__ = ["fingerprints"]
@@ -48,21 +46,22 @@ def fingerprints(work: Plan, given: Source, folder: str) -> DataFrame:
             bound = _TEXTS_PER_TASK
         rows, total = spread(given.rows, work.modality, bound)
         account = Account(spark)
-        reports, what = account.reports, _fingerprinting(work, given)
-
-        def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            stats = TaskStats()
-            yield from fingerprint_batches(batches, what, stats)
-            context = TaskContext.get()
-            if context is not None and stats.rows:
-                reports.add(stats.report(context.partitionId(), None))
-            spare_modules()
-
+        body = _body(_fingerprinting(work, given))
+        noted = rows.mapInArrow(reported(body, account.reports), _schema(given))
         with account.progress(total):
-            rows.mapInArrow(run, _schema(given)).write.mode("overwrite").parquet(folder)
+            noted.write.mode("overwrite").parquet(folder)
     noted = spark.read.parquet(literal(folder))
     error = F.when(F.col("id").isNull(), F.lit(_NULL_ID)).otherwise(F.col("error"))
     return noted.withColumn("error", error).withColumn("order", _order(work))
+
+
+def _body(what: Fingerprinting) -> Body:
+    def body(
+        batches: Iterable[pa.RecordBatch], stats: TaskStats
+    ) -> Generator[pa.RecordBatch, None, None]:
+        yield from fingerprint_batches(batches, what, stats)
+
+    return body
 
 
 def _fingerprinting(work: Plan, given: Source) -> Fingerprinting:

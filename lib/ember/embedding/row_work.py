@@ -23,7 +23,7 @@ from ember.worker.garbage import spare_modules
 from ember.worker.spec import Modality, Task
 from ember.worker.stats import TaskStats, WorkerRecord
 
-__all__ = ["Body", "RowWork", "map_rows", "spread"]
+__all__ = ["Body", "RowWork", "map_rows", "reported", "spread"]
 
 # Rows that a killed task loses at most, unless the user says how many.
 _ROWS_PER_TASK = {"image": 1000, "text": 2000}
@@ -93,6 +93,16 @@ def map_rows(
     fields = [StructField(name, TYPES[name]) for name in columns]
     schema = StructType([StructField("id", key.dataType, key.nullable), *fields])
 
+    # Under plain names meanwhile: mapInArrow takes no column with a dot or a backtick in its name.
+    plain = rows.toDF("id", *(f"c{number}" for number in range(1, len(rows.columns))))
+    return plain.mapInArrow(reported(body, reports), schema).toDF(key.name, *schema.names[1:])
+
+
+def reported(
+    body: Body, reports: Reports | None
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """`body` as a task runs it, for mapInArrow; `reports` gets what it counted."""
+
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         stats = TaskStats()
         record = yield from body(batches, stats)
@@ -101,9 +111,7 @@ def map_rows(
             reports.add(stats.report(context.partitionId(), record))
         spare_modules()
 
-    # Under plain names meanwhile: mapInArrow takes no column with a dot or a backtick in its name.
-    plain = rows.toDF("id", *(f"c{number}" for number in range(1, len(rows.columns))))
-    return plain.mapInArrow(run, schema).toDF(key.name, *schema.names[1:])
+    return run
 
 
 def spread(
