@@ -3,8 +3,11 @@
 import sys
 from collections.abc import Sequence
 
+from pyspark.sql import DataFrame
+
 from ember import job
-from ember.comparison import comparison, components, join, packing
+from ember.comparison import comparison, components, join, packing, sync, sync_join
+from ember.comparison.comparison import Comparison
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_join
 from ember.settings.comparison import JoinConfig
@@ -14,7 +17,7 @@ from ember.spark.publish import Output, read_manifest
 
 
 def run_join(run: Run[JoinConfig]) -> None:
-    config, spark = run.config, run.spark
+    config, spark, most = run.config, run.spark, run.config.limits.max_failed_fraction
     with run.phase("check"):
         left = tables.read_embeddings(spark, config.left, config.within)
         right = tables.read_embeddings(spark, config.right, config.within) if config.right else None
@@ -24,6 +27,7 @@ def run_join(run: Run[JoinConfig]) -> None:
         identity = identity_of(spark, config, facts)
         output = run.output(identity)
         output.check()
+        kept = sync.kept_by(output, identity, left, right) if config.output.mode == "sync" else None
         groups = components.output(spark, config, identity, run.run_id)
         if config.report:
             check_page(spark, config.report.left, config.report.right)
@@ -37,28 +41,28 @@ def run_join(run: Run[JoinConfig]) -> None:
         return
 
     with output.attempt():
-        with run.phase("pack"):
-            compared = packing.prepare(
-                left,
-                right,
-                config.metric,
-                output.shared,
-                fitter=join.basis_fitter(config.metric, config.threshold),
-                limits=config.limits,
-            )
-            comparison.refuse_rejected(spark, compared, output, config.limits.max_failed_fraction)
-        with run.phase("join"):
-            written = join.write_pairs(
-                spark, compared, output, config.threshold, config.limits.max_pairs
-            )
+        update = None
+        if kept:
+            with run.phase("changes"):
+                sides = ("left", left), ("right", right) if right else None
+                update = sync.begin(kept, *sides, config.metric, most)
+        if update and update.whole is None:
+            update.refuse_rejected(output, most)
+            with run.phase("join"):
+                work = sync_join.write_pairs(update, output, config)
+            told, rejected = update.describe(), update.rejected
+        else:
+            compared, work = _whole(run, output, left, right)
+            told, rejected = compared.describe(), compared.rejected
         rows = output.count()
         with run.phase("merge"):
             output.merge(config.output, ["left_id", "right_id"], rows)
         facts = {
             **origins.told(left, *([right] if right else [])),
-            **compared.describe(),
-            "work": written.describe(),
-            "counts": {"rows": rows, "rejected": compared.rejected},
+            **told,
+            "work": work,
+            "counts": {"rows": rows, "rejected": rejected},
+            **(update.keep() if update else {}),
         }
         if groups:
             with run.phase("groups"), groups.attempt():
@@ -72,6 +76,27 @@ def run_join(run: Run[JoinConfig]) -> None:
                 add_page(output, report, run.manifest(**facts), HIDDEN_PAGE)
         output.publish(run.manifest(**facts))
     run.say(f"{facts['counts']['rows']} pairs in {output.shown}")
+
+
+def _whole(
+    run: Run[JoinConfig], output: Output, left: DataFrame, right: DataFrame | None
+) -> tuple[Comparison, dict[str, int]]:
+    """Stage the pairs of all rows; the packed tables, and what was done, for the manifest."""
+    config = run.config
+    with run.phase("pack"):
+        compared = packing.prepare(
+            left,
+            right,
+            config.metric,
+            output.shared,
+            fitter=join.basis_fitter(config.metric, config.threshold),
+            limits=config.limits,
+        )
+        comparison.refuse_rejected(run.spark, compared, output, config.limits.max_failed_fraction)
+    with run.phase("join"):
+        limits = config.threshold, config.limits.max_pairs
+        written = join.write_pairs(run.spark, compared, output, *limits)
+    return compared, written.describe()
 
 
 def _group_again(run: Run[JoinConfig], output: Output, groups: Output) -> None:

@@ -3,18 +3,23 @@
 import sys
 from collections.abc import Sequence
 
+from pyspark.sql import DataFrame
+
 from ember import job
-from ember.comparison import comparison, packing, search
+from ember.comparison import comparison, packing, search, sync, sync_search
+from ember.comparison.comparison import Comparison
+from ember.comparison.sync import Sync
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_search
 from ember.settings.comparison import SearchConfig
 from ember.spark import origins, tables
 from ember.spark.classic import cores
 from ember.spark.identity import identity_of
+from ember.spark.publish import Output
 
 
 def run_search(run: Run[SearchConfig]) -> None:
-    config, spark = run.config, run.spark
+    config, spark, most = run.config, run.spark, run.config.limits.max_failed_fraction
     with run.phase("check"):
         queries = tables.read_embeddings(spark, config.queries, config.within)
         corpus = (
@@ -27,6 +32,11 @@ def run_search(run: Run[SearchConfig]) -> None:
         identity = identity_of(spark, config, facts)
         output = run.output(identity)
         output.check()
+        kept = (
+            sync.kept_by(output, identity, queries, corpus)
+            if config.output.mode == "sync"
+            else None
+        )
         if config.report:
             check_page(spark, config.report.queries, config.report.corpus)
     if run.dry_run:
@@ -37,36 +47,67 @@ def run_search(run: Run[SearchConfig]) -> None:
         return
 
     with output.attempt():
-        with run.phase("pack"):
-            compared = packing.prepare(
-                queries,
-                corpus,
-                config.metric,
-                output.shared,
-                left_blocks=cores(spark),
-                k=config.k,
-                limits=config.limits,
-            )
-            comparison.refuse_rejected(spark, compared, output, config.limits.max_failed_fraction)
-        with run.phase("search"):
-            written = search.write_neighbors(spark, compared, output, config.k, config.exclude_self)
+        update = None
+        if kept:
+            with run.phase("changes"):
+                sides = ("left", queries), ("right", corpus) if corpus else None
+                update = sync.begin(kept, *sides, config.metric, most)
+        if update and update.whole is None:
+            update.refuse_rejected(output, most)
+            with run.phase("search"):
+                work = sync_search.write_changed(update, output, config)
+            told, rejected, asked = update.describe(), update.rejected, update.left.usable
+        else:
+            compared, work = _whole(run, output, queries, corpus, update)
+            told, rejected, asked = compared.describe(), compared.rejected, compared.left.rows
         rows = output.count()
         with run.phase("merge"):
             output.merge(config.output, ["query_id", "rank"], rows)
         approximate = config.mode == "approximate"
         facts = {
             **origins.told(queries, *([corpus] if corpus else [])),
-            **compared.describe(),
-            **(search.recall_facts(compared, config.recall) if approximate else {}),
-            "work": written.describe(),
-            "counts": {"rows": rows, "rejected": compared.rejected},
+            **told,
+            **(search.recall_facts(asked, config.recall) if approximate else {}),
+            "work": work,
+            "counts": {"rows": rows, "rejected": rejected},
+            **(update.keep() if update else {}),
         }
         if config.report:
             with run.phase("page"):
                 report = collect_search(output.staged(), config, queries, corpus)
                 add_page(output, report, run.manifest(**facts), HIDDEN_PAGE)
         output.publish(run.manifest(**facts))
-    run.say(f"{rows} neighbors of {compared.left.rows} queries in {output.shown}")
+    run.say(f"{rows} neighbors of {asked} queries in {output.shown}")
+
+
+def _whole(
+    run: Run[SearchConfig],
+    output: Output,
+    queries: DataFrame,
+    corpus: DataFrame | None,
+    update: Sync | None,
+) -> tuple[Comparison, dict[str, int]]:
+    """Stage the neighbors of all queries; the packed tables, and what was done, for the manifest.
+
+    update: has kept what brings the output up to date later on.
+    """
+    config = run.config
+    with run.phase("pack"):
+        compared = packing.prepare(
+            queries,
+            corpus,
+            config.metric,
+            output.shared,
+            left_blocks=cores(run.spark),
+            k=sync_search.places(config.k) if update else config.k,
+            limits=config.limits,
+        )
+        comparison.refuse_rejected(run.spark, compared, output, config.limits.max_failed_fraction)
+    with run.phase("search"):
+        if update:
+            return compared, sync_search.write_whole(update, output, compared, config)
+        written = search.write_neighbors(run.spark, compared, output, config.k, config.exclude_self)
+    return compared, written.describe()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

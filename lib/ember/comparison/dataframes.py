@@ -293,9 +293,9 @@ def neighbors_of(
     """What a search of packed tables gives; recall None is exact."""
     facts = {**compared.describe(), "counts": {"rejected": compared.rejected}}
     if recall is not None:
-        facts |= searching.recall_facts(compared, recall)
+        facts |= searching.recall_facts(compared.left.rows, recall)
     found = searching.neighbors(spark, compared, k, exclude_self)
-    known = None if recall is None else searching.recall_of(compared)
+    known = None if recall is None else searching.recall_of(compared.left.rows)
     return SearchResult(found, rejected_rows(compared, spark), lambda: facts, known)
 
 

@@ -57,17 +57,17 @@ def write_neighbors(
     return blockwise.write(spark, output, tasks, body, _schema(compared), select=_plain)
 
 
-def recall_of(compared: Comparison) -> Recall:
+def recall_of(queries: int) -> Recall:
     """Of a search with a wanted recall: whatever is wanted, the exact search takes the least time.
 
     docs/decisions/0044-approximate-is-exact.md has what was tried and measured.
     """
-    return Recall(1.0, 1.0, 1.0, compared.left.rows)
+    return Recall(1.0, 1.0, 1.0, queries)
 
 
-def recall_facts(compared: Comparison, wanted: float) -> dict[str, Any]:
+def recall_facts(queries: int, wanted: float) -> dict[str, Any]:
     """For the manifest of a search with a wanted recall."""
-    recall = recall_of(compared)
+    recall = recall_of(queries)
     told = {
         "measured": recall.mean,
         "interval_95": [recall.low, recall.high],

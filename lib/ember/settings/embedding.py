@@ -265,10 +265,10 @@ class _PlaceConfig(Config):
 class TableOutputConfig(_PlaceConfig):
     """Where rows go that many tasks make, and how they lie in files."""
 
-    mode: Literal["fail", "overwrite", "resume"] = Field(
+    mode: Literal["fail", "overwrite", "resume", "sync"] = Field(
         default="fail",
-        description="What to do when the output exists: refuse, replace what this job wrote, or "
-        "keep what is done and do the rest.",
+        description="What to do when the output exists: refuse, replace what this job wrote, keep "
+        "what is done and do the rest, or follow the input (sync): compare anew what changed.",
     )
     file_size: FileSize = Field(
         default="256 MB",

@@ -268,6 +268,16 @@ class Output:
         """A folder for what all attempts use; it goes when the run is published."""
         return self.staging.shared
 
+    @property
+    def is_folder(self) -> bool:
+        """Are the rows published as the files of a folder, in which other files may lie?"""
+        return self._lake is None
+
+    @property
+    def folder(self) -> str:
+        """What is to become the output; after `merge` it is another one."""
+        return self.staging.table
+
     def merge(self, given: TableOutputConfig, by: Sequence[str], rows: int) -> None:
         """Put the staged rows into files of about the size that is asked for, sorted if it is.
 
