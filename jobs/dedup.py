@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pyspark.sql import DataFrame
 
 from ember import job
+from ember.deduplication import sync
 from ember.deduplication.deduplication import find_copies
 from ember.deduplication.sources import other_corpus, plan
 from ember.errors import EmberError
@@ -27,8 +28,12 @@ def dedup(run: Run[DedupConfig]) -> None:
             check_packages()
         work = plan(spark, config)
         made_of = {"job": "dedup", "input": origins.fingerprint(spark, origins.state(*work.read()))}
-        output = run.output(identity_of(spark, config, made_of))
+        identity = identity_of(spark, config, made_of)
+        output = run.output(identity)
         output.check()
+        update = None
+        if config.output.mode == "sync":
+            update = sync.begin(output, identity, work, job.versions())
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")
         return
@@ -43,7 +48,12 @@ def dedup(run: Run[DedupConfig]) -> None:
     # Reading the content takes the time; what a killed run had read is taken up.
     with output.attempt(worth=lambda: storage.exists(f"{output.shared}/input/_SUCCESS")):
         found = find_copies(
-            work, shared=output.shared, scratch=output.scratch, phase=run.phase, refuse=refuse
+            work,
+            shared=output.shared,
+            scratch=output.scratch,
+            phase=run.phase,
+            refuse=refuse,
+            update=update,
         )
         counts = found.facts["counts"]
         with run.phase("write"):
@@ -67,6 +77,8 @@ def dedup(run: Run[DedupConfig]) -> None:
                 other = other_corpus(config.against, config.input) if config.against else None
                 report = collect_copies(spark, found.removed, config.input, other)
                 add_page(output, report, run.manifest(**facts))
+        if update:
+            facts |= update.keep()
         output.publish(run.manifest(**facts))
     run.say(f"{counts['rows']} rows kept, {counts['removed']} removed, in {output.shown}")
 

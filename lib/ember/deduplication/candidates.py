@@ -11,14 +11,23 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import FloatType, StructField, StructType
+from pyspark.sql.types import FloatType, LongType, StructField, StructType
 
 from ember.deduplication.tiers import Tier
 from ember.spark.checkpoints import stored
 from ember.worker.duplicates.links import bucket_links
 from ember.worker.garbage import spare_modules
 
-__all__ = ["best_links", "copies_of", "equal_links", "near_copies_of", "near_links"]
+__all__ = [
+    "best_links",
+    "buckets",
+    "copies_of",
+    "equal_links",
+    "linked",
+    "near_copies_of",
+    "near_links",
+    "stand_ins",
+]
 
 _PAYLOADS = {"perceptual": "perceptual", "minhash": "shingles"}
 
@@ -33,10 +42,15 @@ def equal_links(rows: DataFrame, column: str) -> DataFrame:
 
 def near_links(rows: DataFrame, tier: Tier, folder: str) -> DataFrame:
     """(left_id, right_id, score): enough links for the groups of the rows; see `bucket_links`."""
+    alike, rows = stand_ins(rows, tier, folder)
+    return alike.union(linked(rows, buckets(rows, tier), tier).drop("key"))
+
+
+def stand_ins(rows: DataFrame, tier: Tier, folder: str) -> tuple[DataFrame, DataFrame]:
+    """The links of rows that are equal, and a row for each of them, with what it is compared by."""
     alike = stored(equal_links(rows.filter(F.col(tier.name).isNotNull()), tier.name), f"{folder}/0")
     rows = _without(rows, alike.select(F.col("right_id").alias("id")))
-    kind = rows.schema["id"]
-    return alike.union(_linked(rows.select("id", "order", *_columns(tier)), tier, [kind, kind]))
+    return alike, rows.select("id", "order", *_columns(tier))
 
 
 def copies_of(rows: DataFrame, others: DataFrame, column: str) -> DataFrame:
@@ -64,7 +78,9 @@ def near_copies_of(rows: DataFrame, others: DataFrame, tier: Tier, folder: str) 
     right = other.select(
         F.lit(None).cast(own.dataType).alias("id"), F.col("id").alias("other_id"), *_columns(tier)
     )
-    best = stored(best_links(_linked(left.union(right), tier, [own, theirs])), f"{folder}/1")
+    both = left.union(right)
+    links = linked(both, buckets(both, tier), tier, [own, theirs])
+    best = stored(best_links(links), f"{folder}/1")
     hashes = one.select(F.col("id").alias("left_id"), tier.name)
     by_hash = best.join(hashes, "left_id").drop("left_id")
     named = rows.select(F.col("id").alias("left_id"), tier.name).join(by_hash, tier.name)
@@ -92,27 +108,40 @@ def _without(rows: DataFrame, ids: DataFrame) -> DataFrame:
     return rows.join(ids, "id", "left_anti")
 
 
-def _linked(rows: DataFrame, tier: Tier, kinds: list[StructField]) -> DataFrame:
-    """The links that workers find in the buckets of rows (id, order, bands, payload).
+def buckets(rows: DataFrame, tier: Tier) -> DataFrame:
+    """(key, n, x, y) of each bucket with several rows (id, bands), or rows of both tables.
 
-    With other_id in place of order, one of the two ids null, those are of two tables. kinds: the
-    fields of the ids on the left and the right of a link.
+    Buckets with the same rows have the same n, x and y.
     """
     against = "other_id" in rows.columns
     ids = ["id", "other_id"] if against else ["id"]
-    bands, payload = f"{tier.name}_bands", _PAYLOADS[tier.name]
-    meetings = rows.select(*ids, F.explode(bands).alias("key"))
+    meetings = rows.select(*ids, F.explode(f"{tier.name}_bands").alias("key"))
     # The members of a bucket as two numbers. Null does not change a hash, so the side counts, too.
     side = F.col("id").isNull()
     members = [F.bit_xor(F.xxhash64(*ids, side, F.lit(salt))) for salt in (1, 2)]
     facts = [F.count("*").alias("n"), members[0].alias("x"), members[1].alias("y")]
     if against:
         facts += [F.min(side).alias("only_theirs"), F.max(side).alias("theirs")]
-    buckets = meetings.groupBy("key").agg(*facts).filter("n > 1")
+    found = meetings.groupBy("key").agg(*facts).filter("n > 1")
     if against:
-        buckets = buckets.filter("theirs AND NOT only_theirs")
-    once = buckets.groupBy("n", "x", "y").agg(F.min("key").alias("key")).select("key")
-    order = ["key", *([side, "other_id"] if against else ["order"])]
+        found = found.filter("theirs AND NOT only_theirs")
+    return found.select("key", "n", "x", "y")
+
+
+def linked(
+    rows: DataFrame, found: DataFrame, tier: Tier, kinds: list[StructField] | None = None
+) -> DataFrame:
+    """The links (left_id, right_id, score, key) that workers find in buckets, as `buckets` gives
+    them, of rows (id, order, bands, payload): of those that hold the same rows, in one.
+
+    With other_id in place of order, one of the two ids null, those are of two tables. kinds: the
+    fields of the ids on the left and the right of a link, where they are of two.
+    """
+    against = "other_id" in rows.columns
+    ids = ["id", "other_id"] if against else ["id"]
+    bands, payload = f"{tier.name}_bands", _PAYLOADS[tier.name]
+    once = found.groupBy("n", "x", "y").agg(F.min("key").alias("key")).select("key")
+    order = ["key", *([F.col("id").isNull(), "other_id"] if against else ["order"])]
     columns = [*ids, *([] if against else ["order"]), payload]
     met = rows.select(*columns, F.explode(bands).alias("key")).join(once, "key")
     met = met.repartition("key").sortWithinPartitions(*order).select("key", *ids, payload)
@@ -123,5 +152,7 @@ def _linked(rows: DataFrame, tier: Tier, kinds: list[StructField]) -> DataFrame:
         spare_modules()
 
     names = ("left_id", "right_id")
+    kinds = kinds or [rows.schema["id"]] * 2
     fields = [StructField(name, kind.dataType) for name, kind in zip(names, kinds, strict=True)]
-    return met.mapInArrow(run, StructType([*fields, StructField("score", FloatType())]))
+    schema = [*fields, StructField("score", FloatType()), StructField("key", LongType())]
+    return met.mapInArrow(run, StructType(schema))

@@ -14,6 +14,7 @@ from ember.comparison.rejects import count_reasons
 from ember.deduplication import candidates, groups
 from ember.deduplication.fingerprints import fingerprints
 from ember.deduplication.sources import Plan, Source
+from ember.deduplication.sync import Sync
 from ember.deduplication.tiers import Tier
 from ember.deduplication.vectors import vector_links
 from ember.spark.checkpoints import stored
@@ -51,6 +52,7 @@ class _Search:
     rows: DataFrame
     others: DataFrame | None
     found: list[tuple[str, DataFrame]]
+    update: Sync | None
 
     def by(self, tier: Tier) -> DataFrame:
         """The removed rows of a tier by fingerprints."""
@@ -60,7 +62,8 @@ class _Search:
                 return groups.direct(candidates.equal_links(rows, "exact"))
             return _other_way(candidates.copies_of(rows, others, "exact"))
         if others is None:
-            links = stored(candidates.near_links(rows, tier, folder), f"{folder}/links")
+            find = self.update.near_links if self.update else candidates.near_links
+            links = stored(find(rows, tier, folder), f"{folder}/links")
             return groups.grouped(links, rows, folder)
         return _other_way(candidates.near_copies_of(rows, others, tier, folder))
 
@@ -79,25 +82,27 @@ def find_copies(
     scratch: str,
     phase: Callable[[str], AbstractContextManager[None]],
     refuse: Refuse,
+    update: Sync | None = None,
 ) -> Found:
     """All rows of the input that go.
 
     shared: a folder whose fingerprints a resumed run takes up. scratch: a folder for what is made
     on the way. phase: times a part of the run, by its name. refuse: is told of the rows that cannot
-    be used, and raises where they are too many.
+    be used, and raises where they are too many. update: what a run before found of the same rows.
 
     Raises TooManyFailures, TooManyPairs, and InvalidInput for vectors of two lengths.
     """
     counts: dict[str, Any] = {}
     unread = []
     with phase("read"):
-        rows, bad, total = _readable(work, work.input, f"{shared}/input", refuse, "")
+        noted = _noted(work, work.input, shared, "input", update)
+        rows, bad, total = _readable(noted, refuse, "rows")
         unread.append(bad)
         others = None
         if work.against is not None:
-            name = f"{shared}/against"
-            others, _, counts["against"] = _readable(work, work.against, name, refuse, "against")
-    search = _Search(work, scratch, rows, others, [])
+            noted = _noted(work, work.against, shared, "against", update)
+            others, _, counts["against"] = _readable(noted, refuse, "rows of the other table")
+    search = _Search(work, scratch, rows, others, [], update)
     by_tier = {}
     for tier in work.tiers:
         with phase(tier.name):
@@ -123,14 +128,20 @@ def find_copies(
     return Found(removed, bad, facts)
 
 
-def _readable(
-    work: Plan, given: Source, folder: str, refuse: Refuse, side: str
-) -> tuple[DataFrame, DataFrame, int]:
+def _noted(work: Plan, given: Source, shared: str, name: str, update: Sync | None) -> DataFrame:
+    """The fingerprints of a table's rows."""
+    folder = f"{shared}/{name}"
+    if update is None:
+        return fingerprints(work, given, folder)
+    update.kept.take(name, folder)
+    return fingerprints(work, given, folder, digests=True, before=update.before(given, name))
+
+
+def _readable(noted: DataFrame, refuse: Refuse, told: str) -> tuple[DataFrame, DataFrame, int]:
     """The rows that can be read, those that cannot (id, reason), and how many there are in all."""
-    noted = fingerprints(work, given, folder)
     bad = noted.filter("error IS NOT NULL").select("id", F.col("error").alias("reason"))
     total, count = noted.count(), bad.count()
-    refuse(bad, count, total, f"rows{' of the other table' if side else ''} cannot be read")
+    refuse(bad, count, total, f"{told} cannot be read")
     return noted.filter("error IS NULL"), bad, total
 
 
@@ -147,6 +158,7 @@ def _by_vectors(search: _Search, tier: Tier, refuse: Refuse) -> tuple[DataFrame,
         threshold=tier.least_score,
         folder=folder,
         max_pairs=work.limits.max_pairs,
+        update=search.update,
     )
     bad = stored(compared.bad, f"{folder}/bad")
     refuse(bad, bad.count(), search.rows.count(), "rows have no usable embedding")

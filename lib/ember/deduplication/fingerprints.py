@@ -20,6 +20,7 @@ from pyspark.sql.types import (
 from ember.deduplication.sources import Plan, Source
 from ember.embedding.row_work import Body, reported, spread
 from ember.spark.accounting import Account
+from ember.spark.checkpoints import stored
 from ember.spark.paths import literal
 from ember.spark.storage import Storage
 from ember.worker.duplicates.fingerprints import Fingerprinting, fingerprint_batches
@@ -30,29 +31,65 @@ __all__ = ["fingerprints"]
 # A text takes a third of a millisecond.
 _TEXTS_PER_TASK = 20_000
 _NULL_ID = "null id"
+_BESIDE = ("preferred", "digest")
 
 
-def fingerprints(work: Plan, given: Source, folder: str) -> DataFrame:
+def fingerprints(
+    work: Plan,
+    given: Source,
+    folder: str,
+    *,
+    digests: bool = False,
+    before: DataFrame | None = None,
+) -> DataFrame:
     """A table at `folder` of the rows as `fingerprint_batches` notes them, with `order`.
 
     A table that an earlier attempt has written there is taken as it is. `order` is a struct that is
     smaller for a row that is kept rather, and for no two rows the same. `error` says why a row
     cannot be read.
+
+    digests: note a hash of each row's content as `digest`. before: such a table of a run before;
+    what it has of rows that could be read, and whose content is the same, is taken from there.
     """
     spark = given.table.sparkSession
     if not Storage(spark).exists(f"{folder}/_SUCCESS"):
+        rows, known = given.rows, None
+        if digests:
+            digest = F.unhex(F.sha2(F.col("content").cast("binary"), 256)).alias("digest")
+            rows = rows.withColumn("preferred", F.struct("preferred", digest))
+        if before is not None:
+            known, rows = _known(rows, before, f"{folder}-rows")
         bound = work.limits.rows_per_task
         if bound == "auto" and work.modality == "text":
             bound = _TEXTS_PER_TASK
-        rows, total = spread(given.rows, work.modality, bound)
+        rows, total = spread(rows, work.modality, bound)
         account = Account(spark)
         body = _body(_fingerprinting(work, given))
-        noted = rows.mapInArrow(reported(body, account.reports), _schema(given))
+        noted = rows.mapInArrow(reported(body, account.reports), _schema(rows))
+        if digests:
+            others = [name for name in noted.columns if name != "preferred"]
+            noted = noted.select(*others, *(F.col(f"preferred.{name}") for name in _BESIDE))
+        noted = noted if known is None else noted.unionByName(known)
         with account.progress(total):
             noted.write.mode("overwrite").parquet(folder)
     noted = spark.read.parquet(literal(folder))
     error = F.when(F.col("id").isNull(), F.lit(_NULL_ID)).otherwise(F.col("error"))
     return noted.withColumn("error", error).withColumn("order", _order(work))
+
+
+def _known(rows: DataFrame, before: DataFrame, folder: str) -> tuple[DataFrame, DataFrame]:
+    """What is known of rows (id, content, preferred with its digest), and the rows that are left.
+
+    folder: for a table of the rows without their content, which is hashed once.
+    """
+    named = stored(rows.select("id", *(F.col(f"preferred.{name}") for name in _BESIDE)), folder)
+    read = before.filter("error IS NULL").drop("preferred")
+    known = named.join(read, ["id", "digest"])
+    left = named.join(
+        known.select(F.col("id").alias("_known")), F.col("id") == F.col("_known"), "left_anti"
+    )
+    left = left.select(F.col("id").alias("_left"))
+    return known, rows.join(left, F.col("id").eqNullSafe(F.col("_left")), "left_semi")
 
 
 def _body(what: Fingerprinting) -> Body:
@@ -77,7 +114,7 @@ def _fingerprinting(work: Plan, given: Source) -> Fingerprinting:
     )
 
 
-def _schema(given: Source) -> StructType:
+def _schema(rows: DataFrame) -> StructType:
     kinds: dict[str, DataType] = {
         "error": StringType(),
         "size": LongType(),
@@ -87,7 +124,7 @@ def _schema(given: Source) -> StructType:
     lists = ArrayType(LongType())
     kinds |= {"perceptual": LongType(), "perceptual_bands": lists}
     kinds |= {"minhash": BinaryType(), "shingles": lists, "minhash_bands": lists}
-    own = [given.rows.schema[name] for name in ("id", "preferred")]
+    own = [rows.schema[name] for name in ("id", "preferred")]
     return StructType([*own, *(StructField(name, kind) for name, kind in kinds.items())])
 
 

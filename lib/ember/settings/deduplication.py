@@ -12,9 +12,9 @@ from ember.settings.embedding import (
     EmbeddingsConfig,
     LimitsConfig,
     Name,
-    OutputConfig,
     Roots,
     TableConfig,
+    Target,
 )
 
 __all__ = ["AgainstConfig", "DedupConfig", "DedupInput", "DedupLimits", "KeepConfig", "TierConfig"]
@@ -77,6 +77,17 @@ class DedupLimits(LimitsConfig):
     )
 
 
+class DedupOutputConfig(Config):
+    """Where the two tables go, and what happens when they are there."""
+
+    path: Target = Field(description="Folder to write.")
+    mode: Literal["fail", "overwrite", "resume", "sync"] = Field(
+        default="fail",
+        description="What to do when the output exists: refuse, replace what this job wrote, go on "
+        "with what a killed run has read, or follow the input (sync): do what changed.",
+    )
+
+
 class DedupConfig(Config):
     """Configuration of the `dedup` job.
 
@@ -108,5 +119,5 @@ class DedupConfig(Config):
     report: bool = Field(
         default=True, description="Whether to write report.html, a page with groups to look at."
     )
-    output: OutputConfig = Field(description="Where the tables kept and removed go.")
+    output: DedupOutputConfig = Field(description="Where the tables kept and removed go.")
     limits: DedupLimits = Field(default=DedupLimits(), description="Bounds of the run.")

@@ -120,13 +120,16 @@ def test_buckets_are_whole_however_their_rows_come_in_batches(rows, cuts):
         whole.slice(start, end - start)
         for start, end in zip([0, *ends], [*ends, len(rows)], strict=True)
     ]
+    names = {"left_id": pa.string(), "right_id": pa.string(), "score": pa.float32()}
     found = pa.Table.from_batches(
         bucket_links(batches, 1 - 1 / 64, against=False),
-        pa.schema([("left_id", pa.string()), ("right_id", pa.string()), ("score", pa.float32())]),
+        pa.schema([*names.items(), ("key", pa.int64())]),
     )
     expected = set()
     for key in set(keys):
         first, count = keys.index(key), keys.count(key)
         left, right, _ = links(hashes(values), first, first + count, 1 - 1 / 64)
-        expected |= {(f"i{a}", f"i{b}") for a, b in zip(left.tolist(), right.tolist(), strict=True)}
-    assert {(row["left_id"], row["right_id"]) for row in found.to_pylist()} == expected
+        pairs = zip(left.tolist(), right.tolist(), strict=True)
+        expected |= {(f"i{a}", f"i{b}", key) for a, b in pairs}
+    columns = ("left_id", "right_id", "key")
+    assert {tuple(row[c] for c in columns) for row in found.to_pylist()} == expected

@@ -128,7 +128,7 @@ def best_copies(
 def bucket_links(
     batches: Iterable[pa.RecordBatch], threshold: float, *, against: bool
 ) -> Iterator[pa.RecordBatch]:
-    """Links within buckets as batches (left_id, right_id, score float).
+    """Links within buckets as batches (left_id, right_id, score float, key of the bucket).
 
     batches: (key, id, payload), sorted by the key of the bucket, the preferred rows first; with
     `against` (key, id, other_id, payload), one of the ids null: rows of the input, then of the
@@ -158,8 +158,9 @@ def bucket_links(
                     ids.take(pa.array(left)),
                     other_ids.take(pa.array(right)),
                     pa.array(score.astype(np.float32)),
+                    pa.array(keys[left]),
                 ],
-                names=["left_id", "right_id", "score"],
+                names=["left_id", "right_id", "score", "key"],
             )
 
 
