@@ -72,6 +72,8 @@ def write_changed(sync: Sync, output: Output, config: SearchConfig) -> dict[str,
     if queries.now or again:
         all_rows = sync.right.fitting()
         found = _searched(sync, config, sync.left.fitting(anew), all_rows, "anew")
+        # By itself: a task knows its part of the search by the number of its partition.
+        found = stored(found, f"{scratch}/anew")
         lists = lists.join(lost, "query_id", "left_anti").select(*_LIST)
         lists = stored(lists.unionByName(found), f"{scratch}/lists")
     _write(sync, output, config, lists, known.without(touched))
