@@ -134,7 +134,7 @@ def test_an_unknown_section_lists_the_sections():
 def test_every_problem_is_reported_at_once():
     text = problem("output.mode=replace", "limits.max_failed_fraction=2", "model.batch_size=0")
     assert "output.mode" in text
-    assert "'fail', 'overwrite' or 'resume'" in text
+    assert "'fail', 'overwrite', 'resume' or 'sync'" in text
     assert "limits.max_failed_fraction" in text
     assert "model.batch_size" in text
 
