@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from pyspark.sql import DataFrame
 
@@ -27,7 +28,9 @@ def run_join(run: Run[JoinConfig]) -> None:
         identity = identity_of(spark, config, facts)
         output = run.output(identity)
         output.check()
-        kept = sync.kept_by(output, identity, left, right) if config.output.mode == "sync" else None
+        kept = None
+        if config.output.mode == "sync":
+            kept = sync.kept_by(output, identity, left, right, job.versions())
         groups = components.output(spark, config, identity, run.run_id)
         if config.report:
             check_page(spark, config.report.left, config.report.right)
@@ -65,10 +68,7 @@ def run_join(run: Run[JoinConfig]) -> None:
             **(update.keep() if update else {}),
         }
         if groups:
-            with run.phase("groups"), groups.attempt():
-                groups.write(components.near_duplicates(output.staged(), f"{output.shared}/groups"))
-                facts["counts"]["groups"] = components.summary(groups.staged())
-                groups.publish(run.manifest(**facts))
+            _write_groups(run, output, groups, facts)
         if config.report:
             with run.phase("page"):
                 grouped = tables.read(spark, groups.path) if groups else None
@@ -97,6 +97,16 @@ def _whole(
         limits = config.threshold, config.limits.max_pairs
         written = join.write_pairs(run.spark, compared, output, *limits)
     return compared, written.describe()
+
+
+def _write_groups(
+    run: Run[JoinConfig], output: Output, groups: Output, facts: dict[str, Any]
+) -> None:
+    """Publish the groups of the pairs that are staged; their counts go to the facts."""
+    with run.phase("groups"), groups.attempt():
+        groups.write(components.near_duplicates(output.staged(), f"{output.shared}/groups"))
+        facts["counts"]["groups"] = components.summary(groups.staged())
+        groups.publish(run.manifest(**facts))
 
 
 def _group_again(run: Run[JoinConfig], output: Output, groups: Output) -> None:

@@ -32,11 +32,9 @@ def run_search(run: Run[SearchConfig]) -> None:
         identity = identity_of(spark, config, facts)
         output = run.output(identity)
         output.check()
-        kept = (
-            sync.kept_by(output, identity, queries, corpus)
-            if config.output.mode == "sync"
-            else None
-        )
+        kept = None
+        if config.output.mode == "sync":
+            kept = sync.kept_by(output, identity, queries, corpus, job.versions())
         if config.report:
             check_page(spark, config.report.queries, config.report.corpus)
     if run.dry_run:

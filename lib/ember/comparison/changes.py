@@ -142,7 +142,7 @@ def side(name: str, rows: DataFrame, metric: str, kept: Kept, max_failed_fractio
 
 
 def made_of(
-    identity: Mapping[str, Any], sides: Sequence[DataFrame], version: str
+    identity: Mapping[str, Any], sides: Sequence[DataFrame], version: str | None
 ) -> dict[str, Any]:
     """What pairs and neighbors depend on beside the rows: settings, types, Ember's version."""
     settings = without(identity, _SEEN)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -86,11 +85,15 @@ class Sync:
 
 
 def kept_by(
-    output: Output, identity: Mapping[str, Any], left: DataFrame, right: DataFrame | None
+    output: Output,
+    identity: Mapping[str, Any],
+    left: DataFrame,
+    right: DataFrame | None,
+    versions: Mapping[str, str],
 ) -> Kept:
-    """What the run before kept of a comparison."""
+    """What the run before kept of a comparison. versions: of packages; Ember's own counts."""
     given = [left] if right is None else [left, right]
-    return Kept(output, made_of(identity, given, version("ember-spark")))
+    return Kept(output, made_of(identity, given, versions.get("ember-spark")))
 
 
 def begin(
