@@ -301,6 +301,17 @@ class RowsOutputConfig(TableOutputConfig):
 
     either: ClassVar[tuple[str, ...]] = ("path", "table", "merge_into")
 
+    mode: Literal["fail", "overwrite", "resume", "sync"] = Field(
+        default="fail",
+        description="What to do when the output exists: refuse, replace what this job wrote, keep "
+        "what is done and do the rest, or follow the input (sync): do new and changed content, "
+        "drop rows that are gone.",
+    )
+    retry_failed: bool = Field(
+        default=True,
+        description="With mode sync, whether rows that failed are tried again though their content "
+        "is the same.",
+    )
     merge_into: TableTarget | None = Field(
         default=None,
         description="In place of path, a Delta or Iceberg table with these ids that gets the "
