@@ -270,6 +270,7 @@ SAME = {
     "model.runtime": "what auto stands for here",
 }
 REFUSED = {
+    "output.retry_failed": "without mode sync, with which test_sync has runs",
     "output.format": "Spark has no Delta here; tests/lakehouse has",
     "input.modality": "neither encoder takes images",
     "limits.min_cosine": "without int8, which test_converted_models resumes with another one",

@@ -79,8 +79,9 @@ class ModelWork:
         device = tasks.try_model(self.rows.sparkSession, self.spec, self.paths, self.chunking)
         return f"configuration, input and {self.spec.name} on {device} are fine"
 
-    def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:
-        return row_work.spread(rows, self.spec.modality, self.rows_per_task, self.spec.task)
+    def spread(self, rows: DataFrame, total: int | None = None) -> tuple[DataFrame, int]:
+        spec = self.spec
+        return row_work.spread(rows, spec.modality, self.rows_per_task, spec.task, total)
 
     def run(self, rows: DataFrame, reports: Reports | None = None) -> DataFrame:
         if self.spec.task == "generate":  # random numbers come from the id

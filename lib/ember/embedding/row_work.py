@@ -17,13 +17,17 @@ from pyspark.sql.types import (
 from ember.spark import classic, footers, gpu
 from ember.spark.accounting import Reports
 from ember.spark.column_types import TYPES
+from ember.spark.content_plan import CONTENT_HASH
 from ember.spark.publish import Output
 from ember.spark.tables import column
 from ember.worker.garbage import spare_modules
 from ember.worker.spec import Modality, Task
 from ember.worker.stats import TaskStats, WorkerRecord
 
-__all__ = ["Body", "RowWork", "map_rows", "reported", "spread"]
+__all__ = ["HASH", "Body", "RowWork", "map_rows", "reported", "spread"]
+
+# Column of hashes that rows may have beside their content; see `ember.embedding.content_hashes`.
+HASH = "_ember_hash"
 
 # Rows that a killed task loses at most, unless the user says how many.
 _ROWS_PER_TASK = {"image": 1000, "text": 2000}
@@ -68,8 +72,11 @@ class RowWork(Protocol):
         """Load the model, if any, in a task. Returns a sentence; raises what loading raises."""
         ...
 
-    def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:
-        """Some of the rows in partitions that keep all cores busy, and how many rows there are."""
+    def spread(self, rows: DataFrame, total: int | None = None) -> tuple[DataFrame, int]:
+        """Some of the rows in partitions that keep all cores busy, and how many rows there are.
+
+        total: see `spread`.
+        """
         ...
 
     def run(self, rows: DataFrame, reports: Reports | None = None) -> DataFrame:
@@ -86,16 +93,25 @@ def map_rows(
 ) -> DataFrame:
     """Run `body` in a worker on each partition of `rows`, whose first column is the id.
 
-    Returns the id and `columns`, each with its type in `TYPES`. reports: gets the stats and the
-    worker's record of each task.
+    Returns the id and `columns`, each with its type in `TYPES`. Of rows with a column `HASH` the
+    body is not given it, and it stands behind the id as `content_hash`.
+    reports: gets the stats and the worker's record of each task.
     """
-    key = rows.schema[0]
-    fields = [StructField(name, TYPES[name]) for name in columns]
-    schema = StructType([StructField("id", key.dataType, key.nullable), *fields])
-
+    name = rows.columns[0]
     # Under plain names meanwhile: mapInArrow takes no column with a dot or a backtick in its name.
     plain = rows.toDF("id", *(f"c{number}" for number in range(1, len(rows.columns))))
-    return plain.mapInArrow(reported(body, reports), schema).toDF(key.name, *schema.names[1:])
+    hashed = HASH in rows.columns
+    if hashed:  # the worker hands on the first column as it is, so the hash is a part of it
+        place = f"c{rows.columns.index(HASH)}"
+        plain = plain.withColumn("id", F.struct("id", F.col(place).alias("hash"))).drop(place)
+    key = plain.schema[0]
+    fields = [StructField(each, TYPES[each]) for each in columns]
+    schema = StructType([StructField("id", key.dataType, key.nullable), *fields])
+    made = plain.mapInArrow(reported(body, reports), schema)
+    if not hashed:
+        return made.toDF(name, *schema.names[1:])
+    flat = made.select("id.id", "id.hash", *schema.names[1:])
+    return flat.toDF(name, CONTENT_HASH, *schema.names[1:])
 
 
 def reported(
@@ -119,10 +135,12 @@ def spread(
     modality: Modality,
     rows_per_task: int | Literal["auto"],
     task: Task = "embed",
+    total: int | None = None,
 ) -> tuple[DataFrame, int]:
     """Rows (id, content, …) in partitions that keep all cores busy and lose little when killed.
 
     rows_per_task: the most rows of a partition, on average; "auto" goes by modality and task.
+    total: how many rows there are, where that is known and they are to be shuffled.
     Returns also how many rows there are.
 
     Left as it is when its partitions are small and even enough; else shuffled by id and size of
@@ -134,7 +152,7 @@ def spread(
         bound = _TEXTS_PER_TASK if task == "generate" else _ROWS_PER_TASK[modality]
         bound *= _GPU_FACTOR if gpu.scheduled(session) else 1
     cores = classic.cores(session)
-    total, largest = _sizes(rows)
+    total, largest = (total, total) if total is not None else _sizes(rows)
     if not total:
         return rows, 0
     tasks = max(-(-total // bound), min(total, _TASKS_PER_CORE * cores))

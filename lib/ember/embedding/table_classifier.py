@@ -88,7 +88,7 @@ class TableClassifier:
     def try_out(self) -> str:
         return f"configuration, {len(self.parts)} feature tables and the head are fine"
 
-    def spread(self, rows: DataFrame) -> tuple[DataFrame, int]:
+    def spread(self, rows: DataFrame, total: int | None = None) -> tuple[DataFrame, int]:
         counts = footers.partition_rows(rows)
         return rows, rows.count() if counts is None else sum(counts)
 

@@ -301,15 +301,14 @@ class RowsOutputConfig(TableOutputConfig):
 
     either: ClassVar[tuple[str, ...]] = ("path", "table", "merge_into")
 
-    mode: Literal["fail", "overwrite", "resume", "sync"] = Field(
+    mode: Literal["fail", "overwrite", "resume", "sync"] = Field(  # type: ignore[assignment, unused-ignore]
         default="fail",
-        description="What to do when the output exists: refuse, replace what this job wrote, keep "
-        "what is done and do the rest, or follow the input (sync): do new and changed content, "
-        "drop rows that are gone.",
+        description="What to do when the output exists: refuse, replace it, do the rest, or do "
+        "what changed and drop what is gone.",
     )
     retry_failed: bool = Field(
         default=True,
-        description="With mode sync, whether rows that failed are tried again though their content "
+        description="With mode sync, whether rows that failed are done again though their content "
         "is the same.",
     )
     merge_into: TableTarget | None = Field(

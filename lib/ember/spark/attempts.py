@@ -58,11 +58,16 @@ class Attempts:
 
     def sources(self) -> list[str]:
         """The folders that hold the rows done before this attempt, each row in one of them."""
-        claimed = self._files.folders(f"{self.folder}/earlier")
-        folders = [each for attempt in claimed for each in self._rows_of(attempt)]
-        if not any(self._is_complete(attempt) for attempt in claimed):
+        folders = self.claimed()
+        attempts = self._files.folders(f"{self.folder}/earlier")
+        if not any(self._is_complete(attempt) for attempt in attempts):
             folders += [self._target] if self._held() else []
         return folders
+
+    def claimed(self) -> list[str]:
+        """The folders that hold the rows of the attempts that this one resumes."""
+        claimed = self._files.folders(f"{self.folder}/earlier")
+        return [each for attempt in claimed for each in self._rows_of(attempt)]
 
     def has_rows(self) -> bool:
         """Does this attempt hold any row?"""

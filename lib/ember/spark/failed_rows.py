@@ -6,7 +6,12 @@ from collections.abc import Callable
 
 from ember.errors import TooManyFailures
 
-__all__ = ["refuse_failures"]
+__all__ = ["refuse_failures", "too_many"]
+
+
+def too_many(failed: int, rows: int, max_failed_fraction: float) -> bool:
+    """Did more of these rows fail than the ceiling allows?"""
+    return failed > max_failed_fraction * rows
 
 
 def refuse_failures(
@@ -25,7 +30,7 @@ def refuse_failures(
     failed rows beside the output and says where; None in a library call. otherwise: what a user
     can do in place of mending the input, beside raising the limit.
     """
-    if failed <= max_failed_fraction * rows:
+    if not too_many(failed, rows, max_failed_fraction):
         return
     found = f"{failed} of {rows} {told}, more than"
     ceiling = f"max_failed_fraction = {max_failed_fraction:g}"

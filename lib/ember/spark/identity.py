@@ -24,7 +24,7 @@ from ember.settings.files import sources, tables
 from ember.spark import catalog
 from ember.spark.storage import Storage
 
-__all__ = ["COVERED", "INCIDENTAL", "identity_of", "session_facts"]
+__all__ = ["COVERED", "INCIDENTAL", "content_identity", "identity_of", "session_facts"]
 
 _OUTPUT = {
     "output.path": "where the rows go",
@@ -42,6 +42,7 @@ _ROW_BY_ROW = {
     **_TABLE,
     "output.merge_into": "where the rows go",
     "input.unique_ids": "a check, made by every run",
+    "output.retry_failed": "which rows are done again, not what becomes of them",
     "limits.max_failed_fraction": "a check of the whole table, made by every run",
     "limits.rows_per_task": "divides rows among tasks",
     "model.batch_size": "divides rows among batches; vectors agree within the stated tolerance",
@@ -117,6 +118,19 @@ def identity_of(spark: SparkSession, config: Config, facts: Mapping[str, Any]) -
             settings[key] = value
     settings |= _session(spark, settings)
     return {**facts, **{key: value for key, value in settings.items() if key not in facts}}
+
+
+def content_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity of rows that are known by hashes of their content, as `output.mode: sync` does.
+
+    What says which rows are read, and which prompts they get, is left out: the hashes say it.
+    """
+    rows = {
+        key: value
+        for key, value in identity.items()
+        if not key.startswith("input.") and key not in ("prompt", "time_zone")
+    }
+    return {**rows, "content_hash": "sha256"}
 
 
 def session_facts(spark: SparkSession, config: Config) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ember.errors import EmberError, InvalidInput
 from ember.redaction import redact, redact_all
 from ember.settings.embedding import TableOutputConfig
 from ember.spark import classic, contents, merged_files, places
+from ember.spark.content_plan import CONTENT_HASH
 from ember.spark.contents import MANIFEST
 from ember.spark.destinations import Destination
 from ember.spark.failed_rows import refuse_failures
@@ -218,16 +219,20 @@ class Output:
         once = self._whole(self.rows.read(sources), id)
         usable = here.join(once, F.col(_KEY).eqNullSafe(F.col(_DONE))).select(F.col(_KEY))
         kept = done.join(usable, column(done, id).eqNullSafe(F.col(_KEY)), "left_semi")
-        writer = kept.write.options(**parquet_options(self.spark))
-        if self._part:  # all parts of a row in one file; a read may have put them into two tasks
-            together = kept.repartition(column(kept, id)).sortWithinPartitions(self._part)
-            writer = together.write.options(**parquet_options(self.spark), maxRecordsPerFile="0")
-        writer.mode("overwrite").parquet(self.staging.kept)
+        self.keep_rows(kept, id)
         self.staging.forget_sources()
         stored = self.spark.read.parquet(literal(self.staging.kept))
         ids = stored.select(column(stored, id).alias(_KEY))
         todo = rows.join(ids, column(rows, id).eqNullSafe(F.col(_KEY)), "left_anti")
         return todo, stored.filter(self._first == 1).count()
+
+    def keep_rows(self, kept: DataFrame, id: str) -> None:
+        """Stage rows that were done before, all of those that are to be published."""
+        writer = kept.write.options(**parquet_options(self.spark))
+        if self._part:  # all parts of a row in one file; a read may have put them into two tasks
+            together = kept.repartition(column(kept, id)).sortWithinPartitions(self._part)
+            writer = together.write.options(**parquet_options(self.spark), maxRecordsPerFile="0")
+        writer.mode("overwrite").parquet(self.staging.kept)
 
     def _whole(self, table: DataFrame, id: str) -> DataFrame:
         """The ids that stand for one row of the input each, with all its parts done."""
@@ -241,6 +246,43 @@ class Output:
             condition += " AND last = rows - 1"
         counted = table.groupBy(column(table, id).alias(_DONE)).agg(*facts)
         return counted.filter(condition).select(_DONE)
+
+    def comparable(self) -> tuple[DataFrame | None, str]:
+        """The published rows, where this run may go by them; else None, and why not, if they are.
+
+        It may where they are of its own identity.
+        """
+        told = read_manifest(self.storage, self.path)
+        if told is None:
+            there = self._lake is not None and self._lake.exists()
+            return None, f"its manifest is not at {self.path}" if there else ""
+        found = told.get("identity", {})
+        if CONTENT_HASH not in found:
+            return None, "they have no content hashes, which a run in another mode does not leave"
+        if shown := self.staging.differing(found):
+            return None, f"they were made with other settings ({shown})"
+        if self._lake and not self._is_current(self._lake):
+            return None, "they have been changed since"
+        there = self._lake is not None or self.staging.has_data(self.path)
+        return (self.published() if there else None), ""
+
+    def renew(self, manifest: Mapping[str, Any]) -> bool:
+        """Publish what is published already, under a manifest of this run.
+
+        False, and nothing is done, where the manifest cannot be replaced in one step, or the table
+        is not whole.
+        """
+        told = read_manifest(self.storage, self.path) or {}
+        if contents.lacking(self.storage, self.path, told):
+            return False
+        self._check_target()
+        facts = {"job": self._job, **manifest, "holds": self._holds}
+        if not self.staging.renew(facts, self.storage.replace_text):
+            return False
+        if self._registered:
+            self._registered.register(self.path)
+        self._clean_up()
+        return True
 
     def write(self, table: DataFrame, part: str | None = None, **options: str) -> None:
         """Stage the rows of this attempt; each task's rows are safe as soon as it ends.
@@ -344,13 +386,14 @@ class Output:
             return self.keep_failures(table.coalesce(1))
 
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts["reasons"].items())
+        again = "sync" if self._mode == "sync" else "resume"
         refuse_failures(
             counts["status"].get("error", 0),
             counts["input_rows"] if self._part else counts["rows"],
             max_failed_fraction,
             f"rows failed ({reasons})",
             keep,
-            otherwise=", and run again with output.mode=resume to keep the rest",
+            otherwise=f", and run again with output.mode={again} to keep the rest",
         )
 
     def refuse_rejected(

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ember.spark.contents import MANIFEST
 
-__all__ = ["Files", "name_of", "read_json", "read_manifest", "write_manifest"]
+__all__ = ["Files", "manifest_text", "name_of", "read_json", "read_manifest", "write_manifest"]
 
 
 class Files(Protocol):
@@ -52,5 +52,9 @@ def read_manifest(files: Files, folder: str) -> dict[str, Any] | None:
 
 def write_manifest(files: Files, folder: str, manifest: Mapping[str, Any]) -> None:
     """Leave a manifest with the output at `folder`, in place of one that is there."""
-    text = json.dumps(manifest, indent=2, ensure_ascii=False)
-    files.write_text(f"{folder}/{MANIFEST}", text + "\n")
+    files.write_text(f"{folder}/{MANIFEST}", manifest_text(manifest))
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> str:
+    """A manifest as it is written."""
+    return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"

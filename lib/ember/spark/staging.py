@@ -38,7 +38,14 @@ from ember.errors import InvalidInput, OtherSettings
 from ember.spark import contents, placed_files
 from ember.spark.attempts import ATTEMPT, Attempts
 from ember.spark.processes import is_running, this_process
-from ember.spark.staged_files import Files, name_of, read_json, read_manifest, write_manifest
+from ember.spark.staged_files import (
+    Files,
+    manifest_text,
+    name_of,
+    read_json,
+    read_manifest,
+    write_manifest,
+)
 
 __all__ = ["Staging"]
 
@@ -153,17 +160,17 @@ class Staging(Attempts):
                 )
 
     def _compare(self, place: str, found: Facts) -> None:
-        differing = [
-            key
-            for key in [*self._identity, *(found.keys() - self._identity.keys())]
-            if found.get(key) != self._identity.get(key)
-        ]
-        if differing:
-            shown = "; ".join(f"{key} was {found.get(key)}" for key in differing)
+        if shown := self.differing(found):
             raise OtherSettings(
                 f"the rows at {place} were made with other settings ({shown}); set output.mode to "
                 "overwrite, or give another output.path"
             )
+
+    def differing(self, found: Facts) -> str:
+        """What of an identity is not this run's, in words; nothing where all is."""
+        keys = [*self._identity, *sorted(found.keys() - self._identity.keys())]
+        differing = [key for key in keys if found.get(key) != self._identity.get(key)]
+        return "; ".join(f"{key} was {found.get(key)}" for key in differing)
 
     def underway(self) -> set[str]:
         """Files in the place of the output that killed runs have put there, or were to delete."""
@@ -226,16 +233,20 @@ class Staging(Attempts):
         for each in self._files.folders(f"{self.folder}/earlier"):
             if self._files.exists(f"{each}/shared") and not self._files.exists(self.shared):
                 self._files.rename(f"{each}/shared", self.shared)
-        if not (self._mode == "resume" and self.sources()):
+        # A run that follows its input takes what it needs of all rows, when it knows which.
+        if self._mode != "sync" and not (self._mode == "resume" and self.sources()):
             self._files.write_text(f"{self.kept}/_SUCCESS", "")
 
     def _claim(self, other: str) -> None:
         """Take over an attempt of a run that is over, to resume it or to delete it."""
         told = read_json(self._files, f"{other}/attempt.json")
         usable = told is not None and not self._is_published(other)
+        found = (told or {}).get("identity", {})
         use = "discarded"
         if usable and self._mode == "resume":
-            self._compare(other, (told or {}).get("identity", {}))
+            self._compare(other, found)
+            use = "earlier"
+        elif usable and self._mode == "sync" and not self.differing(found):
             use = "earlier"
         elif usable and self._rows_of(other):
             _log.warning("discarding the unpublished rows of an earlier run at %s", other)
@@ -334,6 +345,22 @@ class Staging(Attempts):
             self._place(f"{folder}/record", folder, facts)
             self._files.delete(folder)
             self._files.delete_empty(self._root)
+
+    def renew(self, manifest: Facts, replace: Callable[[str, str, str], bool]) -> bool:
+        """Have the manifest of the table that is there tell of this run, which changed no row.
+
+        replace: puts a text in the place of a file in one step, by way of another file; False
+        where that cannot be. So does this, and then nothing is done.
+
+        Raises:
+            InvalidInput: another run has taken over.
+        """
+        told = read_manifest(self._files, self._target) or {}
+        kept = {key: told[key] for key in ("attempt", contents.FILES) if key in told}
+        facts = {**manifest, "identity": self._identity, **kept}
+        self._check_ours()
+        text = manifest_text(facts)
+        return replace(f"{self._target}/{contents.MANIFEST}", text, f"{self.folder}/manifest")
 
     def _facts(self, manifest: Facts, folder: str) -> dict[str, Any]:
         """The manifest of what is in `folder`."""

@@ -321,6 +321,23 @@ class Storage:
             finally:
                 stream.close()
 
+    def replace_text(self, path: str, text: str, aside: str) -> bool:
+        """Replace a file by a text in one step; False, and nothing done, where that cannot be.
+
+        aside: where this machine's file system may have the text before. Raises OSError.
+        """
+        if not self.moves_folders(path):  # an object is there whole, or not at all
+            self.write_text(path, text)
+            return True
+        here, new = self.local(path), self.local(aside)
+        if here is None or new is None:
+            return False
+        Path(new).write_text(text, "utf-8")
+        # The checksum of the old text, which Hadoop would hold the new one against.
+        Path(here).with_name(f".{Path(here).name}.crc").unlink(missing_ok=True)
+        Path(new).replace(here)
+        return True
+
     def upload(self, local: str, path: str) -> None:
         """Copy a file or folder of this machine to `path`, replacing a file that is there.
 

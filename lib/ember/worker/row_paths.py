@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -14,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from ember.worker.rows import RowError, to_text, too_many_bytes
 
-__all__ = ["PathRules", "content_of"]
+__all__ = ["UNKNOWN", "PathRules", "content_of"]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # longer than a drive's letter
 _CLIMBS = re.compile(r"(^|[/\\])\.\.($|[/\\])")
@@ -22,6 +23,8 @@ _CLIMBS = re.compile(r"(^|[/\\])\.\.($|[/\\])")
 _ALIASES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfss": "abfs"}
 # Of a path or URI; the time to resolve one grows with the square of its parts.
 _LONGEST = 4096
+UNKNOWN = "-" * 64
+"""What stands in the place of a file's hash where the file could not be read."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +32,31 @@ class PathRules:
     """Where rows may read: folders of this machine, and URIs with all that lies under them.
 
     roots: absolute paths, file: URIs, or URIs of a scheme that fsspec serves. A relative path of a
-    row is taken from the first of them.
+    row is taken from the first of them. hashed: what a row says is the SHA-256 that its file had a
+    while ago, in hex or `UNKNOWN`, a space, and then the path.
     """
 
     roots: tuple[str, ...]
+    hashed: bool = False
 
     def read(self, raw: bytes | None, max_bytes: int) -> bytes:
         """The bytes of the regular file that a row names, by path, file: URI or URI.
 
         Links and `..` are followed before the path is compared with the roots. Raises RowError:
         "path not allowed" outside of the roots and for chains of file systems, "too many bytes"
-        without reading them, "file not found", "unreadable file".
+        without reading them, "file not found", "unreadable file"; "changed during the run" where
+        the file is not the one whose hash is given.
         """
-        uri = to_text(raw)
+        if raw is None or not self.hashed:
+            return self._read(to_text(raw), max_bytes)
+        was, _, path = raw.partition(b" ")
+        uri = to_text(path)
+        content = self._read(uri, max_bytes)
+        if hashlib.sha256(content).hexdigest().encode() != was:
+            raise RowError("changed during the run", uri)
+        return content
+
+    def _read(self, uri: str, max_bytes: int) -> bytes:
         if len(uri) > _LONGEST:
             raise RowError("path not allowed", f"{len(uri)} characters: {uri[:100]}")
         scheme = _scheme(uri)
