@@ -7,20 +7,17 @@ Every text is escaped.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ember.report.copies_chapter import copies_chapter
 from ember.report.evaluation import evaluation_chapter, headlines
 from ember.report.galleries import collage
+from ember.report.inline import inline, templates
 from ember.report.layout import Chapter, Headline, Section
 from ember.report.manifest_section import count_section, measured, row_counts, run_section, seconds
 from ember.report.match_chapters import join_chapter, search_chapter
@@ -107,22 +104,19 @@ def _chapter(step: Step) -> Chapter:
 
 def render_page(manifest: Mapping[str, Any], first: Chapter, steps: Sequence[Chapter] = ()) -> str:
     """A page of the chapter `first` and those of steps; `manifest` is of the run that makes it."""
-    style, script = (_template(name) for name in ("page.css", "page.js"))
-    environment = Environment(
-        loader=PackageLoader("ember.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-        manifest=manifest,
-        first=first,
-        steps=steps,
+    style, script = inline("page.css"), inline("page.js")
+    return (
+        templates()
+        .get_template("page.html")
+        .render(
+            style=Markup(style.text),
+            script=Markup(script.text),
+            style_hash=style.hash,
+            script_hash=script.hash,
+            manifest=manifest,
+            first=first,
+            steps=steps,
+        )
     )
 
 
@@ -137,12 +131,3 @@ def picture_files(sections: Sequence[Section]) -> dict[str, bytes]:
         if section.picture:
             found[f"{section.key}.png"] = section.picture.png()
     return found
-
-
-def _template(name: str) -> str:
-    return (files("ember.report") / "templates" / name).read_text("utf-8")
-
-
-def _hash(text: str) -> str:
-    """The source expression that allows exactly this inline text (W3C CSP Level 3)."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
