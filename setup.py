@@ -13,6 +13,8 @@ LEARN = ["scikit-learn>=1.6,<2", "scipy>=1.13", "safetensors>=0.5"]
 DEDUP = ["imagehash>=4.3", "datasketch>=2"]
 # What the driver needs for report.html, which evaluate writes unless `report: false`.
 REPORT = ["matplotlib>=3.9", "jinja2>=3.1"]
+# What a map needs: on the workers scikit-learn, which lays out, on the driver Jinja2.
+MAP = ["scikit-learn>=1.6,<2", "jinja2>=3.1"]
 TORCH = ["torch>=2.6,<3", "transformers>=5,<6"]
 
 setup(
@@ -43,6 +45,7 @@ setup(
         "learn": LEARN,
         "report": REPORT,
         "dedup": DEDUP,
+        "map": MAP,
         "all": [*TENSORFLOW, *OPENVINO, *INT8, *TORCH, *LEARN, *REPORT, *DEDUP],
     },
     entry_points={"console_scripts": ["ember = ember.cli:main"]},

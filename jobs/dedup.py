@@ -11,7 +11,7 @@ from ember.deduplication.deduplication import find_copies
 from ember.deduplication.sources import other_corpus, plan
 from ember.errors import EmberError
 from ember.job import Run
-from ember.report import add_page, check_packages, collect_copies
+from ember.report import add_page, check_packages, collect_copies, map_link
 from ember.settings.deduplication import DedupConfig
 from ember.spark import origins
 from ember.spark.failed_rows import refuse_failures
@@ -34,6 +34,7 @@ def dedup(run: Run[DedupConfig]) -> None:
         update = None
         if config.output.mode == "sync":
             update = sync.begin(output, identity, work, job.versions())
+        link = map_link(output, config.map)
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")
         return
@@ -76,7 +77,7 @@ def dedup(run: Run[DedupConfig]) -> None:
             with run.phase("page"):
                 other = other_corpus(config.against, config.input) if config.against else None
                 report = collect_copies(spark, found.removed, config.input, other)
-                add_page(output, report, run.manifest(**facts))
+                add_page(output, report, run.manifest(**facts), map=link)
         if update:
             facts |= update.keep()
         output.publish(run.manifest(**facts))

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from ember import job
 from ember.evaluation.running import judge, read_inputs
 from ember.job import Run
-from ember.report import add_page, check_page, collect
+from ember.report import add_page, check_page, collect, map_link
 from ember.settings.evaluation import EvaluateConfig
 
 
@@ -19,6 +19,7 @@ def evaluate(run: Run[EvaluateConfig]) -> None:
         inputs = read_inputs(spark, config)
         output = run.output({"job": "evaluate"})
         output.check()
+        link = map_link(output, config.map)
     if run.dry_run:
         run.say("configuration and input are fine; nothing was written")
         return
@@ -41,7 +42,7 @@ def evaluate(run: Run[EvaluateConfig]) -> None:
         if config.report:
             with run.phase("page"):
                 page = collect(report, config.content, config.query_content)
-                add_page(output, page, run.manifest(**facts))
+                add_page(output, page, run.manifest(**facts), map=link)
         output.publish(run.manifest(**facts))
     # The report of a run that falls short is what one needs to see why.
     report.refuse_shortfall(config.require, output.path)

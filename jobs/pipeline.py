@@ -19,6 +19,7 @@ from ember.jobs import (
     search,
     train,
 )
+from ember.jobs import map as map_job
 from ember.pipeline.checking import check_steps
 from ember.pipeline.planning import plan
 from ember.pipeline.publishing import add_page, own_output
@@ -30,6 +31,7 @@ from ember.settings.deduplication import DedupConfig
 from ember.settings.description import DescribeConfig
 from ember.settings.embedding import EmbedConfig
 from ember.settings.evaluation import EvaluateConfig
+from ember.settings.maps import MapConfig
 from ember.settings.pipeline import PipelineConfig
 from ember.settings.training import ClassifyConfig, FinetuneConfig, TrainConfig
 
@@ -42,6 +44,7 @@ JOBS: dict[str, tuple[type[Config], Callable[[Run[Any]], None]]] = {
     "export": (ExportConfig, export.export_index),
     "finetune": (FinetuneConfig, finetune.finetune),
     "join": (JoinConfig, join.run_join),
+    "map": (MapConfig, map_job.make_map),
     "project": (ProjectConfig, project.project),
     "search": (SearchConfig, search.run_search),
     "train": (TrainConfig, train.train),

@@ -10,15 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from ember.report.collect import collect
 from ember.report.collect_copies import collect_copies
+from ember.report.collect_map import collect_map
 from ember.report.collect_pairs import collect_join, collect_search
-from ember.report.publishing import HIDDEN_PAGE, add_page, check_packages, check_page, read_step
+from ember.report.publishing import (
+    HIDDEN_PAGE,
+    add_map,
+    add_page,
+    check_map_packages,
+    check_packages,
+    check_page,
+    map_link,
+    read_step,
+)
 from ember.report.report import Report, Step, Table
 
 if TYPE_CHECKING:
     from ember.report.page import render, render_steps
 
-__all__ = ["HIDDEN_PAGE", "Report", "Step", "Table", "add_page", "check_packages", "check_page"]
-__all__ += ["collect", "collect_copies", "collect_join", "collect_search", "read_step"]
+__all__ = ["HIDDEN_PAGE", "Report", "Step", "Table", "add_map", "add_page", "check_map_packages"]
+__all__ += ["check_packages", "check_page", "collect", "collect_copies", "collect_join"]
+__all__ += ["collect_map", "collect_search", "map_link", "read_step"]
 __all__ += ["render", "render_steps"]
 
 

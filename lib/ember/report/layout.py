@@ -89,9 +89,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Chapter:
-    """What a page says of one run. warnings: what must not be overlooked, by heading."""
+    """What a page says of one run.
+
+    warnings: what must not be overlooked, by heading. map: where the page of a map is, from this
+    page; "" for none.
+    """
 
     title: str
     lead: str
     sections: Sequence[Section]
     warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    map: str = ""

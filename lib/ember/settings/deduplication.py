@@ -13,6 +13,7 @@ from ember.settings.embedding import (
     LimitsConfig,
     Name,
     Roots,
+    Source,
     TableConfig,
     Target,
 )
@@ -118,6 +119,10 @@ class DedupConfig(Config):
     )
     report: bool = Field(
         default=True, description="Whether to write report.html, a page with groups to look at."
+    )
+    map: Source | None = Field(
+        default=None,
+        description="Folder that the job map wrote, to link from the page; null: no link.",
     )
     output: DedupOutputConfig = Field(description="Where the tables kept and removed go.")
     limits: DedupLimits = Field(default=DedupLimits(), description="Bounds of the run.")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.settings.config import Config
-from ember.settings.embedding import Name, NewOutputConfig, RejectsConfig, TableConfig
+from ember.settings.embedding import Name, NewOutputConfig, RejectsConfig, Source, TableConfig
 from ember.settings.report import ContentConfig
 
 __all__ = [
@@ -171,6 +171,10 @@ class EvaluateConfig(Config):
     )
     report: bool = Field(
         default=True, description="Whether to write report.html, a page of it all."
+    )
+    map: Source | None = Field(
+        default=None,
+        description="Folder that the job map wrote, to link from the page; null: no link.",
     )
     content: ContentConfig | None = Field(
         default=None, description="Content behind the ids, to show in the report; null: ids only."

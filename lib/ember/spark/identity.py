@@ -64,6 +64,7 @@ INCIDENTAL: Mapping[str, Mapping[str, str]] = {
     "dedup": {
         **_OUTPUT,
         **_PAGE,
+        "map": "a link on the page",
         "limits.max_failed_fraction": "a check of the whole table, made by every run",
         "limits.rows_per_task": "divides rows among tasks",
     },
