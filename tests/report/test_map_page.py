@@ -198,6 +198,13 @@ def test_a_browser_finds_the_row_under_the_pointer_and_selects_regions(tmp_path)
         listed = browser.run("document.getElementById('ids').value").split("\n")
         assert sorted(listed) == sorted(page.ids[row] for row in np.flatnonzero(within))
         assert len(listed) > 1
+        # The others are faint, and there.
+        x, y = places[int(np.flatnonzero(~within & (np.abs(places) < 200).all(axis=1))[0])]
+        paint = "document.getElementById('points').getContext('2d').getImageData(%d, %d, 1, 1).data"
+        x, y = round(x + box[2] / 2 - 0.5), round(y + box[3] / 2 - 0.5)
+        color = list(browser.run(f"[...{paint % (x, y)}]"))
+        assert color[:3] != [255, 255, 255]
+        assert max(color[:3]) - min(color[:3]) < 25
 
         # By keys alone: the row nearest the middle, pinned.
         browser.run("document.getElementById('above').focus()")

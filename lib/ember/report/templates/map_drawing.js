@@ -124,6 +124,7 @@ function drawPoints() {
   const made = stamp(reach);
   const [wide, middle] = [made.wide, made.middle];
   const tints = palette.map(packed);
+  const masks = palette.map((_, entry) => made[shape(entry)]);
   const faint = packed(rgb("rest"));
   const everyone = !marked && !matching && pointed < 0;
   const scale = view.scale * ratio;
@@ -135,7 +136,7 @@ function drawPoints() {
       if (x < -wide || y < -wide || x > lower.width + wide || y > lower.height + wide) continue;
       const entry = code[row];
       if (hidden.has(entry) || (!everyone && lit(row) !== strong)) continue;
-      press(made[shape(entry)], wide, middle, x, y,
+      press(masks[entry], wide, middle, x, y,
         strong ? tints[entry] : faint, strong ? 215 : 80);
     }
   }
@@ -204,9 +205,10 @@ function places() {
   });
   return anchors;
 }
+const family = getComputedStyle(document.body).fontFamily;
 function drawNames() {
   const taken = [];
-  pen.font = `600 14px ${getComputedStyle(document.body).fontFamily}`;
+  pen.font = `600 14px ${family}`;
   pen.textAlign = "center";
   pen.textBaseline = "middle";
   pen.lineJoin = "round";

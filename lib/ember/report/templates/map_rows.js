@@ -65,17 +65,21 @@ let region = null; // a region that is being drawn, in CSS pixels
 let palette = [];
 
 const visible = (row) => !hidden.has(code[row]);
-const lit = (row) => (!marked || marked[row]) && (!matching || matching[row])
-  && (pointed < 0 || code[row] === pointed);
+const lit = (row) => Boolean((!marked || marked[row]) && (!matching || matching[row])
+  && (pointed < 0 || code[row] === pointed));
 
 // ---- Colors and legend ---------------------------------------------------------------------
 
 const probe = document.createElement("i");
 probe.hidden = true;
 document.body.append(probe);
+const shades = new Map(); // of the theme, since asking for them takes longer than drawing
 function rgb(name) {
-  probe.style.color = `var(--${name})`;
-  return getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).map(Number);
+  if (!shades.has(name)) {
+    probe.style.color = `var(--${name})`;
+    shades.set(name, getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).map(Number));
+  }
+  return shades.get(name);
 }
 // viridis, by van der Walt and Smith
 const VIRIDIS = [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141],

@@ -184,6 +184,7 @@ const system = matchMedia("(prefers-color-scheme: dark)");
 const theme = at("theme");
 function dress() {
   theme.textContent = isDark() ? "Light" : "Dark";
+  shades.clear();
   paintbox();
   legend();
   frame();
