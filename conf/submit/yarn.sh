@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Run a job on YARN, the driver in a container of the cluster as well. NOT tried on a YARN.
+# Run a job on YARN, the driver in a container of the cluster as well. Tried by tests/yarn/test_yarn.py
+# on Hadoop's own mini clusters.
 #   conf/submit/yarn.sh jobs/embed.py --config embed_images.yaml --set input.path=hdfs:///images
 set -euo pipefail
 options=(
@@ -16,10 +17,14 @@ options=(
     --archives "${ARCHIVE:?hdfs:///apps/ember-torch.tar.gz}#environment"
     # What executors run.
     --conf spark.pyspark.python=./environment/bin/python
-    # What the driver runs, in its container.
-    --conf spark.yarn.appMasterEnv.PYSPARK_PYTHON=./environment/bin/python
+    # What the driver runs, in its container; with --deploy-mode client, or where the nodes have
+    # another Python with Ember, the path of that one.
+    --conf "spark.pyspark.driver.python=${DRIVER_PYTHON:-./environment/bin/python}"
+    # Where the driver keeps a model that it has converted: a container's HOME is nobody's. A folder of
+    # yours on the nodes, or the model's folder ready made, spares the next driver the same work.
+    --conf "spark.yarn.appMasterEnv.EMBER_CACHE=${DRIVER_CACHE:-\$PWD/cache}"
     # Files that the arguments name have to be sent along; name them without their folders then.
-    --files "${FILES:-conf/embed_images.yaml}"
+    --files "${FILES-conf/embed_images.yaml}"
     # How many executors; or leave it out and set spark.dynamicAllocation.enabled=true.
     --conf "spark.executor.instances=${EXECUTORS:-8}"
     # A task for each core, and a Python worker with a model for each task.
@@ -34,4 +39,6 @@ options=(
     --conf spark.driver.memoryOverhead=4g
     --conf spark.executor.extraJavaOptions=-Darrow.enable_unsafe_memory_access=true
 )
+# Where no other Spark is on PATH, that of .venv.
+export PATH="$PATH:$PWD/.venv/bin"
 exec spark-submit "${options[@]}" "$@"

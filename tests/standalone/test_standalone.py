@@ -7,8 +7,9 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.every_job import STEPS, columns, pipeline
 from cluster.processes import settings
-from corpora import assert_close, manifest, picture, vectors, write
+from corpora import assert_close, manifest, vectors, write
 from tiny_models import tiny_gpt2
 
 ROWS = 40
@@ -17,45 +18,7 @@ ENVIRONMENT = "standalone"
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Pictures and texts with labels; each picture but the last ones has a copy."""
-    folder = tmp_path_factory.mktemp("corpus")
-    ids = [f"i{number:02}" for number in range(ROWS)]
-    pictures = [picture(number // 2) for number in range(ROWS)]
-    texts = [f"the cat sat on mat {number // 2}" for number in range(ROWS)]
-    labels = [["cat", "dog"][number // 2 % 2] for number in range(ROWS)]
-    return write(folder / "in.parquet", id=ids, image=pictures, text=texts, label=labels)
-
-
-def pipeline(corpus, out, resnet, bert):
-    """A step for each job that workers with OpenVINO alone can do."""
-    images = {"path": corpus, "id": "id", "content": "image", "modality": "image"}
-    texts = {"path": corpus, "id": "id", "content": "text", "modality": "text"}
-    labels = {"path": corpus, "id": "id", "label": "label"}
-    table = {"path": "$embed", "id": "id"}
-    steps = {
-        "embed": {"job": "embed", "input": images, "model": _model(resnet)},
-        "embed_texts": {"job": "embed", "input": texts, "model": _model(bert)},
-        "project": {"job": "project", "input": table, "dimension": 8},
-        "search": {"job": "search", "queries": table, "corpus": None, "k": 3, "exclude_self": True},
-        "join": {"job": "join", "left": table, "threshold": 0.99},
-        "train": {"job": "train", "features": [table], "labels": labels},
-        "classify": {"job": "classify", "features": [table], "head": "$train"},
-        "evaluate": {
-            "job": "evaluate",
-            "kind": "classification",
-            "predictions": {"path": "$classify", "id": "id"},
-            "truth": labels,
-            "report": False,
-        },
-        "export": {"job": "export", "corpus": table},
-    }
-    for name, step in steps.items():
-        step["output"] = {"path": f"{out}/{name}"}
-    return {"steps": steps, "report": False, "output": {"path": f"{out}/pipeline"}}
-
-
-def _model(name):
-    return {"name": name, "runtime": "openvino"}
+    return write(tmp_path_factory.mktemp("corpus") / "in.parquet", **columns(ROWS))
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +35,7 @@ def ran(cluster, corpus, resnet, bert, tmp_path_factory):
     return out, {each["name"]: each["outcome"] for each in steps}, log
 
 
-STEPS = ("embed", "embed_texts", "project", "search", "join", "train", "classify", "evaluate")
-
-
-@pytest.mark.parametrize("step", [*STEPS, "export"])
+@pytest.mark.parametrize("step", STEPS)
 def test_a_job_runs_on_the_packed_environment(ran, record_property, step):
     record_property("environment", ENVIRONMENT)
     record_property("job", step.partition("_")[0])
