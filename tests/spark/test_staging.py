@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ember.spark.processes import is_running, this_process
+from ember.spark.staging import Staging
 from staging_world import IDS, Disk, Job, assert_whole, job, kills_at_every_call, rows_in
 
 
@@ -210,6 +212,37 @@ def test_two_runs_of_one_machine_are_told_of_each_other(tmp_path):
     assert f"run {first.run_id} is writing" in second.finish()
     assert first.finish() == "published"
     assert assert_whole(tmp_path / "out") == first.run_id
+
+
+def test_a_run_that_cannot_say_that_it_is_over_is_resumed_by_its_own_process(tmp_path):
+    """As in a session that lives on when its disk was full, and has room again."""
+
+    class Full(Disk):
+        full = False
+
+        def write_text(self, path: str, text: str) -> None:
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().write_text(path, text)
+
+    disk = Full()
+    place = str(tmp_path / ".out.staging"), str(tmp_path / "out")
+    first = Staging(disk, *place, run_id="first", mode="resume", identity={})
+
+    def work() -> None:
+        with first.run(lambda: None):
+            disk.write_text(f"{first.new}/part-0", '{"a": "mean"}')
+            disk.full = True
+            disk.write_text(f"{first.new}/part-1", '{"b": "mean"}')
+
+    with pytest.raises(OSError, match="No space"):
+        work()
+    disk.full = False
+    second = Staging(disk, *place, run_id="second", mode="resume", identity={})
+    second.check()
+    with second.run(lambda: None):
+        (found,) = second.sources()
+        assert rows_in(found) == {"a": "mean"}
 
 
 def test_a_run_that_another_machine_takes_for_dead_publishes_nothing(tmp_path):

@@ -52,6 +52,8 @@ __all__ = ["Staging"]
 _log = logging.getLogger(__name__)
 
 Facts = Mapping[str, Any]
+# Attempts of this process that failed: on a full or read-only disk, none can leave `ended`.
+_failed_here: set[str] = set()
 
 
 class Staging(Attempts):
@@ -152,7 +154,8 @@ class Staging(Attempts):
     def _refuse_running(self) -> None:
         for folder in self._others():
             told = read_json(self._files, f"{folder}/attempt.json") or {}
-            over = self._files.exists(f"{folder}/ended") or self._is_published(folder)
+            over = name_of(folder) in _failed_here or self._files.exists(f"{folder}/ended")
+            over = over or self._is_published(folder)
             if not over and self._running(told.get("process", {})):
                 raise InvalidInput(
                     f"run {told.get('run_id')} is writing {self._target} right now; wait for it or "
@@ -199,6 +202,7 @@ class Staging(Attempts):
             self._begin(recheck)
             yield
         except BaseException as error:
+            _failed_here.add(self.attempt)
             if self._over or not self._begun:
                 raise
             lost: str | None = None
