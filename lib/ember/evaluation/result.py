@@ -13,8 +13,9 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.errors import InvalidConfig, RequirementNotMet
+from ember.evaluation.slice_tests import SLICE_COLUMNS, slice_rows
 from ember.spark.failed_rows import refuse_failures
-from ember.worker.metrics.intervals import interval
+from ember.worker.metrics.intervals import interval, smallest_difference
 from ember.worker.metrics.sums import ALL
 
 __all__ = [
@@ -69,6 +70,11 @@ class Figure:
         """The upper end of the 95% interval."""
         return none_for_nan(self._interval[1])
 
+    @property
+    def smallest_difference(self) -> float | None:
+        """See `ember.worker.metrics.intervals.smallest_difference`."""
+        return none_for_nan(smallest_difference(self.values, self.groups))
+
     @cached_property
     def _interval(self) -> tuple[float, float]:
         return interval(self.values, self.groups, within=self.within)
@@ -81,6 +87,7 @@ class Figure:
             "low": self.low,
             "high": self.high,
             "n": self.n,
+            "smallest_difference": self.smallest_difference,
         }
 
 
@@ -134,8 +141,15 @@ class Evaluation:
 
     def headline(self) -> dict[str, Any]:
         """The figures of the whole as plain numbers, for a manifest."""
-        rows = (each.as_row() for each in self.figures if each.slice == ALL)
-        return {row["metric"]: {k: row[k] for k in ("value", "low", "high", "n")} for row in rows}
+        found = {}
+        for row in (each.as_row() for each in self.figures if each.slice == ALL):
+            found[row["metric"]] = {k: v for k, v in row.items() if k not in ("metric", "slice")}
+        return found
+
+    @cached_property
+    def slices(self) -> list[dict[str, Any]]:
+        """How each slice differs from the whole; see `ember.evaluation.slice_tests`."""
+        return slice_rows(self.figures)
 
     def all_tables(self, spark: SparkSession) -> dict[str, DataFrame]:
         """Every table of the report by name, figures and issues included."""
@@ -148,10 +162,12 @@ class Evaluation:
             low=float,
             high=float,
             n=int,
+            smallest_difference=float,
         )
         issues = [{"reason": i.reason, "rows": i.rows, "ids": list(i.ids)} for i in self.issues]
         named = table(spark, issues, reason=str, rows=int, ids=list)
-        return {"figures": figures, **self.tables, "issues": named}
+        sliced = {"slices": table(spark, self.slices, **SLICE_COLUMNS)} if self.slices else {}
+        return {"figures": figures, **sliced, **self.tables, "issues": named}
 
     def refuse_failures(
         self, max_failed_fraction: float, keep: Callable[[DataFrame], str] | None = None

@@ -24,7 +24,7 @@ __all__ = ["as_text", "check_content", "collect", "fetch_items", "id_text", "pla
 
 # Rows of a table that a page takes, which a browser sorts and filters at once.
 _ROWS = {"per_class": 1000, "per_label": 1000, "reliability": 1000, "most_confused": 100}
-_ROWS |= {"worst": 200}
+_ROWS |= {"worst": 200, "slices": 200}
 _MOST_CURVES = 8
 # Of the worst rows, and of each kind of query.
 _MOST_SEEN = 24
@@ -44,8 +44,9 @@ def collect(
     """The report of an evaluation: a few small Spark jobs.
 
     Its tables are those of the evaluation, but `confusion` only for up to MOST_CLASSES classes,
-    `reliability` of the slice "all", and `precision_recall` of the labels with the most rows. A
-    retrieval with content also has `ranked`: which (worst or sampled), id, map, documents, gains.
+    `reliability` of the slice "all", `precision_recall` of the labels with the most rows, and
+    `slices` only where they differ from the whole. A retrieval with content also has `ranked`:
+    which (worst or sampled), id, map, documents, gains.
 
     `content` is the corpus of the judged ids, for a retrieval the documents, for pairs the second
     ids; `query_content` that of the queries or first ids, by default the same.
@@ -63,6 +64,8 @@ def collect(
     if "precision_recall" in evaluation.tables:
         frame = evaluation.tables["precision_recall"]
         found["precision_recall"] = _curves(frame, found.get("per_label"))
+    if evaluation.slices:
+        found["slices"] = _different(evaluation.slices)
     items: Mapping[str, Mapping[str, Item]] = {}
     if content is not None:
         if evaluation.lists is not None:
@@ -83,6 +86,15 @@ def _rows(frame: DataFrame, most: int) -> Table:
     columns = (plain(frame, name) for name in frame.columns)
     rows = frame.select(*columns).limit(most + 1).toArrow().to_pylist()
     return Table(frame.columns, rows[:most], len(rows) > most)
+
+
+def _different(slices: Sequence[Row]) -> Table:
+    """The slices that differ from the whole, the surest first."""
+    rows = [row for row in slices if row["differs"]]
+    rows.sort(key=lambda row: (row["q_value"], row["p_value"], row["metric"], row["slice"]))
+    cut = [{**row, "slice": _cut_text(row["slice"])} for row in rows[: _ROWS["slices"]]]
+    columns = [name for name in slices[0] if name != "differs"]
+    return Table(columns, cut, len(rows) > len(cut))
 
 
 def _curves(frame: DataFrame, labels: Table | None) -> Table:

@@ -38,7 +38,13 @@ _HEADLINES = {
 _NUMBERS = ("value", "low", "high", "n")
 _INTERVAL = (
     "Low and high are the ends of the 95% bootstrap interval; n is the number of rows, queries or "
-    "pairs. The axis of the intervals goes from the number on its left to the one on its right."
+    "pairs. So many rows cannot show less than the smallest difference: one that a test at the 5% "
+    "level finds in four of five samples. "
+    "The axis of the intervals goes from the number on its left to the one on its right."
+)
+_DIFFERENT = (
+    "Those with a q-value of at most 0.05 (Benjamini–Hochberg over all slices of a figure): on "
+    "average at most one in twenty of them is like the whole. All others are in the table slices."
 )
 _WORST = {
     "classification": "Wrong rows, the most confident first",
@@ -56,7 +62,7 @@ def evaluation_chapter(report: Report, manifest: Mapping[str, Any]) -> Chapter:
         Section("figures", "Figures", None, [_figures(report)], (), headlines(report), _INTERVAL)
     ]
     if slices := _slices(report):
-        sections.append(Section("slices", "Slices", None, [slices]))
+        sections.append(Section("slices", "Slices", None, [slices, *_different(report)]))
     sections += _sections(report)
     sections.append(Section("issues", "Issues", None, [_issues(report)]))
     lead = f"{counts['rows']} rows judged, {counts['failed']} of them without a usable answer."
@@ -110,6 +116,10 @@ def _figures(report: Report) -> View:
         lines = {name: figures[f"difference_{name}"] for name in _compared(figures)}
     else:
         caption, columns, lines = "Overall", [*_NUMBERS], figures
+    keys = list(_NUMBERS)
+    if any(row.get("smallest_difference") for row in lines.values()):
+        keys.append("smallest_difference")
+        columns.append("smallest difference")
     axes = shared_axes(list(lines.values()))
     different = set(axes) - {None}
     shared = different.pop() if len(different) == 1 else None
@@ -118,7 +128,7 @@ def _figures(report: Report) -> View:
         runs = []
         if report.kind == "compare":
             runs = [figures[name]["value"], figures[f"baseline_{name}"]["value"]]
-        values = [*runs, *(row[key] for key in _NUMBERS)]
+        values = [*runs, *(row[key] for key in keys)]
         last = whisker(row, ends, wide=True, own=not shared) if ends else Cell("")
         rows.append([cell(name), *(cell(value, True) for value in values), last])
     heads = [Head("figure"), *(Head(name, True) for name in columns)]
@@ -146,6 +156,14 @@ def _slices(report: Report) -> View | None:
     heads.insert(3, axis_head(ends))
     note = "Intervals of every figure are in the table figures."
     return View("slices", f"Slices; intervals of {names[0]}", heads, rows, note)
+
+
+def _different(report: Report) -> Iterator[View]:
+    """The slices that differ from the whole, where the report says which."""
+    if table := report.tables.get("slices"):
+        caption = "Slices that differ from the whole"
+        view = table_view("slice_differences", caption, table, table.columns)
+        yield View(view.key, view.caption, view.heads, view.rows, _DIFFERENT)
 
 
 def _sections(report: Report) -> Iterator[Section]:

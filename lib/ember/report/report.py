@@ -61,9 +61,9 @@ class Report:
     """The result of a run as its page shows it.
 
     kind: that of an evaluation, or `search`, `join` or `dedup`. figures: metric, slice, value, low,
-    high, n. issues: reason, rows, ids. tables: by name, as ember.report.collect,
-    ember.report.collect_pairs and ember.report.collect_copies describe them. items: contents of
-    rows by side (queries, corpus, left, right, rows) and id as text.
+    high, n, and what `Figure.as_row` has besides. issues: reason, rows, ids. tables: by name, as
+    ember.report.collect, ember.report.collect_pairs and ember.report.collect_copies describe them.
+    items: contents of rows by side (queries, corpus, left, right, rows) and id as text.
     """
 
     kind: str

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from ember.worker.metrics.intervals import interval
+from ember.worker.metrics.intervals import interval, smallest_difference
 
 BENCH = Path(__file__).parents[3] / "scripts" / "bench"
 
@@ -29,6 +30,20 @@ def test_percentiles_are_widened_to_the_error_of_the_jackknife():
         left = 0.5 + wanted * error * np.array([-1, 1])
         low, high = interval(np.concatenate([[0.5], replicates, left]), 2)
         assert (low, high) == pytest.approx((0.5 - 0.095 * expected, 0.5 + 0.095 * expected))
+
+
+def test_so_many_rows_cannot_show_less():
+    """An effect of that size is found at the 5% level in 80% of samples, by arithmetic."""
+    replicates = np.concatenate([[0.5], np.linspace(0.4, 0.6, 2001)])
+    error = replicates[1:].std()
+    smallest = smallest_difference(replicates)
+    found = norm.sf(1.959964 - smallest / error) + norm.cdf(-1.959964 - smallest / error)
+    assert found == pytest.approx(0.8, abs=1e-4)
+    assert smallest_difference(np.append(replicates, [0.0, 1.0]), 2) == pytest.approx(
+        1.5 * smallest
+    )
+    assert np.isnan(smallest_difference(np.ones(100)))
+    assert np.isnan(smallest_difference(np.array([np.nan, 1.0, 2.0])))
 
 
 def test_ends_are_values_that_the_figure_can_have():
