@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
-from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import ArrayType, DoubleType, StructField, StructType
 
 from ember.comparison import blocks, comparison, vector_files
@@ -19,6 +18,7 @@ from ember.comparison.blocks import Packed, TableVectors
 from ember.errors import InvalidInput
 from ember.settings.comparison import Metric
 from ember.spark import places
+from ember.spark.older_versions import arrow_schema
 from ember.spark.origins import files
 from ember.spark.publish import Output
 from ember.spark.storage import Storage
@@ -135,7 +135,7 @@ def _write(packed: Packed, metric: str, folder: Path) -> None:
     """Vectors go where their ids are, which are sorted: run by run, each row to its position."""
     positions = np.empty(packed.rows, np.int64)
     ids_only = StructType([StructField("id", packed.id_type)])
-    id_field = to_arrow_schema(ids_only, timezone="UTC").field("id")
+    id_field = arrow_schema(ids_only).field("id")
     schema = pa.schema([pa.field("position", pa.int64()), id_field])
     with pq.ParquetWriter(f"{folder}/ids.parquet", schema) as writer:
         first = 0

@@ -179,8 +179,10 @@ def _instant(table: DataFrame, time: str) -> Column:
     if isinstance(kind, TimestampType):
         return F.unix_micros(column)
     if isinstance(kind, TimestampNTZType):
-        epoch = F.lit("1970-01-01").cast("timestamp_ntz")
-        return F.timestamp_diff("MICROSECOND", epoch, column)
+        # Of the second with its fraction, a decimal; Spark 3.5 has no difference in microseconds.
+        second = F.date_part(F.lit("SECOND"), column)
+        minutes = 60 * F.hour(column) + F.minute(column)
+        return 86_400 * F.unix_date(column.cast("date")) + 60 * minutes + second
     if isinstance(kind, DateType):
         return F.unix_date(column)
     if isinstance(kind, NumericType):

@@ -16,6 +16,7 @@ from pyspark.sql.types import AtomicType, BinaryType, DoubleType, FloatType, Str
 
 from ember.errors import InvalidInput
 from ember.spark.ids import text_of
+from ember.spark.older_versions import is_valid_utf8
 from ember.spark.tables import column
 from ember.worker.metrics.sums import ALL
 
@@ -128,7 +129,7 @@ def _told_apart(text: Column) -> Column:
     escaped = F.replace(F.replace(text, escape, F.lit("\\\\")), quote, F.lit('\\"'))
     odd = F.concat(quote, escape, F.lit("x"), F.hex(text.cast("binary")), quote)
     return (
-        F.when(~F.is_valid_utf8(text), odd)
+        F.when(~is_valid_utf8(text), odd)
         .when((text == "null") | text.startswith('"'), F.concat(quote, escaped, quote))
         .otherwise(text)
     )

@@ -6,7 +6,6 @@ import base64
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -17,6 +16,7 @@ from ember.report.report import MOST_CELLS, MOST_CLASSES, Item, Report, Row, Tab
 from ember.settings.report import ContentConfig
 from ember.spark import read_batches, tables
 from ember.spark.ids import text_of
+from ember.spark.older_versions import as_dicts, make_valid_utf8
 from ember.worker.metrics.sums import ALL
 from ember.worker.row_paths import PathRules
 
@@ -84,7 +84,7 @@ def collect(
 
 def _rows(frame: DataFrame, most: int) -> Table:
     columns = (plain(frame, name) for name in frame.columns)
-    rows = frame.select(*columns).limit(most + 1).toArrow().to_pylist()
+    rows = as_dicts(frame.select(*columns).limit(most + 1))
     return Table(frame.columns, rows[:most], len(rows) > most)
 
 
@@ -112,11 +112,11 @@ def _curves(frame: DataFrame, labels: Table | None) -> Table:
 def _ranked(per_query: DataFrame, lists: DataFrame) -> Table:
     """The queries of the lowest average precision, and some sampled by the hash of their id."""
     key = as_text(F.col("id"), per_query.schema["id"].dataType)
-    chosen: list[dict[str, Any]] = []
+    chosen: list[Row] = []
     for which, order in (("worst", F.col("map")), ("sampled", F.xxhash64(key))):
         first = per_query.orderBy(order, "id").limit(_MOST_QUERIES)
         columns = F.lit(which).alias("which"), key.alias("id"), "map"
-        chosen += first.select(*columns).toArrow().to_pylist()
+        chosen += as_dicts(first.select(*columns))
     kind = lists.schema["documents"].dataType.elementType  # type: ignore[attr-defined]
     documents = F.transform(
         F.slice("documents", 1, _MOST_DOCUMENTS), lambda each: as_text(each, kind)
@@ -125,7 +125,7 @@ def _ranked(per_query: DataFrame, lists: DataFrame) -> Table:
     found = lists.filter(key.isin([row["id"] for row in chosen])).select(
         key.alias("id"), documents.alias("documents"), gains.alias("gains")
     )
-    known = {row["id"]: row for row in found.toArrow().to_pylist()}
+    known = {row["id"]: row for row in as_dicts(found)}
     none: Row = {"documents": [], "gains": []}
     rows = [{**none, **known.get(row["id"], {}), **row} for row in chosen]
     return Table(["which", "id", "map", "documents", "gains"], rows)
@@ -150,7 +150,7 @@ def as_text(value: Column, kind: DataType) -> Column:
     """
     # A Parquet string may hold bytes that are not UTF-8.
     binary = isinstance(kind, BinaryType)
-    return _cut(F.hex(value) if binary else F.make_valid_utf8(text_of(value, kind)))
+    return _cut(F.hex(value) if binary else make_valid_utf8(text_of(value, kind)))
 
 
 def id_text(frame: DataFrame, name: str) -> Column:
@@ -235,7 +235,7 @@ def _fetch(
     show = partial(show_batches, modality=config.modality, paths=paths)
     found: dict[str, Item] = {}
     for row in sorted(
-        rows.mapInArrow(show, SCHEMA).toArrow().to_pylist(),
+        as_dicts(rows.mapInArrow(show, SCHEMA)),
         key=lambda each: (each["id"], each["text"] or "", each["image"] or b""),
     ):
         item = Item(
@@ -258,7 +258,7 @@ def _select(table: DataFrame, config: ContentConfig) -> tuple[DataFrame, PathRul
     columns = {
         "id": as_text(tables.column(table, config.id), corpus.id_type),
         "content": tables.column(table, config.content),
-        "label": _cut(F.make_valid_utf8(label.cast("string"))),
+        "label": _cut(make_valid_utf8(label.cast("string"))),
     }
     return table.select(*(value.alias(name) for name, value in columns.items())), corpus.paths
 

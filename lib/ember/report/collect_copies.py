@@ -9,6 +9,7 @@ from ember.report.collect import fetch_items, id_text
 from ember.report.report import Report, Row, Table
 from ember.settings.embedding import CorpusConfig
 from ember.settings.report import ContentConfig
+from ember.spark.older_versions import as_dicts
 from ember.spark.persisted import kept
 
 __all__ = ["collect_copies"]
@@ -33,7 +34,7 @@ def collect_copies(
     tier but exact the lowest scores).
     """
     by_tier = removed.groupBy("tier").agg(F.count("*").alias("removed")).orderBy("tier")
-    tables = {"tiers": Table(["tier", "removed"], by_tier.toArrow().to_pylist())}
+    tables = {"tiers": Table(["tier", "removed"], as_dicts(by_tier))}
     more = F.count("*") + (1 if other is None else 0)
     with kept(removed.groupBy("kept_id").agg(more.alias("size"))) as sizes:
         tables["sizes"] = _sizes(sizes)
@@ -51,7 +52,7 @@ def collect_copies(
 
 def _sizes(sizes: DataFrame) -> Table:
     counts = sizes.groupBy("size").agg(F.count("*").alias("groups")).orderBy(F.desc("size"))
-    rows = counts.limit(_MOST_SIZES + 1).toArrow().to_pylist()
+    rows = as_dicts(counts.limit(_MOST_SIZES + 1))
     return Table(["size", "groups"], rows[:_MOST_SIZES], len(rows) > _MOST_SIZES)
 
 
@@ -63,7 +64,7 @@ def _largest(removed: DataFrame, sizes: DataFrame) -> Table:
     rows = rows.filter(F.col("_n") < _MEMBERS).orderBy(F.desc("size"), "kept_id", "_n")
     named = [id_text(removed, name) for name in ("kept_id", "id", "neighbor_id")]
     columns = ["kept_id", "size", "id", "tier", "score", "neighbor_id"]
-    found: list[Row] = rows.select(*named, "size", "tier", "score").toArrow().to_pylist()
+    found: list[Row] = as_dicts(rows.select(*named, "size", "tier", "score"))
     return Table(columns, found)
 
 
@@ -73,7 +74,7 @@ def _doubtful(removed: DataFrame) -> Table:
     rows = removed.filter("tier != 'exact'").withColumn("_n", F.row_number().over(order))
     rows = rows.filter(F.col("_n") <= _DOUBTFUL).orderBy("tier", "_n")
     named = [id_text(removed, name) for name in ("id", "neighbor_id")]
-    found: list[Row] = rows.select(*named, "tier", "score").toArrow().to_pylist()
+    found: list[Row] = as_dicts(rows.select(*named, "tier", "score"))
     return Table(["id", "neighbor_id", "tier", "score"], found)
 
 

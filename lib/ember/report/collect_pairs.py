@@ -16,6 +16,7 @@ from ember.report.collect import fetch_items, id_text, rows_of
 from ember.report.report import Report, Row, Table
 from ember.settings.comparison import JoinConfig, SearchConfig
 from ember.settings.report import JoinReportConfig, SearchReportConfig
+from ember.spark.older_versions import as_dicts
 from ember.spark.persisted import kept
 
 __all__ = ["collect_join", "collect_search"]
@@ -50,7 +51,7 @@ def collect_search(
     lists = lists.filter(F.col("rank") <= _MOST_NEIGHBORS).select(
         id_text(found, "query_id"), "rank", id_text(found, "neighbor_id"), "score"
     )
-    rows = sorted(lists.toArrow().to_pylist(), key=lambda r: (r["query_id"], r["rank"]))
+    rows = sorted(as_dicts(lists), key=lambda r: (r["query_id"], r["rank"]))
     ids = {
         "queries": {row["query_id"] for row in rows},
         "corpus": {row["neighbor_id"] for row in rows},
@@ -94,7 +95,7 @@ def collect_join(
     for name, order in (("closest", best), ("nearest", worst)):
         first = pairs.orderBy(order("score"), "left_id", "right_id").limit(shown.examples)
         columns = id_text(pairs, "left_id"), id_text(pairs, "right_id"), "score"
-        tables[name] = Table(_PAIR, first.select(*columns).toArrow().to_pylist())
+        tables[name] = Table(_PAIR, as_dicts(first.select(*columns)))
     members: list[Row] = []
     if groups is not None:
         with kept(groups.groupBy("group_id").agg(F.count("*").alias("size"))) as sizes:
@@ -152,7 +153,7 @@ def _scores(found: DataFrame, counted: Mapping[str, Column]) -> tuple[list[Row],
 
 def _sizes(sizes: DataFrame) -> Table:
     counts = sizes.groupBy("size").agg(F.count("*").alias("groups")).orderBy(F.desc("size"))
-    rows = counts.limit(_MOST_SIZES + 1).toArrow().to_pylist()
+    rows = as_dicts(counts.limit(_MOST_SIZES + 1))
     return Table(["size", "groups"], rows[:_MOST_SIZES], len(rows) > _MOST_SIZES)
 
 
@@ -163,7 +164,7 @@ def _largest(groups: DataFrame, sizes: DataFrame, examples: int) -> list[Row]:
     rows = groups.join(F.broadcast(chosen), "group_id").withColumn("_n", F.row_number().over(order))
     rows = rows.filter(F.col("_n") <= _MOST_MEMBERS).orderBy(F.desc("size"), "group_id", "_n")
     columns = (id_text(groups, "group_id"), "size", id_text(groups, "id"), "representative")
-    found: list[Row] = rows.select(*columns).toArrow().to_pylist()
+    found: list[Row] = as_dicts(rows.select(*columns))
     return found
 
 
@@ -203,7 +204,7 @@ def _vectors(
         if frame is None or not ids:
             continue
         rows = rows_of(frame, "id", ids).select(id_text(frame, "id"), "embedding")
-        for row in rows.filter("embedding IS NOT NULL").toArrow().to_pylist():
+        for row in as_dicts(rows.filter("embedding IS NOT NULL")):
             found[side, row["id"]] = np.asarray(row["embedding"], np.float64)
     return found
 

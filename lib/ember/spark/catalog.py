@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from ember.errors import InvalidInput
 from ember.spark import classic
 from ember.spark.explain import first_line
+from ember.spark.older_versions import error_condition
 
 __all__ = ["Source", "at_version", "exists", "is_view", "qualified", "quoted", "read", "sources"]
 
@@ -71,7 +72,7 @@ def _table(spark: SparkSession, name: str) -> DataFrame:
     try:
         return spark.table(name)
     except AnalysisException as error:
-        if "NOT_FOUND" in (error.getCondition() or ""):
+        if "NOT_FOUND" in error_condition(error):
             current = f"{spark.catalog.currentCatalog()}.{spark.catalog.currentDatabase()}"
             raise InvalidInput(
                 f"there is no table {name} in Spark's catalogs (a name without a schema is looked "

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from pyspark.errors import PySparkException
-from pyspark.logger import PySparkLogger
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import AtomicType
@@ -16,6 +15,7 @@ from pyspark.sql.types import AtomicType
 from ember.errors import InvalidInput
 from ember.spark import classic
 from ember.spark.explain import first_line
+from ember.spark.older_versions import query_context_logger
 
 __all__ = ["value", "where"]
 
@@ -133,7 +133,7 @@ def _kinds(expression: Any) -> Iterator[str]:
 @contextmanager
 def _spark_silent() -> Iterator[None]:
     """Silence the JSON that Spark logs for an error in SQL; the message here says it."""
-    logger = PySparkLogger.getLogger("SQLQueryContextLogger")
+    logger = query_context_logger()
     before, logger.disabled = logger.disabled, True
     try:
         yield

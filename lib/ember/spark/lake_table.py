@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 
 from ember.errors import InvalidInput
 from ember.spark import catalog
+from ember.spark.older_versions import error_condition
 from ember.spark.overrides import overridden
 
 __all__ = ["Commit", "LakeTable", "Mark"]
@@ -61,7 +62,7 @@ class LakeTable:
         try:
             self._spark.table(self._name)
         except AnalysisException as error:
-            condition = error.getCondition() or ""  # Delta has one of its own for its folders
+            condition = error_condition(error)  # Delta has one of its own for its folders
             if "NOT_FOUND" in condition or "DELTA" in condition:
                 return False
             raise
@@ -186,7 +187,7 @@ class LakeTable:
                 try:
                     writer.create()
                 except AnalysisException as error:
-                    if "ALREADY_EXISTS" not in (error.getCondition() or ""):
+                    if "ALREADY_EXISTS" not in error_condition(error):
                         raise
                     raise InvalidInput(f"{self.shown} was made meanwhile; run again") from None
             elif self._format == "delta":

@@ -28,6 +28,7 @@ from ember.spark.classic import Py4JError
 from ember.spark.conditions import where
 from ember.spark.explain import cause, first_line
 from ember.spark.ids import check_id
+from ember.spark.older_versions import error_condition
 from ember.spark.paths import check as check_path
 from ember.spark.paths import is_glob, literal
 from ember.spark.storage import Storage
@@ -93,9 +94,9 @@ def read(spark: SparkSession, path: str | Sequence[str]) -> DataFrame:
     try:
         table = spark.read.parquet(*globs)
     except AnalysisException as error:
-        if error.getCondition() == "PATH_NOT_FOUND":
+        if error_condition(error) == "PATH_NOT_FOUND":
             raise InvalidInput(f"there is nothing at {named}") from None
-        if error.getCondition() == "UNABLE_TO_INFER_SCHEMA":
+        if error_condition(error) == "UNABLE_TO_INFER_SCHEMA":
             raise InvalidInput(
                 f"{named} holds no Parquet files; for files in nested folders give a glob such as "
                 "PATH/*/*, and rename files with names that begin with _ or ., which Spark leaves "

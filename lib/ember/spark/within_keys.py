@@ -14,14 +14,13 @@ from pyspark.sql.types import (
     DoubleType,
     FloatType,
     IntegralType,
-    SpatialType,
     StringType,
     StructField,
     TimestampType,
-    VariantType,
 )
 
 from ember.errors import InvalidInput
+from ember.spark.older_versions import NOT_COMPARABLE, collation
 
 __all__ = ["group_of", "group_types", "is_binary_string"]
 
@@ -40,7 +39,7 @@ def group_types(rows: DataFrame) -> list[tuple[str, str]]:
 
 def is_binary_string(kind: StringType) -> bool:
     """Are such strings equal only where their bytes are?"""
-    return kind.collation == "UTF8_BINARY"
+    return collation(kind) == "UTF8_BINARY"
 
 
 def group_of(table: DataFrame, columns: Sequence[Column], within: Sequence[str]) -> Column:
@@ -69,7 +68,7 @@ def _key(value: Column, field: StructField) -> Column:
         InvalidInput: a type whose values it cannot compare.
     """
     kind = field.dataType
-    if not isinstance(kind, AtomicType) or isinstance(kind, VariantType | SpatialType):
+    if not isinstance(kind, AtomicType) or isinstance(kind, NOT_COMPARABLE):
         raise InvalidInput(
             f"the within column {field.name} is {kind.simpleString()}; rows agree on "
             "single values, such as strings or numbers"
