@@ -14,8 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, types
+from pyspark.sql import Column, DataFrame, SparkSession, types
 from pyspark.sql import functions as F
+from pyspark.sql.conf import RuntimeConfig
 from pyspark.sql.pandas.types import to_arrow_schema
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "is_valid_utf8",
     "make_valid_utf8",
     "query_context_logger",
+    "settings_given",
 ]
 
 # Atomic types of which no two values can be compared: since Spark 4.0, and 4.1.
@@ -59,6 +61,13 @@ def error_condition(error: PySparkException) -> str:
     # What Spark 3.5 calls a class, 4.0 calls a condition.
     condition: Any = getattr(error, "getCondition", None) or error.getErrorClass
     return condition() or ""
+
+
+def settings_given(spark: SparkSession) -> dict[str, str]:
+    """The settings of the session that anybody has given a value."""
+    if hasattr(RuntimeConfig, "getAll"):
+        return dict(spark.conf.getAll)
+    return {row["key"]: row["value"] for row in spark.sql("SET").collect()}
 
 
 def collation(kind: types.StringType) -> str:

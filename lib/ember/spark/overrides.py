@@ -7,13 +7,15 @@ from contextlib import contextmanager
 
 from pyspark.sql import SparkSession
 
+from ember.spark.older_versions import settings_given
+
 __all__ = ["overridden", "restore"]
 
 
 @contextmanager
 def overridden(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
     """Have the session go by these settings within the block."""
-    given = spark.conf.getAll
+    given = settings_given(spark)
     before = {key: given.get(key) for key in settings}
     try:
         for key, value in settings.items():

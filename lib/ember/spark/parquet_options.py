@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pyspark.sql import SparkSession
 
+from ember.spark.older_versions import settings_given
+
 __all__ = ["parquet_options"]
 
 _CODEC = "spark.sql.parquet.compression.codec"
@@ -15,4 +17,4 @@ def parquet_options(spark: SparkSession) -> dict[str, str]:
     Byte-stream split would save as much again, and not every Spark reads it. What was measured is
     in docs/performance.md.
     """
-    return {} if _CODEC in spark.conf.getAll else {"compression": "zstd"}
+    return {} if _CODEC in settings_given(spark) else {"compression": "zstd"}

@@ -22,6 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from ember.errors import EmberError, InvalidInput
 from ember.spark import classic, footers
+from ember.spark.older_versions import settings_given
 from ember.spark.overrides import restore
 from ember.spark.session import is_local
 from ember.spark.storage import Storage
@@ -121,7 +122,7 @@ def fit(table: DataFrame) -> None:
     if max(group.stored for group in groups) > memory.bytes:
         raise _too_large(groups, memory)
     for key in _settings(spark):
-        by_user = key in spark.conf.getAll and key not in changes.before
+        by_user = key in settings_given(spark) and key not in changes.before
         if not by_user and rows < int(spark.conf.get(key) or 0):
             changes.before.setdefault(key, None)
             spark.conf.set(key, str(rows))
@@ -134,7 +135,7 @@ def advise(table: DataFrame) -> None:
     groups = _largest_groups(table)
     rows = rows_at_once(groups)
     for key in _settings(spark) if rows else ():
-        if key not in spark.conf.getAll:
+        if key not in settings_given(spark):
             _log.warning("set %s to %d or less: %s", key, rows, _described(groups))
 
 
