@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--page", type=Path, help="of another map, in place of the digits'")
     parser.add_argument("--target", type=Path, default=TARGET)
-    parser.add_argument("--row", default="digit-0017", help="id of the row to point at")
+    parser.add_argument("--row", default="digit-0011", help="id of the row to point at")
     parser.add_argument("--dark", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

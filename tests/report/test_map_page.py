@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+from importlib.resources import files
 
 import numpy as np
 import pyarrow as pa
@@ -127,6 +128,31 @@ def test_the_tiles_of_a_page_are_of_bounded_pixels():
     for count in (5_000, 20_000, 50_000):
         assert count * tile_side(count) ** 2 <= 24_000_000
     assert tile_side(50_000) >= 20
+
+
+def test_color_blind_readers_tell_the_colors_apart():
+    """By simulations of Machado, Oliveira and Fernandes (2009), in CIELAB."""
+    sights = {
+        "normal": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        "protan": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
+        "deutan": [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
+        "tritan": [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
+    }
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    style = (files("ember.report") / "templates" / "map.css").read_text("utf-8")
+    pairs = re.findall(r"--(?:c\d|rest): light-dark\((#[0-9a-f]{6}), (#[0-9a-f]{6})\)", style)
+    assert len(pairs) == 9
+    for theme in (0, 1):
+        parts = [[int(pair[theme][at : at + 2], 16) / 255 for at in (1, 3, 5)] for pair in pairs]
+        shares = np.array(parts)
+        linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+        for name, sight in sights.items():
+            seen = np.clip(linear @ np.array(sight).T, 0, 1) @ xyz.T / [0.9505, 1, 1.089]
+            f = np.where(seen > 0.008856, np.cbrt(seen), 7.787 * seen + 16 / 116)
+            lab = np.stack([116 * f[:, 1], 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])])
+            far = np.linalg.norm(lab[:, :, None] - lab[:, None], axis=0)
+            far[np.diag_indices(9)] = np.inf
+            assert far.min() > {"normal": 30, "tritan": 13}.get(name, 17), (name, theme)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome")

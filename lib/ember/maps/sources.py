@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, AtomicType, BinaryType, DataType, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    AtomicType,
+    BinaryType,
+    DataType,
+    FractionalType,
+    StructType,
+)
 
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.embedding import CorpusConfig, TableConfig
@@ -114,11 +121,11 @@ def _single(table: DataFrame, name: str, shown: str) -> Column:
         if isinstance(inner, StructType) and {"index", "label"} <= set(inner.names):
             best = F.get(value, F.lit(0))
             return F.coalesce(best["label"], best["index"].cast("string"))
-        if isinstance(inner, AtomicType) and not isinstance(inner, BinaryType):
+        if isinstance(inner, AtomicType) and not isinstance(inner, BinaryType | FractionalType):
             return F.array_join(value.cast("array<string>"), ", ")
     raise InvalidInput(
         f"{shown}: the column {name} is {kind.simpleString()}; color by single values, lists of "
-        "them, or predictions"
+        "labels, or predictions"
     )
 
 
