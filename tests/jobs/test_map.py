@@ -183,7 +183,7 @@ def test_the_pages_of_other_jobs_link_to_it(made, run_job, tmp_path):
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(run_job, tmp_path):
     write(tmp_path / "in.parquet", **table(list(range(3))))
-    empty = pa.table(table([]))
+    empty = pa.table(table([0])).slice(0, 0)
     pq.write_table(empty, tmp_path / "empty.parquet")
     mine = f"path: {tmp_path}/in.parquet"
     plain = {"input": f"{{{mine}, id: key}}", "output__path": tmp_path / "out"}
