@@ -1,9 +1,10 @@
-"""What the cluster suite ran, as tables: job by environment, then each part's files.
+"""What the cluster suite ran, as tables: job by environment, faults, then each part's files.
 
     .venv/bin/python scripts/cluster/table.py FOLDER
 
 FOLDER holds pytest's XML, a file for each part. A test that calls `record_property` with
-"environment" and "job" has a cell in the first table; of several in one, the worst is shown.
+"environment" and "job" has a cell in the first table; of several in one, the worst is shown. One
+that records "fault" has a line in the second.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ORDER = ("failed", "skipped", "passed")
+OF_FAULTS = ("rows in", "rows out", "duplicates", "seconds lost", "a reader saw")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ def main(folder: str) -> int:
     told = [case for case in cases if {"environment", "job"} <= case.properties.keys()]
     if told:
         print(by_job(told))
+    struck = [case for case in cases if "fault" in case.properties]
+    if struck:
+        print(by_fault(struck))
     print(by_file(cases))
     return 0
 
@@ -77,6 +82,14 @@ def cell(cases: list[Case], notes: list[str]) -> str:
             notes.append(note)
         word = f"{word} [{notes.index(note) + 1}]"
     return word
+
+
+def by_fault(cases: list[Case]) -> str:
+    rows = [["fault", "job", *OF_FAULTS, "test"]]
+    for case in cases:
+        facts = [case.properties.get(name, "-") for name in ("fault", "job", *OF_FAULTS)]
+        rows.append([*facts, case.outcome])
+    return table(rows) + "\n"
 
 
 def by_file(cases: list[Case]) -> str:

@@ -99,7 +99,7 @@ def executors(pid: int) -> list[int]:
     return [each for each, line in lines if "CoarseGrainedExecutorBackend" in line]
 
 
-def python_workers(pid: int) -> list[int]:
+def python_workers(pid: int, module: str = "pyspark.daemon") -> list[int]:
     """Workers are forks of a daemon and share its command line; the daemon is their parent."""
-    daemons = {each: line for each, line in descendants(pid).items() if "pyspark.daemon" in line}
+    daemons = {each: line for each, line in descendants(pid).items() if module in line}
     return [worker for daemon in daemons for worker in descendants(daemon)]

@@ -65,7 +65,7 @@ class Hadoop:
         """The same to its end: the exit code, and what spark-submit and the containers said."""
         process = self.begin(log, *given, **more)
         try:
-            code = process.wait(PATIENCE)
+            code = process.wait(3 * PATIENCE)  # a node has to unpack the environment first
         finally:
             stop(process)
         return code, self.said(log)
