@@ -24,9 +24,12 @@ from ember.settings import config
 from ember.spark import classic, console, places, read_batches
 from ember.spark.destinations import Destination, committed, destination
 from ember.spark.explain import explain
+from ember.spark.lineage import Lineage
+from ember.spark.parent_run import ParentRun, parent_run
 from ember.spark.publish import Output, complete
 from ember.spark.session import check_arguments, spark_session
 from ember.spark.storage import Storage
+from ember.spark.tracking import tracked
 
 __all__ = ["Run", "log_as", "main", "versions"]
 
@@ -43,6 +46,7 @@ class Run(Generic[ConfigT]):
     """One run of a job: what it was asked to do, and what it notes for the manifest.
 
     notes: what the manifest is to say beside the job's own facts.
+    step_of: the run of a pipeline whose step this is, by the name `step`.
     """
 
     job: str
@@ -53,6 +57,8 @@ class Run(Generic[ConfigT]):
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     seconds: dict[str, float] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    step: str | None = None
+    step_of: Run[Any] | None = None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -84,11 +90,32 @@ class Run(Generic[ConfigT]):
             **more,
         )
 
+    @cached_property
+    def parent(self) -> ParentRun | None:
+        """The run of a scheduler's that this one is a part of."""
+        return self.step_of.parent if self.step_of else parent_run(self.spark)
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        if self.step_of:
+            return self.step_of.lineage.of_step(self.step or self.job, self.run_id)
+        first = classic.setting(self.spark, "spark.openlineage.appName", "ember")
+        return Lineage(self.spark, f"{first}.{self.job}", self.run_id, self.parent)
+
     def do(self, body: Callable[[Run[ConfigT]], None]) -> None:
-        """Do the job, unless this very run has committed its table, as one that is retried has."""
+        """Do the job; tell of it where that is asked for (ember.spark.lineage, and tracking)."""
         if getattr(self.config, "output", None) is None:  # as doctor may have it
             body(self)
-            return
+        elif self.dry_run:
+            self._do_once(body)
+        else:
+            place = self.destination
+            track = tracked(self.spark, self.job, self.run_id, place.path)
+            with self.lineage.events(self.config, place), track:
+                self._do_once(body)
+
+    def _do_once(self, body: Callable[[Run[ConfigT]], None]) -> None:
+        """Do the job, unless this very run has committed its table, as one that is retried has."""
         place = self.destination
         if place.table is None or not committed(self.spark, place, self.job, self.run_id):
             body(self)
@@ -111,6 +138,7 @@ class Run(Generic[ConfigT]):
         told = {
             "run_id": self.run_id,
             "job": self.job,
+            **({"parent_run": self.parent.describe()} if self.parent else {}),
             "started": self.started.isoformat(timespec="seconds"),
             "finished": finished.isoformat(timespec="seconds"),
             "config": self.config.model_dump(mode="json"),

@@ -121,6 +121,8 @@ class StepRun:
             self._run.dry_run,
             self._run.spark,
             notes=self._note,
+            step=self._step.name,
+            step_of=self._run,
         )
 
     @contextmanager
