@@ -46,7 +46,10 @@ setup(
         "report": REPORT,
         "dedup": DEDUP,
         "map": MAP,
-        "all": [*TENSORFLOW, *OPENVINO, *INT8, *TORCH, *LEARN, *REPORT, *DEDUP],
+        # On the driver, to tell OpenLineage and MLflow of runs: docs/scheduling.md.
+        "lineage": ["openlineage-python>=1.40"],
+        "mlflow": ["mlflow-skinny>=3"],
+        "all": [*TENSORFLOW, *OPENVINO, *INT8, *TORCH, *LEARN, *REPORT, *DEDUP, *MAP],
     },
     entry_points={"console_scripts": ["ember = ember.cli:main"]},
 )

@@ -105,7 +105,7 @@ def test_there_is_an_example_of_each_system():
 ROOT = CONF.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 # The scripts of a shell that a page may use beside jobs, and what the suite takes from it.
-TOOLS = {"grep", "pip", "awk", "python3.11", "pip-audit", "spark-class"}
+TOOLS = {"airflow", "grep", "pip", "awk", "python3.11", "pip-audit", "spark-class"}
 REQUIRED = {"input.path": "a", "input.id": "i", "input.modality": "text", "model.name": "hf:m"}
 REQUIRED |= {"output.path": "o"}
 
