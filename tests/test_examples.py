@@ -249,6 +249,12 @@ def test_python_in_a_page_runs(block, spark, tmp_path, resnet, bert):
         f"picture-{number:04}" for number in range(6)
     }
     assert all(row["score"] >= 0.9 for row in space["pairs"].collect())
+    if "scored" in space:  # by functions of Spark's
+        found = space["scored"].collect()
+        assert len(found) == 12
+        assert all(abs(row["score"] - row["cosine"]) < 1e-5 for row in found)
+        (center,) = space["center"].collect()
+        assert abs(sum(value**2 for value in center["center"]) - 1) < 1e-5
 
 
 def _published(table, folder):
