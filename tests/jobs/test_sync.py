@@ -25,7 +25,7 @@ from ember.spark.staging import Staging
 from tiny_models import tiny_gpt2
 
 WORDS = ["cat", "dog", "mat", "house", "tree", "blue", "big", "small", "runs", "sat"]
-SEQUENCES, STEPS = 100, 6
+SEQUENCES, STEPS = 100, 5
 Rows = list[tuple[str, str | None]]
 
 
@@ -139,17 +139,17 @@ class Nights:
         follow = {"input__path": self.source, "output__path": self.out, "output__mode": "sync"}
         return self.job(**self.given, **follow, **settings)
 
-    def kill(self, patched, owner: type, name: str, stop) -> None:
+    def kill(self, owner: type, name: str, stop) -> None:
         """Kill a run there; what it has done of the model's work is known from then on."""
-        patched.setattr(owner, name, stop)
-        assert self.run()[0] == 130
-        patched.undo()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(owner, name, stop)
+            assert self.run()[0] == 130
         found = self.out.parent.glob(f".{self.out.name}.staging/**/new/*.parquet")
         rows = [row for file in found for row in pq.read_table(file).to_pylist()]
         hashes = {row["content_hash"] for row in rows if row["status"] == "ok"}
         self.expected.known |= {each for each in self.seen if each and sha(each) in hashes}
 
-    def check(self, now: Rows, patched, *, retry: bool) -> None:
+    def check(self, now: Rows, *, retry: bool) -> None:
         """Run, and count what went through the model and what became of the rows."""
         ran: list[int] = []
         fill = Sync.fill
@@ -158,9 +158,9 @@ class Nights:
             ran.append(sum(pq.read_metadata(each).num_rows for each in staged(self)))
             fill(self)
 
-        patched.setattr(Sync, "fill", counting)
-        assert self.run(output__retry_failed=retry) == (0, "")
-        patched.undo()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Sync, "fill", counting)
+            assert self.run(output__retry_failed=retry) == (0, "")
         told, was = manifest(self.out)["counts"], self.expected.published
         assert told["embedded"] == ran[0] == self.expected.runs(now, retry=retry).total()
         assert told["rows"] == len(now) == told["reused"] + told["copied"] + told["embedded"]
@@ -194,9 +194,7 @@ def lose(run: Sync) -> None:
     raise KeyboardInterrupt
 
 
-def test_any_sequence_of_changes_and_kills_equals_a_fresh_run(
-    embed_job, bert, tmp_path, monkeypatch
-):
+def test_any_sequence_of_changes_and_kills_equals_a_fresh_run(embed_job, bert, tmp_path):
     """100 seeded sequences beside each other in one table, files renamed at every step."""
     corpora = [Corpus(number) for number in range(SEQUENCES)]
     nights = Nights(embed_job, bert, tmp_path)
@@ -204,12 +202,12 @@ def test_any_sequence_of_changes_and_kills_equals_a_fresh_run(
     for step in range(STEPS):
         nights.put([row for corpus in corpora for row in corpus.rows])
         if step in kills:
-            nights.kill(monkeypatch, *kills[step])
+            nights.kill(*kills[step])
             for corpus in corpora[::3]:  # the input goes on changing
                 corpus.step()
         now = [row for corpus in corpora for row in corpus.rows]
         nights.put(now)
-        nights.check(now, monkeypatch, retry=step != 3)
+        nights.check(now, retry=step != 3)
         for corpus in corpora:
             corpus.step()
     assert leftovers(nights.out.parent) == ["out"]
@@ -231,7 +229,7 @@ def test_any_sequence_of_changes_and_kills_equals_a_fresh_run(
 
 def equal_to_a_fresh_run(job, out: Path, settings: dict) -> dict[str, int]:
     """Sync, hold the table against one made anew, and return the counts of the manifest."""
-    fresh = out.with_name("fresh")
+    fresh = out.with_name(f"fresh-{out.name}")
     assert job(**settings, output__path=out, output__mode="sync") == (0, "")
     assert job(**settings, output__path=fresh, output__mode="overwrite") == (0, "")
     ours, theirs = (
@@ -348,7 +346,7 @@ def test_what_has_not_changed_is_left_alone_and_other_settings_do_all_again(
     assert leftovers(out.parent) == ["out"]
     assert pq.read_table(out).num_rows == 3
 
-    code, message = embed_job(**{**given, "output__mode": "resume"})
+    code, message = embed_job(**{**sync, "output__mode": "resume"})
     assert (code, "content_hash was sha256" in message) == (2, True)
     code, message = embed_job(**sync, model__layer="cls")
     assert (code, "are done again" in message) == (0, True)
