@@ -7,7 +7,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 
 from ember import job
-from ember.comparison import comparison, components, join, packing, sync, sync_join
+from ember.comparison import comparison, components, forecast, join, packing, sync, sync_join
 from ember.comparison.comparison import Comparison
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_join
@@ -35,7 +35,9 @@ def run_join(run: Run[JoinConfig]) -> None:
         if config.report:
             check_page(spark, config.report.left, config.report.right)
     if run.dry_run:
-        run.say("configuration and input are fine; nothing was written")
+        run.say(
+            f"configuration and input are fine; nothing was written{_foretold(config, left, right)}"
+        )
         return
     if output.finished:
         if groups and not groups.finished:
@@ -76,6 +78,14 @@ def run_join(run: Run[JoinConfig]) -> None:
                 add_page(output, report, run.manifest(**facts), HIDDEN_PAGE)
         output.publish(run.manifest(**facts))
     run.say(f"{facts['counts']['rows']} pairs in {output.shown}")
+
+
+def _foretold(config: JoinConfig, left: DataFrame, right: DataFrame | None) -> str:
+    """What the run would take, to be put behind a sentence; nothing where it cannot be told."""
+    if config.within:  # the rows of a sample have too few others of their group
+        return ""
+    found = forecast.forecast_join(left, right, config.metric, config.threshold)
+    return f". {found.told()}" if found else ""
 
 
 def _whole(

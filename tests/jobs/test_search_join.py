@@ -110,6 +110,22 @@ def test_what_cannot_work_is_exit_code_2_and_nothing_written(run, tmp_path, sett
     assert not (tmp_path / "work").exists()
 
 
+def test_a_dry_run_foretells_a_join_and_writes_nothing(run, tmp_path, monkeypatch):
+    source = embeddings(tmp_path / "in.parquet", 300)
+    out = tmp_path / "work" / "out"
+    given = {"left__path": source, "left__id": "image_id", "threshold": 0.1, "output__path": out}
+    said: list[str] = []
+    monkeypatch.setattr("ember.job.console.say", said.append)
+    assert run("join", "--dry-run", **given) == (0, "")
+    assert not out.parent.exists()
+    (told,) = said
+    assert run("join", **given) == (0, "")
+    # Of a table that a sample holds whole, the pairs are counted.
+    pairs = f"{pq.read_table(out).num_rows:,}"
+    assert "nothing was written. 300 x 300 rows are 4.48e+04 pairs to compare" in told
+    assert f"about {pairs} reach the threshold ({pairs} to {pairs})" in told
+
+
 def test_a_dry_run_writes_nothing(run, tmp_path):
     source = embeddings(tmp_path / "in.parquet")
     out = tmp_path / "work" / "out"

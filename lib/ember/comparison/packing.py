@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from ember.spark.classic import cores
 from ember.spark.storage import Storage
 from ember.worker.vectors.basis import fit_basis
 
-__all__ = ["prepare"]
+__all__ = ["check_lengths", "prepare"]
 
 # Smaller blocks cost more to send than to compare.
 _LEAST_ROWS = 256
@@ -124,7 +124,14 @@ def _dimension(made: Mapping[str, Runs], max_failed_fraction: float) -> int:
     lengths = [
         each.dimension(f"the {name} table", max_failed_fraction) for name, each in made.items()
     ]
-    known = [length for length in lengths if length]
+    return check_lengths([length for length in lengths if length])
+
+
+def check_lengths(known: Sequence[int]) -> int:
+    """The length that the vectors of all tables have; 1 where none has any.
+
+    Raises InvalidInput where they differ.
+    """
     if len(set(known)) > 1:
         raise InvalidInput(
             f"the left vectors have {known[0]} dimensions and the right ones {known[1]}; embed "
