@@ -38,6 +38,7 @@ def evaluate(run: Run[EvaluateConfig]) -> None:
             "issues": [vars(issue) for issue in report.issues],
             "figures": report.headline(),
             "unmet": report.unmet(config.require),
+            **({"tests": report.tests} if report.tests else {}),
         }
         if config.report:
             with run.phase("page"):

@@ -288,6 +288,35 @@ def test_a_comparison_shows_both_runs_and_the_paired_difference():
     assert "−0.2 95% interval 0.2" in text
 
 
+def test_drift_is_told_by_its_tests_and_drawn_by_its_scores():
+    tests = [
+        {
+            "test": name,
+            "method": "permutations",
+            "p_value": p,
+            "adjusted_p_value": 2 * p,
+            "drift": d,
+        }
+        for name, p, d in (("scores", 0.001, True), ("labels", 0.4, False))
+    ]
+    scores = [{"score": n / 4, "reference": 5, "current": n} for n in range(5)]
+    tables = {"tests": tests, "scores": scores, "labels": [{"label": HOSTILE[0], "reference": 3}]}
+    report = Report(
+        "drift",
+        [figure("score_ks", 0.4, 0.3, 0.5)],
+        tables={name: Table(list(rows[0]), rows) for name, rows in tables.items()},
+    )
+    config = {"kind": "drift", "false_alarms": 0.05}
+    page = check_safe(render(report, {**MANIFEST, "config": config}))
+    assert "Drift in scores. 60 rows of both tables" in "".join(page.texts)
+    assert [row[0] for row in page.tables["tests"]] == ["scores", "labels"]
+    same_numbers(page, "tests", tests, ("p_value", "adjusted_p_value"))
+    (drawn,) = charts(page)
+    # 0.2 x 2 of the reference and (0 + 1) / 10 of the current rows lie at or below 0.25.
+    assert drawn["aria-label"].endswith("reference and current, at most 0.3000 at 0.25 apart.")
+    assert page.tables["labels"][0][0] == HOSTILE[0]
+
+
 def test_figures_at_several_ranks_are_drawn_by_rank():
     figures = [
         figure(f"{name}@{k}", k / 20, 0.01, 0.9) for name in ("recall", "ndcg") for k in (1, 5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
 
@@ -21,17 +21,19 @@ _AT_HAND = {"path": "a DataFrame"}
 
 
 def evaluate(
-    kind: Kind,
+    kind: Kind | Literal["drift"],
     predictions: DataFrame,
     truth: DataFrame | None = None,
     *,
     relevance: DataFrame | None = None,
     queries: DataFrame | None = None,
     baseline: DataFrame | None = None,
+    reference: DataFrame | None = None,
     id: str | Sequence[str] = "id",
     truth_id: str | Sequence[str] | None = None,
     label: str = "label",
     predicted: str = "predictions",
+    embedding: str = "embedding",
     score: str = "score",
     rank: str | None = "rank",
     grade: str | None = None,
@@ -46,18 +48,22 @@ def evaluate(
     bins: int = 15,
     bootstrap: int = 1000,
     worst: int = 100,
+    overlap: Mapping[str, Any] | None = None,
+    false_alarms: float = 0.05,
     max_failed_fraction: float = 0.01,
 ) -> Evaluation:
     """Judge predictions, neighbors or scores against the truth: figures with 95% intervals.
 
     What each kind computes, and what counts as wrong, is said by `judge_classification`,
-    `judge_multilabel`, `judge_retrieval` and `judge_similarity` in `ember.evaluation`.
+    `judge_multilabel`, `judge_retrieval` and `judge_similarity` in `ember.evaluation`, and of
+    drift, which holds two tables against each other, by `judge_drift`.
     All tables are read at once.
 
     Args:
         kind: classification or multilabel (predictions as `classify` gives them), retrieval
-            (neighbors as `search` gives them: `query_id`, `neighbor_id`, `rank`) or similarity
-            (an id and a score, such as the pairs of `join`).
+            (neighbors as `search` gives them: `query_id`, `neighbor_id`, `rank`), similarity
+            (an id and a score, such as the pairs of `join`) or drift (an id and, of the columns
+            `embedding`, `score` and `label`, those that it and `reference` have).
         predictions: what is judged.
         truth: an id and a label: a string, a number or a boolean; for multilabel a list. For
             retrieval, the label of every document: those with the query's label are relevant.
@@ -66,11 +72,13 @@ def evaluate(
         queries: for retrieval by labels, the id and label of each query; None: they are documents.
         baseline: another run on the same rows, in a table with the same columns; the figures are
             then those of both runs and their differences.
+        reference: for drift, the table that `predictions` is held against, with the same columns.
         id: the column that names a row; for similarity also several that do so together.
         truth_id: the same in the truth (and the queries); None: as `id`.
         label: the column of the truth.
         predicted: the column of the predictions, best first.
-        score: the column of the scores, for similarity, and for retrieval without ranks.
+        embedding: for drift, the column of the vectors.
+        score: the column of the scores, for drift, similarity, and for retrieval without ranks.
         rank: for retrieval, the column of the ranks, from 1; None: by score, highest first.
         grade: for retrieval, the column of how relevant a document is, relevant above 0; None:
             every row of `relevance` is.
@@ -86,12 +94,16 @@ def evaluate(
         bins: for classification, the bins of the reliability table.
         bootstrap: replicates behind the intervals; 0: no intervals.
         worst: rows in the table of the worst ones.
+        overlap: for drift, compare the neighbors of rows that both tables have: `k`, `sample` and
+            `least`, or none of them for their defaults. None: compare distributions.
+        false_alarms: for drift, the probability that any test finds some where there is none.
         max_failed_fraction: share of rows that may have no usable prediction; they count as wrong.
 
     Returns:
         `figure(metric)` with value, low, high and n; `figures`, `tables` by name, `issues`, and
         `unusable`: `id`, `reason` of rows that could not be judged on their merits.
-        `unmet({"accuracy": 0.9})` says which figures fall short. `release()` frees what the
+        `unmet({"accuracy": 0.9})` says which figures fall short; of drift `tests` says which test
+        found some, and `unmet({"drift": "none"})` in words. `release()` frees what the
         cluster holds for the tables.
 
     Raises:
@@ -127,10 +139,17 @@ def evaluate(
         "baseline": {},
     }
     given = {"truth": truth, "relevance": relevance, "queries": queries, "baseline": baseline}
+    if reference is not None:
+        given["reference"] = reference
+    if kind == "drift":
+        both = [frame.columns for frame in (predictions, reference) if frame is not None]
+        parts = {"embedding": embedding, "score": score, "label": label}
+        there = {key: each for key, each in parts.items() if all(each in c for c in both)}
+        sections |= {key: {"id": name, **there} for key in ("reference", "current")}
     frames = {JUDGED[kind]: predictions, **{n: f for n, f in given.items() if f is not None}}
     settings = {
         "kind": kind if baseline is None else "compare",
-        "of": kind,
+        **({} if kind == "drift" else {"of": kind}),
         **{section: {**_AT_HAND, **sections[section]} for section in frames},
         "population": population,
         "slices": list(slices),
@@ -143,6 +162,8 @@ def evaluate(
         "bins": bins,
         "bootstrap": bootstrap,
         "worst": worst,
+        "overlap": None if overlap is None else dict(overlap),
+        "false_alarms": false_alarms,
         "output": _AT_HAND,
         "limits": {"max_failed_fraction": max_failed_fraction},
     }

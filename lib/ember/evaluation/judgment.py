@@ -25,6 +25,7 @@ from ember.evaluation.slices import few_slices, slices_of
 from ember.spark import classic
 from ember.spark.persisted import kept
 from ember.worker.metrics.partial_sums import (
+    Batches,
     GroupJudge,
     Judge,
     add_rows,
@@ -39,6 +40,7 @@ from ember.worker.metrics.weights import GROUPS
 __all__ = [
     "Findings",
     "Totals",
+    "add_up",
     "answers_of",
     "by_group",
     "judge_rows",
@@ -173,14 +175,21 @@ def sum_rows(
     rows: `key` long, a hash of the id; strings `slice_0`, `slice_1`, …; and what `judge` reads.
     judge: adds a chunk to the sums; see `merge_records` for what the section "class" is for.
     """
+    totals = Totals(replicates)
+    return add_up(
+        rows, add_rows(judge, slices_of(rows), replicates, chunk_rows, totals.groups), totals
+    )
+
+
+def add_up(rows: DataFrame, adder: Batches, totals: Totals) -> Totals:
+    """Add what `adder` makes of the rows, records as `Sums.drain` yields them, to `totals`."""
     # Few partial sums: a task takes as many partitions as it can.
     tasks = 2 * classic.cores(rows.sparkSession)
-    totals = Totals(replicates)
-    adder = add_rows(judge, slices_of(rows), replicates, chunk_rows, totals.groups)
     partial = rows.coalesce(tasks).mapInArrow(adder, _SCHEMA)
     keys = ("section", "slice", "item")
     merged = partial.repartition(*keys).sortWithinPartitions(*keys)
-    return _received(merged.mapInArrow(merge_records(replicates, totals.groups), _SCHEMA), totals)
+    merger = merge_records(totals.replicates, totals.groups)
+    return _received(merged.mapInArrow(merger, _SCHEMA), totals)
 
 
 def by_group(rows: DataFrame, groups: Sequence[str], judge: GroupJudge, replicates: int) -> Totals:

@@ -28,7 +28,10 @@ __all__ = [
     "table",
 ]
 
-LESS_IS_BETTER = frozenset({"ece", "hamming_loss"})
+LESS_IS_BETTER = frozenset(
+    {"ece", "hamming_loss", "embedding_mmd2", "score_ks", "score_wasserstein", "score_psi"}
+    | {"label_total_variation", "label_jensen_shannon"}
+)
 _TYPES = {
     str: pa.string(),
     int: pa.int64(),
@@ -117,6 +120,7 @@ class Evaluation:
             judged on their merits.
         lists: of a retrieval, the documents and their gains by query (id, documents, gains).
         match: of classes, whether the truth is compared with labels or with indices.
+        tests: of drift, the rows of the table of that name.
     """
 
     kind: str
@@ -130,6 +134,7 @@ class Evaluation:
     held: Sequence[DataFrame] = field(default=(), repr=False)
     lists: DataFrame | None = field(default=None, repr=False)
     match: Literal["label", "index"] | None = None
+    tests: Sequence[Mapping[str, Any]] = ()
 
     def figure(self, metric: str, slice: str = ALL) -> Figure:
         """The figure `metric` of a slice. Raises InvalidConfig that lists those there are."""
@@ -191,10 +196,16 @@ class Evaluation:
             otherwise=" to have them counted as wrong",
         )
 
-    def unmet(self, require: Mapping[str, float]) -> list[str]:
-        """A clause for each figure that is not as good as required, or is undefined."""
+    def unmet(self, require: Mapping[str, float | str]) -> list[str]:
+        """A clause for each figure that is not as good as required, or is undefined.
+
+        With `{"drift": "none"}` also one for each test that finds drift or has no answer.
+        """
         clauses = []
         for name, wanted in require.items():
+            if isinstance(wanted, str):
+                clauses += [_drifted(test) for test in self.tests if test["drift"] is not False]
+                continue
             row = self.figure(name).as_row()
             less = _less_is_better(name)
             word = "above" if less else "below"
@@ -209,7 +220,7 @@ class Evaluation:
                 )
         return clauses
 
-    def refuse_shortfall(self, require: Mapping[str, float], path: str) -> None:
+    def refuse_shortfall(self, require: Mapping[str, float | str], path: str) -> None:
         """Raise RequirementNotMet that names the figures and where the report is."""
         clauses = self.unmet(require)
         if clauses:
@@ -221,15 +232,23 @@ class Evaluation:
             each.unpersist()
 
 
-def check_requirements(require: Mapping[str, float], known: Iterable[str]) -> None:
-    """Raise InvalidConfig for a required figure that the report will not have."""
-    known = list(known)
+def check_requirements(
+    require: Mapping[str, float | str], known: Iterable[str], tested: bool = False
+) -> None:
+    """Raise InvalidConfig for a required figure that the report will not have.
+
+    tested: whether the report has tests of drift, of which none can be required.
+    """
+    known = [*known, *(["drift"] if tested else [])]
     for name, wanted in require.items():
+        if (name == "drift") != isinstance(wanted, str) and name in known:
+            right = "{drift: none}" if name == "drift" else f"{name}: a number"
+            raise InvalidConfig(f"require: {name} is {wanted}; write {right}")
         if name not in known:
             raise InvalidConfig(
                 f"require: there is no figure {name}; figures here: {', '.join(known)}"
             )
-        if not math.isfinite(wanted):
+        if not isinstance(wanted, str) and not math.isfinite(wanted):
             raise InvalidConfig(f"require: {name} is {wanted}; give a number")
 
 
@@ -238,6 +257,15 @@ def table(spark: SparkSession, rows: Sequence[Mapping[str, Any]], /, **columns: 
     schema = pa.schema([(name, _TYPES[kind]) for name, kind in columns.items()])
     # From Arrow, which needs no Python worker.
     return spark.createDataFrame(pa.Table.from_pylist(list(rows), schema)).coalesce(1)
+
+
+def _drifted(test: Mapping[str, Any]) -> str:
+    if test["drift"] is None:
+        return f"{test['test']}: a table has no rows to test, and no drift is required"
+    return (
+        f"{test['test']} drifted (p = {test['p_value']:.4g}, {test['adjusted_p_value']:.4g} among "
+        "all tests), and no drift is required"
+    )
 
 
 def _less_is_better(name: str) -> bool:

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from ember.errors import InvalidConfig, InvalidInput
+from ember.evaluation.drift_settings import check_parts, judge_tables, parts_of
 from ember.evaluation.joining import issues_of
 from ember.evaluation.result import Evaluation, check_requirements
 from ember.settings.embedding import TableConfig
@@ -24,6 +25,7 @@ JUDGED = {
     "multilabel": "predictions",
     "retrieval": "neighbors",
     "similarity": "pairs",
+    "drift": "current",
 }
 """The section that names the table that is judged, by kind."""
 # The other sections that a kind reads.
@@ -32,11 +34,17 @@ _TRUTHS = {
     "multilabel": ("truth",),
     "retrieval": ("truth", "queries", "relevance"),
     "similarity": ("truth",),
+    "drift": ("reference",),
 }
+# Of those, what a kind cannot do without; for others the truth.
+_NEEDED = {"retrieval": (), "drift": ("reference",)}
 # Keys that say which rows are read; all others name columns.
 _READING = set(TableConfig.model_fields)
 _NOT_JUDGED = "not in the judged table, left out"
-_SECTIONS = ("predictions", "neighbors", "pairs", "truth", "queries", "relevance", "baseline")
+_SECTIONS = (
+    *("predictions", "neighbors", "pairs", "truth", "queries", "relevance", "baseline"),
+    *("reference", "current"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,12 +67,14 @@ def figures_of(config: EvaluateConfig) -> list[str]:
     """The figures that the report will have."""
     from ember.evaluation.classification import classification_figures
     from ember.evaluation.comparing import compared_figures
+    from ember.evaluation.drift import drift_figures
     from ember.evaluation.multilabel import multilabel_figures
     from ember.evaluation.similarity import FIGURES
     from ember.worker.metrics.ranking import retrieval_names
 
     kind = config.of if config.kind == "compare" else config.kind
-    names = {
+    names: list[str] = {
+        "drift": lambda: drift_figures(*parts_of(config)),
         "classification": lambda: classification_figures(config.top_k),
         "multilabel": lambda: multilabel_figures(config.top_k),
         "retrieval": lambda: retrieval_names(config.at),
@@ -107,7 +117,9 @@ def _check_settings(config: EvaluateConfig) -> str:
     """The kind of what is judged. Raises InvalidConfig for settings that do not go together."""
     kind = config.of if config.kind == "compare" else config.kind
     _check_sections(config, kind)
-    check_requirements(config.require, figures_of(config))
+    if kind == "drift":
+        check_parts(config)
+    check_requirements(config.require, figures_of(config), tested=kind == "drift")
     return kind
 
 
@@ -144,6 +156,8 @@ def _ids(config: EvaluateConfig, kind: str) -> dict[str, str]:
 def _judge_all(config: EvaluateConfig, inputs: Inputs) -> Evaluation:
     from ember.evaluation.comparing import compare
 
+    if config.kind == "drift":
+        return judge_tables(config, inputs.frames["reference"], inputs.frames["current"])
     if config.kind != "compare":
         return _judge_one(config, inputs, inputs.judged)
     run, before = compared = (inputs.judged, inputs.frames["baseline"])
@@ -225,9 +239,7 @@ def _check_sections(config: EvaluateConfig, kind: str) -> None:
             "population: predictions does not go with kind: retrieval; its queries are those of "
             "queries or relevance"
         )
-    needed = {JUDGED[kind]}
-    if kind != "retrieval":
-        needed.add("truth")
+    needed = {JUDGED[kind], *_NEEDED.get(kind, ("truth",))}
     if config.kind == "compare":
         needed.add("baseline")
     allowed = needed | set(_TRUTHS[kind])

@@ -15,7 +15,7 @@ from ember.report.report import Row
 from ember.report.table_view import axis_ends
 
 __all__ = ["MOST_DRAWN", "class_intervals", "confusion", "heat_map", "histogram"]
-__all__ += ["precision_recall", "ranks", "reliability"]
+__all__ += ["cumulated", "precision_recall", "ranks", "reliability"]
 
 MOST_DRAWN = 40  # classes
 _MOST_COUNTS = 25  # classes of a confusion matrix whose cells have room for their counts
@@ -153,6 +153,27 @@ def class_intervals(names: Sequence[str], rows: Sequence[Row]) -> Picture:
     worst = min(range(len(rows)), key=lambda n: -1 if rows[n]["f1"] is None else rows[n]["f1"])
     alt = f"Precision and recall of {len(rows)} classes. The lowest F1: {names[worst]}."
     return Picture(figure, alt)
+
+
+def cumulated(rows: Sequence[Row], series: Mapping[str, str], unit: str) -> Picture:
+    """The share of rows up to each value, a line for each column of counts that `series` names."""
+    values = _column(rows, unit)
+    shares = [
+        np.cumsum(_column(rows, name)) / max(sum(r[name] for r in rows), 1) for name in series
+    ]
+    place = int(np.abs(shares[0] - shares[-1]).argmax())
+    with drawing(_WIDTH, 300) as figure:
+        axes = figure.subplots()
+        for share, name, color in zip(shares, series.values(), (FIRST, SECOND), strict=False):
+            axes.step(values, share, where="post", color=color, linewidth=1.3, label=name)
+        ends = [share[place] for share in shares]
+        axes.vlines(values[place], min(ends), max(ends), color=INK, linewidth=1, linestyle=_DASHED)
+        axes.set(ylim=(-0.02, 1.02), xlabel=unit, ylabel="share of rows up to it")
+        axes.grid()
+        _legend(figure, axes, 2)
+    apart = f"{abs(ends[0] - ends[-1]):.4f} at {values[place]:.4g}"
+    names = " and ".join(series.values())
+    return Picture(figure, f"Shares of the rows up to each {unit}: {names}, at most {apart} apart.")
 
 
 def ranks(families: Mapping[str, Sequence[tuple[int, Row]]]) -> Picture:

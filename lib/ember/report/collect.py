@@ -24,7 +24,7 @@ __all__ = ["as_text", "check_content", "collect", "fetch_items", "id_text", "pla
 
 # Rows of a table that a page takes, which a browser sorts and filters at once.
 _ROWS = {"per_class": 1000, "per_label": 1000, "reliability": 1000, "most_confused": 100}
-_ROWS |= {"worst": 200, "slices": 200}
+_ROWS |= {"worst": 200, "slices": 200, "labels": 200, "scores": 1000}
 _MOST_CURVES = 8
 # Of the worst rows, and of each kind of query.
 _MOST_SEEN = 24
@@ -64,6 +64,8 @@ def collect(
     if "precision_recall" in evaluation.tables:
         frame = evaluation.tables["precision_recall"]
         found["precision_recall"] = _curves(frame, found.get("per_label"))
+    if evaluation.tests:
+        found["tests"] = Table(list(evaluation.tests[0]), evaluation.tests)
     if evaluation.slices:
         found["slices"] = _different(evaluation.slices)
     items: Mapping[str, Mapping[str, Item]] = {}

@@ -25,7 +25,7 @@ from ember.report.table_view import (
     whisker,
 )
 
-__all__ = ["evaluation_chapter", "headlines"]
+__all__ = ["evaluation_chapter", "figures_section", "headlines", "issues_section"]
 
 _ALL = "all"
 # The figures shown large, by kind; those that are there, up to four.
@@ -34,6 +34,7 @@ _HEADLINES = {
     "multilabel": ("micro_f1", "macro_f1", "mean_average_precision", "subset_accuracy"),
     "retrieval": ("map", "mrr", "recall@", "ndcg@"),
     "similarity": ("spearman", "pearson", "roc_auc", "average_precision"),
+    "drift": ("embedding_mmd2", "neighbor_overlap", "score_ks", "label_total_variation"),
 }
 _NUMBERS = ("value", "low", "high", "n")
 _INTERVAL = (
@@ -58,16 +59,24 @@ _WORST = {
 def evaluation_chapter(report: Report, manifest: Mapping[str, Any]) -> Chapter:
     """The chapter of an evaluation; ember.report.collect describes the tables that it shows."""
     counts, unmet = manifest["counts"], manifest.get("unmet")
-    sections = [
-        Section("figures", "Figures", None, [_figures(report)], (), headlines(report), _INTERVAL)
-    ]
+    sections = [figures_section(report)]
     if slices := _slices(report):
         sections.append(Section("slices", "Slices", None, [slices, *_different(report)]))
     sections += _sections(report)
-    sections.append(Section("issues", "Issues", None, [_issues(report)]))
+    sections.append(issues_section(report))
     lead = f"{counts['rows']} rows judged, {counts['failed']} of them without a usable answer."
     warnings = {"Requirements not met": unmet} if unmet else {}
     return Chapter(f"Evaluation: {report.kind}", lead, sections, warnings)
+
+
+def figures_section(report: Report) -> Section:
+    """The main figures large, then all of them."""
+    return Section("figures", "Figures", None, [_figures(report)], (), headlines(report), _INTERVAL)
+
+
+def issues_section(report: Report) -> Section:
+    """What could not be judged, or was left out."""
+    return Section("issues", "Issues", None, [_issues(report)])
 
 
 def headlines(report: Report) -> list[Headline]:

@@ -15,6 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ember.report.copies_chapter import copies_chapter
+from ember.report.drift_chapter import drift_chapter
 from ember.report.evaluation import evaluation_chapter, headlines
 from ember.report.galleries import collage
 from ember.report.inline import inline, templates
@@ -38,6 +39,7 @@ def render(report: Report, manifest: Mapping[str, Any]) -> str:
 def chapter_of(report: Report, manifest: Mapping[str, Any]) -> Chapter:
     """What a page says of a run that has a report."""
     kinds = {"search": search_chapter, "join": join_chapter, "dedup": copies_chapter}
+    kinds |= {"drift": drift_chapter}
     chapter = kinds.get(report.kind, evaluation_chapter)(report, manifest)
     return replace(chapter, sections=[*chapter.sections, run_section(manifest)])
 

@@ -12,8 +12,10 @@ from ember.settings.report import ContentConfig
 
 __all__ = [
     "BaselineConfig",
+    "DriftTableConfig",
     "EvaluateConfig",
     "NeighborsConfig",
+    "OverlapConfig",
     "PairsConfig",
     "PredictionsConfig",
     "RelevanceConfig",
@@ -78,6 +80,34 @@ class BaselineConfig(TableConfig):
     """The other run of a comparison, in a table with the same column names."""
 
 
+class DriftTableConfig(TableConfig):
+    """One of two tables that are held against each other, in the columns that both name."""
+
+    id: Name = Field(description="Column that names each row.")
+    embedding: Name | None = Field(default=None, description="Column of the vectors.")
+    score: Name | None = Field(default=None, description="Column of a number, such as a score.")
+    label: Name | None = Field(default=None, description="Column of a label.")
+    predictions: Name | None = Field(
+        default=None,
+        description="In place of score and label, the column of predictions: the first of each "
+        "row counts.",
+    )
+
+
+class OverlapConfig(Config):
+    """Of how many nearest neighbors two tables of the same rows agree."""
+
+    k: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=10, description="How many nearest neighbors of a row to look at, by cosine."
+    )
+    sample: Annotated[int, Field(ge=2, le=10_000)] = Field(
+        default=1000, description="Rows whose neighbors are looked at, drawn by the hash of the id."
+    )
+    least: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.9, description="Mean share of common neighbors below which it is drift."
+    )
+
+
 Kind = Literal["classification", "multilabel", "retrieval", "similarity"]
 Ranks = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 
@@ -89,8 +119,9 @@ class EvaluateConfig(Config):
     default every row of the truth must be in it.
     """
 
-    kind: Kind | Literal["compare"] = Field(
-        description="What is judged; compare: two runs of one kind (see of) on the same rows."
+    kind: Kind | Literal["compare", "drift"] = Field(
+        description="What is judged; compare: two runs of one kind (see of) on the same rows; "
+        "drift: whether two tables are alike."
     )
     of: Kind = Field(default="classification", description="For kind: compare, what the runs are.")
     predictions: PredictionsConfig | None = Field(
@@ -105,6 +136,21 @@ class EvaluateConfig(Config):
     baseline: BaselineConfig | None = Field(
         default=None,
         description="For compare, the run to compare with, in a table with the same column names.",
+    )
+    reference: DriftTableConfig | None = Field(
+        default=None, description="For drift, the table that the other is held against."
+    )
+    current: DriftTableConfig | None = Field(
+        default=None, description="For drift, the table that may have drifted."
+    )
+    overlap: OverlapConfig | None = Field(
+        default=None,
+        description="For drift, compare the neighbors of rows that both tables have, in place of "
+        "the distributions of their vectors; null: do not.",
+    )
+    false_alarms: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        default=0.05,
+        description="For drift, the probability that a run finds some where there is none.",
     )
     truth: TruthConfig | None = Field(
         default=None,
@@ -130,10 +176,10 @@ class EvaluateConfig(Config):
         description="Columns of the truth or the judged table; every figure is also given by their "
         "values.",
     )
-    require: dict[str, float] = Field(
+    require: dict[str, float | Literal["none"]] = Field(
         default_factory=dict,
-        description="Figures by name that must be reached; the run ends with exit code 5 where one "
-        "is not.",
+        description="Figures by name that must be reached, and drift: none; the run ends with exit "
+        "code 5 where one is not.",
     )
     classes: list[str] | list[int] | None = Field(
         default=None,
