@@ -83,15 +83,19 @@ class Reader(Thread):
 
     def run(self) -> None:
         while not self._over.wait(0.05):
-            run = self._run()
-            try:
-                found = manifest(self._out)
-                files = [each for each in found["files"] if each.startswith("part-")]
-                rows = sum(pq.read_metadata(self._out / each).num_rows for each in files)
-                self.seen[found["run_id"], rows] += 1
-            except OSError:
-                if self._run() == run:  # else it was replaced while it was read
-                    self.seen[run, -1] += 1
+            self._look()
+        self._look()
+
+    def _look(self) -> None:
+        run = self._run()
+        try:
+            found = manifest(self._out)
+            files = [each for each in found["files"] if each.startswith("part-")]
+            rows = sum(pq.read_metadata(self._out / each).num_rows for each in files)
+            self.seen[found["run_id"], rows] += 1
+        except OSError:
+            if self._run() == run:  # else it was replaced while it was read
+                self.seen[run, -1] += 1
 
     def _run(self) -> str:
         try:

@@ -111,7 +111,10 @@ class Run:
             assert each in log, log[-5000:]
 
     def resumed(self, application: Application) -> None:
-        code, log = application.run(self.job, **self.values(self.out, "resume"))
+        """It is gone on with, or done again where it ended before it had any row."""
+        begun = f".{self.out.name}.staging" in leftovers(self.out.parent)
+        mode = "resume" if begun else "overwrite"
+        code, log = application.run(self.job, **self.values(self.out, mode))
         assert code == 0, log[-5000:]
 
 
@@ -158,8 +161,10 @@ def an_executor_runs_out_of_memory(run: Run) -> None:
     run.begin(first, halfway=False)
     run.ends(first, "spark.executor.memory")
     first.start(**{"spark.executor.memory": "3g"})
-    run.resumed(first)
-    first.start()
+    try:
+        run.resumed(first)
+    finally:
+        first.start()
 
 
 def the_disk_is_full(run: Run) -> None:
@@ -186,10 +191,12 @@ def the_output_becomes_read_only(run: Run) -> None:
 def a_task_hangs_with_speculation_on(run: Run) -> None:
     first = run.world.application()
     first.start(**SPECULATION)
-    run.begin(first)
-    send(signal.SIGSTOP, run, first, 1)
-    run.ends(first)
-    first.start()
+    try:
+        run.begin(first)
+        send(signal.SIGSTOP, run, first, 1)
+        run.ends(first)
+    finally:
+        first.start()
 
 
 def a_file_of_the_input_is_damaged(run: Run) -> None:

@@ -75,7 +75,7 @@ class Hadoop:
         files = [log, *sorted(self.folder.glob("target/**/container_*/std*"))]
         texts = [file.read_text("utf-8", "replace") for file in files]
         lines = "\n".join(texts).splitlines()
-        return "\n".join(line for line in lines if " INFO " not in line)
+        return "\n".join(line for line in lines if " INFO " not in line or " INFO [" in line)
 
     def kill(self, application: str) -> None:
         """`yarn application -kill`, by the class that this command starts."""
