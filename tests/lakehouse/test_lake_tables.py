@@ -352,3 +352,22 @@ if sys.argv[2]:
     setattr(pydoc.locate(owner), name, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
 sys.exit(embed.main(sys.argv[3:]))
 """
+
+
+def test_a_table_follows_its_input_and_is_not_committed_where_nothing_changed(
+    spark, lake, schema, embed, out
+):
+    name, sync = out["output__table"], {**out, "output__mode": "sync"}
+    assert embed("first", **sync, input__where="id < 4") == (0, "")
+    assert embed("second", **sync, input__where="id > 0") == (0, "")
+    told = record(schema)["counts"]
+    assert (told["embedded"], told["reused"], told["gone"]) == (2, 3, 1)
+    assert embed("third", **sync, input__where="id > 0") == (0, "")
+    assert len(commits(spark, lake, name)) == 2
+    told = record(schema)
+    assert (told["run_id"], told["counts"]["unchanged"], told["counts"]["embedded"]) == (
+        "third",
+        5,
+        0,
+    )
+    assert sorted(row.id for row in spark.table(name).select("id").collect()) == [1, 2, 3, 4, 5]
