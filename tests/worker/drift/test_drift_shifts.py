@@ -9,8 +9,6 @@ from scipy.spatial.distance import jensenshannon
 
 from ember.worker.drift import shifts
 
-RNG = np.random.default_rng(3)
-
 
 def counted(one, other):
     values = np.unique(np.concatenate([one, other]))
@@ -19,9 +17,10 @@ def counted(one, other):
 
 @pytest.fixture(params=["ties", "none"])
 def samples(request):
+    rng = np.random.default_rng(3)
     if request.param == "ties":
-        return RNG.integers(0, 9, 200).astype(float), RNG.integers(1, 12, 130).astype(float)
-    return RNG.normal(size=90), RNG.normal(0.3, 1.2, size=70)
+        return rng.integers(0, 9, 200).astype(float), rng.integers(1, 12, 130).astype(float)
+    return rng.normal(size=90), rng.normal(0.3, 1.2, size=70)
 
 
 def test_distances_are_scipys(samples):
@@ -53,7 +52,7 @@ def test_the_stability_index_is_that_of_tenths_of_the_reference():
 
 
 def test_replicates_are_columns_and_tables_without_rows_have_no_figure():
-    one, other = RNG.integers(0, 5, (2, 30, 4))
+    one, other = np.random.default_rng(4).integers(0, 5, (2, 30, 4))
     for figure in (shifts.ks, shifts.total_variation, shifts.jensen_shannon, shifts.chi_square):
         alone = [figure(one[:, [n]], other[:, [n]])[0] for n in range(4)]
         assert figure(one, other) == pytest.approx(alone)
@@ -67,9 +66,9 @@ def test_p_values_are_those_of_permuted_rows(samples):
     _, one, other = counted(*samples)
     found, p_value = shifts.permutation_test(shifts.ks, one[:, 0], other[:, 0])
     every = np.concatenate(samples)
-    drawn = []
+    rng, drawn = np.random.default_rng(5), []
     for _ in range(500):
-        each = RNG.permutation(every)
+        each = rng.permutation(every)
         drawn.append(stats.ks_2samp(each[: len(samples[0])], each[len(samples[0]) :]).statistic)
     by_hand = np.mean(np.array(drawn) >= found - 1e-9)
     assert p_value == pytest.approx(by_hand, abs=4 * np.sqrt(0.25 / 500) + 1e-3)

@@ -11,8 +11,6 @@ from ember.worker.drift.kernel import KernelSums, kernel_test
 from ember.worker.drift.neighbors import Nearest, Queries
 from ember.worker.metrics.intervals import interval
 
-RNG = np.random.default_rng(5)
-
 
 def keys(n):
     return np.random.default_rng(n).integers(-(2**62), 2**62, n)
@@ -29,8 +27,9 @@ def sums_of(features, tables, permutations=99, batch=10**6):
 
 
 def test_products_of_features_are_the_kernel_and_their_means_the_discrepancy():
-    one = RNG.normal(size=(150, 6)).astype(np.float32)
-    other = (RNG.normal(size=(120, 6)) + 0.6).astype(np.float32)
+    rng = np.random.default_rng(5)
+    one = rng.normal(size=(150, 6)).astype(np.float32)
+    other = (rng.normal(size=(120, 6)) + 0.6).astype(np.float32)
     both = np.concatenate([one, other]).astype(float)
     features = fit_features(both)
     apart = np.square(both[:, None] - both).sum(axis=2)
@@ -56,7 +55,8 @@ def test_products_of_features_are_the_kernel_and_their_means_the_discrepancy():
 
 
 def test_sums_do_not_depend_on_batches_and_merge():
-    tables = [RNG.normal(size=(n, 40)).astype(np.float32) for n in (700, 500)]
+    rng = np.random.default_rng(5)
+    tables = [rng.normal(size=(n, 40)).astype(np.float32) for n in (700, 500)]
     features = fit_features(np.concatenate(tables)[::7])
     whole = sums_of(features, tables)
     parts = sums_of(features, tables, batch=37)
@@ -79,7 +79,8 @@ def test_tables_without_rows_have_no_discrepancy():
 
 @pytest.mark.parametrize("batch", [5000, 61])
 def test_neighbors_are_scikit_learns(batch):
-    rows = RNG.normal(size=(3000, 12)).astype(np.float32) * RNG.random((3000, 1)).astype(np.float32)
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(3000, 12)).astype(np.float32) * rng.random((3000, 1)).astype(np.float32)
     names = keys(3000)
     asked = np.arange(0, 3000, 100)
     nearest = Nearest(Queries.of(names[asked], rows[asked]), 7)
