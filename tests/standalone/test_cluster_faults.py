@@ -45,7 +45,7 @@ class World:
         self.seconds: dict[str, float] = {}
         self.scratch = folder / "scratch"
         self._running: dict[str, Application] = {}
-        self._started = 0
+        self._started = self._hosts = 0
 
     def application(self, name: str = "first", **more: str) -> Application:
         """The application of this name, started anew where it is not there, or was killed."""
@@ -58,7 +58,10 @@ class World:
         return found
 
     def add_worker(self) -> None:
-        self.cluster.add_worker("--cores", "3", "--memory", "6g")
+        """On a host of its own: Spark runs no second copy of a task on the host of the first."""
+        self._hosts += 1
+        host = f"127.0.0.{self._hosts}"
+        self.cluster.add_worker("--host", host, "--cores", "3", "--memory", "6g")
 
     def undisturbed(self, job: str) -> Path:
         """A job's table by a run that nothing happens to, with the seconds that it takes."""
