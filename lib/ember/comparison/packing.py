@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from pyspark import inheritable_thread_target
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.comparison import blocks, vector_files
@@ -17,6 +16,7 @@ from ember.comparison.vector_files import Runs
 from ember.errors import InvalidInput
 from ember.settings.comparison import ComparisonLimits
 from ember.spark.classic import cores
+from ember.spark.older_versions import inheriting
 from ember.spark.storage import Storage
 from ember.worker.vectors.basis import fit_basis
 
@@ -143,5 +143,5 @@ def check_lengths(known: Sequence[int]) -> int:
 def _at_once(spark: SparkSession, work: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
     """Results by name; a small table's jobs alone would leave most cores waiting."""
     with ThreadPoolExecutor(len(work)) as pool:
-        call = inheritable_thread_target(spark)(lambda each: each())
+        call = inheriting(spark, lambda each: each())
         return dict(zip(work, pool.map(call, work.values()), strict=True))

@@ -21,6 +21,7 @@ from ember.settings.deduplication import AgainstConfig, DedupConfig, DedupLimits
 from ember.settings.embedding import CorpusConfig, EmbeddingsConfig, TableConfig
 from ember.spark import conditions, read_batches, tables
 from ember.spark.ids import check_can_be_equal
+from ember.spark.older_versions import since_epoch
 from ember.worker.row_paths import PathRules
 from ember.worker.spec import Modality
 
@@ -179,10 +180,7 @@ def _instant(table: DataFrame, time: str) -> Column:
     if isinstance(kind, TimestampType):
         return F.unix_micros(column)
     if isinstance(kind, TimestampNTZType):
-        # Of the second with its fraction, a decimal; Spark 3.5 has no difference in microseconds.
-        second = F.date_part(F.lit("SECOND"), column)
-        minutes = 60 * F.hour(column) + F.minute(column)
-        return 86_400 * F.unix_date(column.cast("date")) + 60 * minutes + second
+        return since_epoch(column)
     if isinstance(kind, DateType):
         return F.unix_date(column)
     if isinstance(kind, NumericType):

@@ -25,6 +25,7 @@ from pyspark.sql.types import ArrayType, DataType, IntegralType, StructType
 from ember.errors import InvalidInput
 from ember.evaluation.result import Issue
 from ember.spark.ids import text_of
+from ember.spark.older_versions import try_cast
 from ember.spark.tables import column
 
 __all__ = [
@@ -63,7 +64,7 @@ class Matching:
         label = entry["label"].cast("string")
         if not self.integers:
             return label
-        whole = F.regexp_extract(label, _INTEGER, 1).try_cast("bigint").cast("string")
+        whole = try_cast(F.regexp_extract(label, _INTEGER, 1), "bigint").cast("string")
         return F.coalesce(whole, label)
 
     def of_predictions(self, entries: Column) -> Column:

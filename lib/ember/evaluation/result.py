@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from ember.errors import InvalidConfig, RequirementNotMet
 from ember.evaluation.slice_tests import SLICE_COLUMNS, slice_rows
 from ember.spark.failed_rows import refuse_failures
+from ember.spark.older_versions import from_arrow
 from ember.worker.metrics.intervals import interval, smallest_difference
 from ember.worker.metrics.sums import ALL
 
@@ -256,7 +257,7 @@ def table(spark: SparkSession, rows: Sequence[Mapping[str, Any]], /, **columns: 
     """A small table made on the driver, in one partition; any value may be null."""
     schema = pa.schema([(name, _TYPES[kind]) for name, kind in columns.items()])
     # From Arrow, which needs no Python worker.
-    return spark.createDataFrame(pa.Table.from_pylist(list(rows), schema)).coalesce(1)
+    return from_arrow(spark, pa.Table.from_pylist(list(rows), schema)).coalesce(1)
 
 
 def _drifted(test: Mapping[str, Any]) -> str:

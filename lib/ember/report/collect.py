@@ -16,7 +16,7 @@ from ember.report.report import MOST_CELLS, MOST_CLASSES, Item, Report, Row, Tab
 from ember.settings.report import ContentConfig
 from ember.spark import read_batches, tables
 from ember.spark.ids import text_of
-from ember.spark.older_versions import as_dicts, make_valid_utf8
+from ember.spark.older_versions import as_dicts, file_path, make_valid_utf8
 from ember.worker.metrics.sums import ALL
 from ember.worker.row_paths import PathRules
 
@@ -197,7 +197,7 @@ def rows_of(table: DataFrame, id: str, ids: Collection[str]) -> DataFrame:
     found = table.filter(key.isin(sorted(ids)[:_MOST_IDS]))
     if len(table.inputFiles()) < 2:
         return found
-    file = table.metadataColumn("_metadata")["file_path"]
+    file = file_path(table)
     files = [row[0] for row in found.select(file).distinct().collect()]
     return found.filter(file.isin(files)) if files else found.limit(0)
 
