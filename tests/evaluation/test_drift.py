@@ -129,7 +129,7 @@ def test_scores_of_many_values_are_counted_in_groups_and_the_gate_is_exit_code_5
     }
     code, message = run_job("evaluate", **settings)
     assert code == 5
-    assert message.startswith("scores drifted (p = 0.0005, 0.0005 among all tests), and no drift")
+    assert "scores drifted (p = 0.0005, 0.0005 among all tests), and no drift" in message
     out = tmp_path / "work" / "out"
     found = figures(out)
     ks, distance = found["score_ks", "all"], found["score_wasserstein", "all"]
