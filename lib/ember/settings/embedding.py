@@ -301,7 +301,7 @@ class RowsOutputConfig(TableOutputConfig):
 
     either: ClassVar[tuple[str, ...]] = ("path", "table", "merge_into")
 
-    mode: Literal["fail", "overwrite", "resume", "sync"] = Field(  # type: ignore[assignment, unused-ignore]
+    mode: Literal["fail", "overwrite", "resume", "sync"] = Field(
         default="fail",
         description="What to do when the output exists: refuse, replace it, do the rest, or do "
         "what changed and drop what is gone.",
