@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from corpora import leftovers, manifest
 from ember.spark.staging import Staging
 
-SEQUENCES, NIGHTS, WIDTH = 45, 2, 16
+SEQUENCES, NIGHTS, WIDTH = 45, 1, 16
 
 
 class Texts:

@@ -260,6 +260,7 @@ OTHERS: dict[str, Any] = {
     "network.hidden": [3],
     "tiers": ["exact", {"embedding": 0.9}],
     "time": "key",
+    "dedup:map": "{b}",
     "dedup:keep": "newest",
     "unfreeze": 2,
     "min_area": 0.5,
@@ -268,13 +269,13 @@ OTHERS: dict[str, Any] = {
 SAME = {
     "model.weights": "an hf: model has no choice of weights",
     "model.runtime": "what auto stands for here",
+    "map": "a link on the page",
 }
 REFUSED = {
     "output.retry_failed": "without mode sync, with which test_sync has runs",
     "output.format": "Spark has no Delta here; tests/lakehouse has",
     "input.modality": "neither encoder takes images",
     "limits.min_cosine": "without int8, which test_converted_models resumes with another one",
-    "map": "a link on the page; what it names has to be there",
     "model.revision": "a folder has no revisions; that of the hub is in the fingerprint",
 }
 # Of a second base, the keys that the first cannot have.

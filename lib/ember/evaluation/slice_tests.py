@@ -35,7 +35,7 @@ SLICE_COLUMNS: Mapping[str, type] = {
 
 
 def slice_rows(figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """A row of `SLICE_COLUMNS` for each figure of each slice; none without slices.
+    """A row of `SLICE_COLUMNS` for each figure of a slice that the whole has too; none without slices.
 
     A replicate weighs the rows of a slice as it weighs them in the whole: the difference is that of
     paired figures. It is tested less its bias, on its standard error, which is at least the one of
@@ -47,7 +47,7 @@ def slice_rows(figures: Sequence[Figure]) -> list[dict[str, Any]]:
     whole = {each.metric: each for each in figures if each.slice == ALL}
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in whole}
     for each in figures:
-        if each.slice != ALL:
+        if each.slice != ALL and each.metric in whole:
             rows[each.metric].append(_row(each, whole[each.metric]))
     for of_metric in rows.values():
         tested = [row for row in of_metric if row["p_value"] is not None]
