@@ -35,7 +35,7 @@ SLICE_COLUMNS: Mapping[str, type] = {
 
 
 def slice_rows(figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """A row of `SLICE_COLUMNS` for each figure of a slice that the whole has too; none without slices.
+    """A row of `SLICE_COLUMNS` for each figure of a slice that the whole has as well.
 
     A replicate weighs the rows of a slice as it weighs them in the whole: the difference is that of
     paired figures. It is tested less its bias, on its standard error, which is at least the one of
