@@ -84,8 +84,8 @@ class DedupOutputConfig(Config):
     path: Target = Field(description="Folder to write.")
     mode: Literal["fail", "overwrite", "resume", "sync"] = Field(
         default="fail",
-        description="What to do when the output exists: refuse, replace what this job wrote, go on "
-        "with what a killed run has read, or follow the input (sync): do what changed.",
+        description="What to do when the output exists: refuse, replace it, do the rest, or "
+        "compare what changed.",
     )
 
 

@@ -267,8 +267,8 @@ class TableOutputConfig(_PlaceConfig):
 
     mode: Literal["fail", "overwrite", "resume", "sync"] = Field(
         default="fail",
-        description="What to do when the output exists: refuse, replace what this job wrote, keep "
-        "what is done and do the rest, or follow the input (sync): compare anew what changed.",
+        description="What to do when the output exists: refuse, replace it, do the rest, or "
+        "compare what changed.",
     )
     file_size: FileSize = Field(
         default="256 MB",

@@ -145,8 +145,8 @@ class EvaluateConfig(Config):
     )
     overlap: OverlapConfig | None = Field(
         default=None,
-        description="For drift, compare the neighbors of rows that both tables have, in place of "
-        "the distributions of their vectors; null: do not.",
+        description="For drift, compare the neighbors of rows that both tables have, not how "
+        "vectors lie; null: do not.",
     )
     false_alarms: Annotated[float, Field(gt=0, le=0.5)] = Field(
         default=0.05,
