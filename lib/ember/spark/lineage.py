@@ -29,7 +29,7 @@ __all__ = ["Lineage"]
 
 _log = logging.getLogger(__name__)
 _PREFIX = "OPENLINEAGE__TRANSPORT"
-_PRODUCER = "https://pypi.org/project/ember-spark"
+_PRODUCER = "urn:ember-spark"
 
 
 class Lineage:
