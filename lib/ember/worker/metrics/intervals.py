@@ -13,7 +13,14 @@ import math
 
 import numpy as np
 
-__all__ = ["SMALLEST", "corrected", "interval", "smallest_difference", "standard_error"]
+__all__ = [
+    "SMALLEST",
+    "corrected",
+    "interval",
+    "jackknife_error",
+    "smallest_difference",
+    "standard_error",
+]
 
 _MOST_WIDENED = 1.5
 SMALLEST = 1.959964 + 0.841621
@@ -91,12 +98,12 @@ def smallest_difference(values: np.ndarray, groups: int = 0) -> float:
 def _wider(replicates: np.ndarray, left: np.ndarray) -> float:
     """By how much the jackknife's error is larger than the bootstrap's; see `interval`."""
     error = replicates.std()
-    wider = _jackknife_error(left) / error if error > 0 else 1.0
+    wider = jackknife_error(left) / error if error > 0 else 1.0
     return float(min(max(wider, 1.0), _MOST_WIDENED))
 
 
-def _jackknife_error(left: np.ndarray) -> float:
-    """The standard error of a figure from what it is without each group; 0 for none."""
+def jackknife_error(left: np.ndarray) -> float:
+    """The standard error of a figure from what it is without each group, (G,); 0 for none."""
     if not len(left):
         return 0.0
     share = (len(left) - 1) / len(left)

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ember.worker.metrics.intervals import jackknife_error
 from ember.worker.vectors.arrays import Float64, Stored
 from ember.worker.vectors.block import Block, prepare
 from ember.worker.vectors.threads import default_threads
@@ -108,12 +108,14 @@ def _estimate(
         pairs = n * (n - 1) / 2
         kept = n - sizes
         without = total - counts.sum(0) - counts.sum(1) + np.diag(counts)
-        variance = _jackknife(without / np.maximum(1, kept * (kept - 1) / 2)) * (1 - drawn[0])
+        estimates = without / np.maximum(1, kept * (kept - 1) / 2)
+        variance = jackknife_error(estimates) ** 2 * (1 - drawn[0])
     else:
         pairs = float(n * m)
         left = (total - counts.sum(1)) / np.maximum(1, (n - sizes) * m)
         right = (total - counts.sum(0)) / np.maximum(1, n * (m - _sizes(m)))
-        variance = _jackknife(left) * (1 - drawn[0]) + _jackknife(right) * (1 - drawn[1])
+        variance = jackknife_error(left) ** 2 * (1 - drawn[0])
+        variance += jackknife_error(right) ** 2 * (1 - drawn[1])
     share, margin = float(total / pairs), _T * float(np.sqrt(variance))
     whole = min(drawn[0], 1.0 if m is None else drawn[1]) >= 1
     unseen = 0.0 if whole else _UNSEEN / pairs
@@ -122,11 +124,6 @@ def _estimate(
 
 def _sizes(rows: int) -> Float64:
     return np.bincount(np.arange(rows) % _GROUPS, minlength=_GROUPS).astype(np.float64)
-
-
-def _jackknife(without: NDArray[np.float64]) -> float:
-    """The variance of an estimate, from what it is without each of the groups."""
-    return float((_GROUPS - 1) / _GROUPS * np.square(without - without.mean()).sum())
 
 
 def _bytes(block: Block) -> int:
