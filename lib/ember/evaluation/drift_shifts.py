@@ -16,6 +16,7 @@ from ember.evaluation.drift_tests import DriftTest, Found
 from ember.evaluation.joining import class_list
 from ember.evaluation.judgment import Totals, sum_rows
 from ember.evaluation.result import Figure
+from ember.spark.older_versions import as_arrow
 from ember.worker.drift import shifts
 from ember.worker.drift.tasks import ShiftSums
 from ember.worker.metrics.sums import ALL
@@ -79,7 +80,7 @@ def _groups(rows: DataFrame) -> tuple[np.ndarray, np.ndarray]:
         scores.filter(F.col("side") == side).orderBy("key").limit(_SAMPLED).select("score")
         for side in range(len(SIDES))
     ]
-    sample = np.sort(np.concatenate([each.toArrow()["score"].to_numpy() for each in drawn]))
+    sample = np.sort(np.concatenate([as_arrow(each)["score"].to_numpy() for each in drawn]))
     places = np.ceil(len(sample) * np.arange(1, _MOST_VALUES + 1) / _MOST_VALUES).astype(int) - 1
     bounds = np.unique(sample[places])
     group = np.searchsorted(bounds, sample)

@@ -7,12 +7,13 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from ember.evaluation.drift_rows import SIDES, Pair
+from ember.evaluation.drift_rows import Pair, side_name
 from ember.evaluation.drift_tests import DriftTest, Found
 from ember.evaluation.joining import issues_of
 from ember.evaluation.judgment import Totals, add_up, sum_rows
 from ember.evaluation.result import Figure
 from ember.settings.evaluation import OverlapConfig
+from ember.spark.older_versions import as_arrow
 from ember.worker.drift.features import fit_features
 from ember.worker.drift.kernel import kernel_test
 from ember.worker.drift.neighbors import Queries, overlap_test
@@ -69,8 +70,7 @@ def overlap(
     )
     shared = usable.select("key", "side", "embedding").join(both, "key", "left_semi")
     alone = usable.join(both, "key", "left_anti")
-    table = F.element_at(F.array(*map(F.lit, SIDES)), F.col("side") + 1)
-    reason = F.concat(table, F.lit(f": {_ALONE}")).alias("reason")
+    reason = F.concat(side_name(), F.lit(f": {_ALONE}")).alias("reason")
     keys = [row[0] for row in both.orderBy("key").limit(given.sample).collect()]
     totals = Totals(replicates)
     if len(keys) > 1:
@@ -112,7 +112,7 @@ def _agreeing(found: DataFrame, k: int) -> DataFrame:
 
 def _first(rows: DataFrame, most: int) -> pa.RecordBatch:
     """The rows of the smallest hashes, in their order."""
-    found = rows.orderBy("key").limit(most).toArrow().combine_chunks()
+    found = as_arrow(rows.orderBy("key").limit(most)).combine_chunks()
     return pa.RecordBatch.from_arrays(
         [
             each.combine_chunks() if isinstance(each, pa.ChunkedArray) else each

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from ember.maps.sources import Content
+from ember.spark.older_versions import as_dicts
 from ember.spark.persisted import kept
 from ember.worker.images.sprites import (
     ACROSS,
@@ -73,7 +73,7 @@ def fetch(points: DataFrame, count: int, content: Content | None) -> Told:
 def _texts(tiles: DataFrame, count: int) -> list[str]:
     shown = tiles.filter("text IS NOT NULL").groupBy("position").agg(F.min("text").alias("text"))
     texts = [""] * count
-    for row in shown.toArrow().to_pylist():
+    for row in as_dicts(shown):
         texts[row["position"]] = row["text"]
     return texts
 
@@ -82,10 +82,10 @@ def _tiles(tiles: DataFrame, count: int, side: int) -> Tiles:
     sheet = F.floor(F.col("position") / ACROSS**2).cast("int").alias("sheet")
     shown = tiles.filter("image IS NOT NULL").select(sheet, "position", "image")
     whole = shown.repartition("sheet").sortWithinPartitions("sheet", "position", "image")
-    made: pa.Table = whole.mapInArrow(partial(sheet_batches, side=side), SHEET_SCHEMA).toArrow()
+    made = whole.mapInArrow(partial(sheet_batches, side=side), SHEET_SCHEMA)
     sheets = [b""] * -(-count // ACROSS**2)
     sizes = [(0, 0)] * count
-    for row in made.to_pylist():
+    for row in as_dicts(made):
         sheets[row["sheet"]] = row["data"]
         for place, *size in zip(row["positions"], row["widths"], row["heights"], strict=True):
             sizes[place] = size[0], size[1]

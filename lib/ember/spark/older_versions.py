@@ -23,6 +23,7 @@ from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 __all__ = [
     "NOT_COMPARABLE",
     "arrow_schema",
+    "as_arrow",
     "as_dicts",
     "collation",
     "error_condition",
@@ -45,15 +46,18 @@ _SINCE_4_0 = hasattr(DataFrame, "toArrow")
 _QUERY_CONTEXT = "SQLQueryContextLogger"
 
 
+def as_arrow(rows: DataFrame) -> pa.Table:
+    """All rows on the driver."""
+    if _SINCE_4_0:
+        return rows.toArrow()
+    frame: Any = rows
+    batches: list[pa.RecordBatch] = frame._collect_as_arrow()
+    return pa.Table.from_batches(batches, None if batches else arrow_schema(rows.schema))
+
+
 def as_dicts(rows: DataFrame) -> list[Mapping[str, Any]]:
     """All rows on the driver, each by column in Python's types."""
-    if _SINCE_4_0:
-        table = rows.toArrow()
-    else:
-        frame: Any = rows
-        batches: list[pa.RecordBatch] = frame._collect_as_arrow()
-        table = pa.Table.from_batches(batches, None if batches else arrow_schema(rows.schema))
-    return list(table.to_pylist())
+    return list(as_arrow(rows).to_pylist())
 
 
 def arrow_schema(schema: types.StructType) -> pa.Schema:
