@@ -28,7 +28,7 @@ from pyspark.sql.types import (
 from ember.spark.checkpoints import stored
 from ember.spark.dimensions import common_length
 from ember.spark.kept import Kept, without
-from ember.worker.vectors.vectors import NULL
+from ember.worker.vectors.vectors import NO_LENGTH, NULL
 
 __all__ = ["Changes", "Side", "changes_of", "made_of", "side"]
 
@@ -46,7 +46,6 @@ _SEEN = {
     "recall": "the exact search, either way",
     "time_zone": "rows that a where chooses",
 }
-_NONE = -1  # the length of a vector that is null
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Side:
     def bad(self) -> DataFrame:
         """The rows that cannot be compared: (id, reason)."""
         length = F.col("length")
-        other = ~length.isin(self.dimension, _NONE) & (F.coalesce("reason", F.lit("")) != NULL)
+        other = ~length.isin(self.dimension, NO_LENGTH) & (F.coalesce("reason", F.lit("")) != NULL)
         told = F.concat(F.lit("wrong length: "), length, F.lit(f" instead of {self.dimension}"))
         reason = F.when(other, told).otherwise(F.col("reason")).alias("reason")
         rows = self.states.filter("NOT apart")
@@ -136,7 +135,7 @@ def side(name: str, rows: DataFrame, metric: str, kept: Kept, max_failed_fractio
     lengths, failing, apart = (
         {length: int(row[key]) for length, row in found.items()} for key in facts
     )
-    known = {length: count for length, count in lengths.items() if length != _NONE}
+    known = {length: count for length, count in lengths.items() if length != NO_LENGTH}
     dimension = common_length(known, f"the {name} table", max_failed_fraction)
     return Side(name, rows, states, lengths, failing, apart, dimension)
 

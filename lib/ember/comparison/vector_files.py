@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import (
     ArrayType,
@@ -36,7 +35,13 @@ from ember.errors import InvalidInput
 from ember.spark.dimensions import common_length
 from ember.worker.vectors.arrays import Stored
 from ember.worker.vectors.block_cache import to_ipc
-from ember.worker.vectors.vectors import NULL, read_vectors, wrong_length
+from ember.worker.vectors.vectors import (
+    NO_LENGTH,
+    NULL,
+    by_length,
+    read_vectors,
+    wrong_length,
+)
 
 __all__ = [
     "BLOCK_BYTES",
@@ -53,8 +58,8 @@ __all__ = [
 BLOCK_BYTES = 16 << 20
 # Lengths of which a task keeps vectors; those of the rarest it gives up when there are more.
 _LENGTHS = 16
-# In the place of a length: of rows without a vector, and of those that are of several lengths.
-_NONE, _SEVERAL = -1, -2
+# In the place of a length: of rows that are of several lengths.
+_SEVERAL = -2
 # ids: id, group where there are groups, and a hash of the vector, as an Arrow IPC stream.
 # rejected: id, length and reason (null where it is the length), as another.
 _RUN = vector_store.schema(
@@ -154,7 +159,7 @@ def rejected_rows(spark: SparkSession, folder: str, id_type: DataType, dimension
     schema = StructType([StructField("id", id_type), StructField("reason", StringType())])
 
     def told(length: int, reason: str | None) -> str:
-        other = length not in (dimension, _NONE) and reason != NULL
+        other = length not in (dimension, NO_LENGTH) and reason != NULL
         return wrong_length(length, dimension) if other else str(reason)
 
     def unpack(_: int, run: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
@@ -183,7 +188,7 @@ def _packer(metric: str, kind: str, rows_of: Callable[[int], int]) -> vector_sto
         filling: dict[int, _Filling] = {}
         rare = _Filling(_SEVERAL)
         for batch in batches:
-            for length, rows in _by_length(batch):
+            for length, rows in by_length(batch):
                 filled = filling.setdefault(length, _Filling(length))
                 filled.add(rows, metric, exact=kind == "float64")
                 size = rows_of(length)
@@ -200,13 +205,6 @@ def _packer(metric: str, kind: str, rows_of: Callable[[int], int]) -> vector_sto
     return run
 
 
-def _by_length(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
-    found = pc.fill_null(pc.list_value_length(batch.column("embedding")), _NONE)
-    each = pc.unique(found).to_pylist()
-    for length in each:
-        yield length, batch if len(each) == 1 else batch.filter(pc.equal(found, length))
-
-
 @dataclass
 class _Filling:
     """Rows on their way into a run. Vectors stay in Arrow's memory until they are taken."""
@@ -220,7 +218,7 @@ class _Filling:
     rejected: list[pa.RecordBatch] = field(default_factory=list)
 
     def add(self, batch: pa.RecordBatch, metric: str | None, *, exact: bool) -> None:
-        if self.length != _NONE:
+        if self.length != NO_LENGTH:
             self.lengths[self.length] += len(batch)
         if "group" in batch.schema.names and batch.column("group").null_count:
             self.ungrouped += batch.column("group").null_count

@@ -7,14 +7,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ember.worker.vectors.arrays import Int64
-from ember.worker.vectors.vectors import NULL, read_vectors
+from ember.worker.vectors.vectors import NO_LENGTH, NULL, by_length, read_vectors
 
 __all__ = ["row_states"]
-
-_NONE = -1  # in the place of the length of a vector that is not there
 
 
 def row_states(
@@ -34,10 +31,7 @@ def row_states(
         cannot be compared with rows of its length; null where it can. apart: it is of no group.
     """
     for batch in batches:
-        found = pc.fill_null(pc.list_value_length(batch.column("embedding")), _NONE)
-        lengths = pc.unique(found).to_pylist()
-        for length in lengths:
-            rows = batch if len(lengths) == 1 else batch.filter(pc.equal(found, length))
+        for length, rows in by_length(batch):
             yield _of_one_length(rows, length, metric, exact=exact)
 
 
@@ -52,7 +46,7 @@ def _of_one_length(
     groups = rows.column("group").to_pylist() if grouped else [""] * len(rows)
     apart = [group is None for group in groups]
     reasons = [None if out else vectors.reasons.get(number) for number, out in enumerate(apart)]
-    if length == _NONE:
+    if length == NO_LENGTH:
         reasons = [None if out else NULL for out in apart]
     halves = np.zeros((len(rows), 2), np.int64)
     places = np.cumsum(vectors.kept) - 1

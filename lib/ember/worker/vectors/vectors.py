@@ -5,10 +5,12 @@ The usual column (float32, no nulls, one length) becomes a matrix without a copy
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ember.worker.vectors.arrays import Int64, Stored
@@ -16,6 +18,8 @@ from ember.worker.vectors.basis import check_metric
 from ember.worker.vectors.bounds import MAX_NORM
 
 NULL = "null embedding"
+NO_LENGTH = -1
+"""In the place of the length of a vector that is not there."""
 NOT_FINITE = "not finite"
 ZERO_NORM = "zero norm"
 BEYOND_FLOAT32 = "beyond float32"
@@ -40,6 +44,14 @@ class Vectors:
     matrix: Stored
     kept: NDArray[np.bool_]
     reasons: dict[int, str]
+
+
+def by_length(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of a batch by the length of their `embedding`, `NO_LENGTH` of those without one."""
+    found = pc.fill_null(pc.list_value_length(batch.column("embedding")), NO_LENGTH)
+    each = pc.unique(found).to_pylist()
+    for length in each:
+        yield length, batch if len(each) == 1 else batch.filter(pc.equal(found, length))
 
 
 def read_vectors(
