@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from ember.errors import InvalidInput
-from ember.evaluation.drift_rows import SIDES, Pair, pair_of
+from ember.evaluation.drift_rows import Pair, pair_of, side_name
 from ember.evaluation.drift_shifts import scores_and_labels
 from ember.evaluation.drift_tests import TEST_COLUMNS, Found, test_rows
 from ember.evaluation.drift_vectors import embeddings, overlap
@@ -120,8 +120,7 @@ def _evaluation(
         for name, rows in each.tables.items()
     }
     none = F.lit(None)
-    shown = F.element_at(F.array(*map(F.lit, SIDES)), F.col("side") + 1)
-    unusable = faults.select("id", F.concat(shown, F.lit(": "), "reason").alias("reason"))
+    unusable = faults.select("id", F.concat(side_name(), F.lit(": "), "reason").alias("reason"))
     return Evaluation(
         "drift",
         [figure for each in found for figure in each.figures],

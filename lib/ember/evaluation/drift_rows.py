@@ -17,7 +17,7 @@ from ember.spark.ids import check_can_be_equal, text_of
 from ember.spark.tables import column, select_embeddings
 from ember.worker.drift.tasks import Sides, vector_faults
 
-__all__ = ["SIDES", "Pair", "pair_of"]
+__all__ = ["SIDES", "Pair", "pair_of", "side_name"]
 
 SIDES = ("reference", "current")
 """Which table a row is of, by its number."""
@@ -65,6 +65,11 @@ class Pair:
 
 
 _REASON = StructField("reason", StringType())
+
+
+def side_name() -> Column:
+    """Which table a row is of, in words, by its column `side`."""
+    return F.element_at(F.array(*map(F.lit, SIDES)), F.col("side") + 1)
 
 
 def _usable(part: str) -> Column:

@@ -17,7 +17,7 @@ from ember.worker.drift.kernel import KernelSums
 from ember.worker.drift.neighbors import Nearest, Queries
 from ember.worker.metrics.partial_sums import Batches, record
 from ember.worker.metrics.sums import ALL, Chunk, Sums, codes_in
-from ember.worker.vectors.vectors import read_vectors
+from ember.worker.vectors.vectors import Vectors, read_vectors
 
 __all__ = [
     "KERNEL",
@@ -45,13 +45,18 @@ class Sides:
 
     def read(self, batch: pa.RecordBatch) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Of each table that a batch has rows of: its number, keys (m,), matrix (m, d)."""
-        side, keys = (batch.column(name).to_numpy() for name in ("side", "key"))
+        keys = batch.column("key").to_numpy()
+        for number, rows, vectors in self.split(batch):
+            yield number, keys[rows][vectors.kept], vectors.matrix
+
+    def split(self, batch: pa.RecordBatch) -> Iterator[tuple[int, np.ndarray, Vectors]]:
+        """Of each table that a batch has rows of: its number, their positions, their vectors."""
+        side = batch.column("side").to_numpy()
         for number, dimension in enumerate(self.dimensions):
             rows = np.flatnonzero(side == number)
             if len(rows):
                 column = batch.column("embedding").take(pa.array(rows))
-                vectors = read_vectors(column, self.metric, dimension)
-                yield number, keys[rows][vectors.kept], vectors.matrix
+                yield number, rows, read_vectors(column, self.metric, dimension)
 
 
 def vector_faults(sides: Sides) -> Batches:
@@ -59,13 +64,9 @@ def vector_faults(sides: Sides) -> Batches:
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            side = batch.column("side").to_numpy()
             reasons: dict[int, str] = {}
-            for number, dimension in enumerate(sides.dimensions):
-                rows = np.flatnonzero(side == number)
-                column = batch.column("embedding").take(pa.array(rows, pa.int64()))
-                found = read_vectors(column, sides.metric, dimension).reasons if len(rows) else {}
-                reasons |= {int(rows[place]): reason for place, reason in found.items()}
+            for _, rows, found in sides.split(batch):
+                reasons |= {int(rows[place]): reason for place, reason in found.reasons.items()}
             places = pa.array(sorted(reasons), pa.int64())
             texts = pa.array([reasons[place] for place in sorted(reasons)], pa.string())
             columns = [batch.column(name).take(places) for name in ("id", "side")]
