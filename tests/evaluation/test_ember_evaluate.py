@@ -106,6 +106,8 @@ def test_what_does_not_go_together_and_too_many_unusable_rows_are_refused(spark)
         ember.evaluate("classification", predictions, bootstrap=0)
     with pytest.raises(ember.InvalidConfig, match="queries does not go with"):
         ember.evaluate("classification", predictions, truth, queries=truth, **known)
+    with pytest.raises(ember.InvalidConfig, match="reference does not go with"):
+        ember.evaluate("classification", predictions, truth, reference=truth, **known)
     with pytest.raises(ember.InvalidInput, match="no column sort"):
         ember.evaluate("classification", predictions, truth, truth_id="key", label="sort")
     with pytest.raises(ember.InvalidConfig, match="evaluate: bins"):

@@ -137,15 +137,17 @@ def evaluate(
         "queries": {"id": name_in_truth, "label": label},
         "relevance": {"grade": grade},
         "baseline": {},
+        "reference": {"id": name},
+        "current": {"id": name},
     }
     given = {"truth": truth, "relevance": relevance, "queries": queries, "baseline": baseline}
-    if reference is not None:
-        given["reference"] = reference
+    given |= {"reference": reference}
     if kind == "drift":
         both = [frame.columns for frame in (predictions, reference) if frame is not None]
         parts = {"embedding": embedding, "score": score, "label": label}
         there = {key: each for key, each in parts.items() if all(each in c for c in both)}
-        sections |= {key: {"id": name, **there} for key in ("reference", "current")}
+        for key in ("reference", "current"):
+            sections[key] |= there
     frames = {JUDGED[kind]: predictions, **{n: f for n, f in given.items() if f is not None}}
     settings = {
         "kind": kind if baseline is None else "compare",
