@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ember.spark import contents
@@ -58,16 +58,18 @@ class Attempts:
 
     def sources(self) -> list[str]:
         """The folders that hold the rows done before this attempt, each row in one of them."""
-        folders = self.claimed()
         attempts = self._files.folders(f"{self.folder}/earlier")
+        folders = self._rows_of_all(attempts)
         if not any(self._is_complete(attempt) for attempt in attempts):
             folders += [self._target] if self._held() else []
         return folders
 
     def claimed(self) -> list[str]:
         """The folders that hold the rows of the attempts that this one resumes."""
-        claimed = self._files.folders(f"{self.folder}/earlier")
-        return [each for attempt in claimed for each in self._rows_of(attempt)]
+        return self._rows_of_all(self._files.folders(f"{self.folder}/earlier"))
+
+    def _rows_of_all(self, attempts: Sequence[str]) -> list[str]:
+        return [each for attempt in attempts for each in self._rows_of(attempt)]
 
     def has_rows(self) -> bool:
         """Does this attempt hold any row?"""
