@@ -49,8 +49,7 @@ def run_join(run: Run[JoinConfig]) -> None:
         update = None
         if kept:
             with run.phase("changes"):
-                sides = ("left", left), ("right", right) if right else None
-                update = sync.begin(kept, *sides, config.metric, most)
+                update = sync.begin(kept, left, right, config.metric, most)
         if update and update.whole is None:
             update.refuse_rejected(output, most)
             with run.phase("join"):

@@ -48,8 +48,7 @@ def run_search(run: Run[SearchConfig]) -> None:
         update = None
         if kept:
             with run.phase("changes"):
-                sides = ("left", queries), ("right", corpus) if corpus else None
-                update = sync.begin(kept, *sides, config.metric, most)
+                update = sync.begin(kept, queries, corpus, config.metric, most)
         if update and update.whole is None:
             update.refuse_rejected(output, most)
             with run.phase("search"):

@@ -78,10 +78,7 @@ class Sync:
 
     def keep(self) -> dict[str, Any]:
         """Stage what the next run needs; for the manifest, how this one came by its rows."""
-        self.kept.put()
-        how = "what changed" if self.whole is None else "everything"
-        because = {"because": self.whole} if self.whole else {}
-        return self.kept.facts(compared=how, **because, **self.facts())
+        return self.kept.put(self.whole, self.facts())
 
 
 def kept_by(
@@ -98,20 +95,22 @@ def kept_by(
 
 def begin(
     kept: Kept,
-    left: tuple[str, DataFrame],
-    right: tuple[str, DataFrame] | None,
+    left: DataFrame,
+    right: DataFrame | None,
     metric: str,
     max_failed_fraction: float,
+    *,
+    names: tuple[str, str] = ("left", "right"),
 ) -> Sync:
     """Read and hash all rows, and see what has changed since the run before.
 
-    left, right: names, under which their states are kept, and tables; left alone: with itself.
+    right: None compares the left table with itself. names: under which their states are kept.
 
     Raises InvalidInput where a table mixes vectors of several lengths.
     """
     how: dict[str, Any] = {"kept": kept, "max_failed_fraction": max_failed_fraction}
-    one = side(*left, metric, **how)
-    other = one if right is None else side(*right, metric, **how)
+    one = side(names[0], left, metric, **how)
+    other = one if right is None else side(names[1], right, metric, **how)
     whole, changes = kept.obstacle(), {}
     if whole is None:
         sides = [one] if right is None else [one, other]
@@ -121,8 +120,7 @@ def begin(
         shown = "; ".join(f"{name}: {each.describe()}" for name, each in changes.items())
         _log.info("only what changed is compared anew: %s", shown)
     else:
-        level = logging.INFO if kept.is_first else logging.WARNING
-        _log.log(level, "everything is compared anew, because %s", whole)
+        kept.log("everything is compared anew", whole)
     return Sync(kept, one, other, whole, changes)
 
 

@@ -109,7 +109,8 @@ class Sync:
 
     def pairs(self, here: DataFrame, threshold: float, max_pairs: int) -> DataFrame | None:
         """The pairs of vectors (id, embedding) of rows that are left; None: compare them all."""
-        self.vectors = sync.begin(self.kept, ("embedding", here), None, "cosine", 1.0)
+        names = ("embedding", "")  # there is no right table
+        self.vectors = sync.begin(self.kept, here, None, "cosine", 1.0, names=names)
         if self.vectors.whole is not None:
             return None
         limits = ComparisonLimits(max_failed_fraction=1.0)
@@ -118,12 +119,7 @@ class Sync:
 
     def keep(self) -> dict[str, Any]:
         """Stage what the next run needs; for the manifest, how this one came by its rows."""
-        self.kept.put()
-        how = "what changed" if self.whole is None else "everything"
-        told = {"compared": how, **({"because": self.whole} if self.whole else {})}
-        if self.vectors:
-            told |= self.vectors.facts()
-        return self.kept.facts(**told)
+        return self.kept.put(self.whole, self.vectors.facts() if self.vectors else {})
 
 
 def begin(
@@ -139,8 +135,7 @@ def begin(
     kept = Kept(output, {**settings, "modality": work.modality, "ids": ids, **packages})
     whole = kept.obstacle()
     if whole is not None:
-        level = logging.INFO if kept.is_first else logging.WARNING
-        _log.log(level, "all content is read and compared anew, because %s", whole)
+        kept.log("all content is read and compared anew", whole)
     return Sync(kept, whole)
 
 

@@ -8,6 +8,7 @@ in an object store the rest of a killed run is not taken for a part of them.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ _FOLDER = "_sync"
 _FORMAT = 1
 _KEY = "sync"  # of the manifest
 _SHOWN = 3
+_log = logging.getLogger(__name__)
 
 
 class Kept:
@@ -83,6 +85,11 @@ class Kept:
                 return f"{name} is not what the run before wrote"
         return None
 
+    def log(self, told: str, whole: str) -> None:
+        """Say that everything is done, and why; only where there is no output is it expected."""
+        level = logging.INFO if self.is_first else logging.WARNING
+        _log.log(level, "%s, because %s", told, whole)
+
     def rows(self) -> DataFrame:
         """The rows that are published."""
         return self._read("")
@@ -109,15 +116,19 @@ class Kept:
         """Have a table that is written already, and that no later attempt reads, kept."""
         self._tables[name] = folder
 
-    def put(self) -> None:
-        """Stage the tables with the rows, which lie where they are published from."""
+    def put(self, whole: str | None, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Stage the tables with the rows, which lie where they are published from.
+
+        Returns for the manifest what the next run must know and what this one did. whole: why that
+        was everything; None where it was what changed. facts: what else there is to say.
+        """
         self._storage.make_folder(f"{self._output.folder}/{_FOLDER}")
         for name, folder in self._tables.items():
             self._storage.rename(folder, f"{self._output.folder}/{_FOLDER}/{name}")
-
-    def facts(self, **more: Any) -> dict[str, Any]:
-        """For the manifest: what the next run must know, and what this one did."""
-        return {_KEY: {**more, "made_of": self._made_of}}
+        how = {"compared": "what changed"}
+        if whole is not None:
+            how = {"compared": "everything", "because": whole}
+        return {_KEY: {**how, **facts, "made_of": self._made_of}}
 
 
 def without(identity: Mapping[str, Any], seen: Mapping[str, str]) -> dict[str, Any]:
