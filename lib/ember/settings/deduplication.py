@@ -14,6 +14,7 @@ from ember.settings.embedding import (
     Name,
     Roots,
     Source,
+    SyncMode,
     TableConfig,
     Target,
 )
@@ -82,11 +83,7 @@ class DedupOutputConfig(Config):
     """Where the two tables go, and what happens when they are there."""
 
     path: Target = Field(description="Folder to write.")
-    mode: Literal["fail", "overwrite", "resume", "sync"] = Field(
-        default="fail",
-        description="What to do when the output exists: refuse, replace it, do the rest, or "
-        "compare what changed.",
-    )
+    mode: SyncMode = "fail"
 
 
 class DedupConfig(Config):

@@ -49,6 +49,7 @@ __all__ = [
     "Runtime",
     "Share",
     "Source",
+    "SyncMode",
     "TableConfig",
     "TableName",
     "TableOutputConfig",
@@ -219,6 +220,16 @@ class ChunkConfig(Config):
     )
 
 
+SyncMode = Annotated[
+    Literal["fail", "overwrite", "resume", "sync"],
+    Field(
+        description="What to do when the output exists: refuse, replace it, do the rest, or do "
+        "what changed."
+    ),
+]
+"""Of outputs that can also follow an input that changes."""
+
+
 class OutputConfig(Config):
     """Where the table goes, and what happens when one is there."""
 
@@ -265,11 +276,7 @@ class _PlaceConfig(Config):
 class TableOutputConfig(_PlaceConfig):
     """Where rows go that many tasks make, and how they lie in files."""
 
-    mode: Literal["fail", "overwrite", "resume", "sync"] = Field(
-        default="fail",
-        description="What to do when the output exists: refuse, replace it, do the rest, or "
-        "compare what changed.",
-    )
+    mode: SyncMode = "fail"
     file_size: FileSize = Field(
         default="256 MB",
         description="About how large published files are, in bytes or such as 256 MB; smaller ones "
@@ -301,11 +308,6 @@ class RowsOutputConfig(TableOutputConfig):
 
     either: ClassVar[tuple[str, ...]] = ("path", "table", "merge_into")
 
-    mode: Literal["fail", "overwrite", "resume", "sync"] = Field(
-        default="fail",
-        description="What to do when the output exists: refuse, replace it, do the rest, or do "
-        "what changed and drop what is gone.",
-    )
     retry_failed: bool = Field(
         default=True,
         description="With mode sync, whether rows that failed are done again though their content "
