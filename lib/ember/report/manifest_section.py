@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ember.report.layout import Headline, Section
 from ember.report.table_view import Head, View, cell, shown
+from ember.spark.staged_files import dotted
 
 __all__ = ["count_section", "measured", "row_counts", "run_section", "seconds"]
 
@@ -43,7 +44,7 @@ def count_section(manifest: Mapping[str, Any]) -> Section:
     """What a run without a page of its own measured and counted, as headlines."""
     counts = [
         Headline(name.replace("_", " ").replace(".", " "), shown(value))
-        for name, value in _flat(manifest.get("counts", {}))
+        for name, value in dotted(manifest.get("counts", {}))
         if isinstance(value, int | float)
     ]
     headlines = [*measured(manifest), *counts][:_MOST_COUNTS]
@@ -91,15 +92,6 @@ def _pairs(key: str, caption: str, names: Sequence[str], values: Mapping[str, An
     # All digits: a setting must be seen as it was.
     cells = [
         [cell(name), cell(repr(value) if isinstance(value, float) else value)]
-        for name, value in _flat(values)
+        for name, value in dotted(values)
     ]
     return View(key, caption, heads, cells)
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted key, without those that are null."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{key}.")
-        elif value is not None:
-            yield f"{before}{key}", value

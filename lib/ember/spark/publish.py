@@ -277,7 +277,7 @@ class Output:
             return False
         self._check_target()
         facts = {"job": self._job, **manifest, "holds": self._holds}
-        if not self.staging.renew(facts, self.storage.replace_text):
+        if not self.staging.renew(told, facts, self.storage.replace_text):
             return False
         if self._registered:
             self._registered.register(self.path)

@@ -8,7 +8,15 @@ from typing import Any, Protocol
 
 from ember.spark.contents import MANIFEST
 
-__all__ = ["Files", "manifest_text", "name_of", "read_json", "read_manifest", "write_manifest"]
+__all__ = [
+    "Files",
+    "dotted",
+    "manifest_text",
+    "name_of",
+    "read_json",
+    "read_manifest",
+    "write_manifest",
+]
 
 
 class Files(Protocol):
@@ -53,6 +61,15 @@ def read_manifest(files: Files, folder: str) -> dict[str, Any] | None:
 def write_manifest(files: Files, folder: str, manifest: Mapping[str, Any]) -> None:
     """Leave a manifest with the output at `folder`, in place of one that is there."""
     files.write_text(f"{folder}/{MANIFEST}", manifest_text(manifest))
+
+
+def dotted(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a manifest's section by dotted keys, without those that are null."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{before}{key}.")
+        elif value is not None:
+            yield f"{before}{key}", value
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:

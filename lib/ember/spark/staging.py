@@ -350,16 +350,15 @@ class Staging(Attempts):
             self._files.delete(folder)
             self._files.delete_empty(self._root)
 
-    def renew(self, manifest: Facts, replace: Callable[[str, str, str], bool]) -> bool:
+    def renew(self, told: Facts, manifest: Facts, replace: Callable[[str, str, str], bool]) -> bool:
         """Have the manifest of the table that is there tell of this run, which changed no row.
 
-        replace: puts a text in the place of a file in one step, by way of another file; False
-        where that cannot be. So does this, and then nothing is done.
+        told: what it says so far. replace: puts a text in the place of a file in one step, by way
+        of another file; False where that cannot be. So does this, and then nothing is done.
 
         Raises:
             InvalidInput: another run has taken over.
         """
-        told = read_manifest(self._files, self._target) or {}
         kept = {key: told[key] for key in ("attempt", contents.FILES) if key in told}
         facts = {**manifest, "identity": self._identity, **kept}
         self._check_ours()

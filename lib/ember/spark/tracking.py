@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 
 from ember.redaction import redact
 from ember.spark.contents import FILES, MANIFEST
-from ember.spark.staged_files import read_manifest
+from ember.spark.staged_files import dotted, read_manifest
 from ember.spark.storage import Storage
 
 __all__ = ["tracked"]
@@ -104,7 +104,7 @@ def _log_numbers(client: Any, run_id: str, manifest: Mapping[str, Any]) -> None:
     from mlflow.entities import Metric, Param
 
     when = _milliseconds(manifest["finished"])
-    texts = dict(_flat(manifest["config"]))
+    texts = dict(dotted(manifest["config"]))
     params = [Param(_name(key), str(value)[:_LONGEST]) for key, value in texts.items()]
     metrics = [Metric(_name(key), value, when, 0) for key, value in _metrics(manifest)]
     for first in range(0, max(len(params), len(metrics)), _AT_ONCE):
@@ -119,20 +119,11 @@ def _metrics(manifest: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         numbers[name] = figure["value"]
         numbers |= {f"{name}.{end}": figure[end] for end in ("low", "high")}
     for section in ("counts", "seconds"):
-        numbers |= dict(_flat(manifest.get(section, {}), f"{section}."))
+        numbers |= dict(dotted(manifest.get(section, {}), f"{section}."))
     numbers["rows_per_second"] = manifest.get("rows_per_second")
     for name, value in numbers.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield name, float(value)
-
-
-def _flat(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings by dotted keys, but for null."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{at}{key}.")
-        elif value is not None:
-            yield f"{at}{key}", value
 
 
 def _log_model(
