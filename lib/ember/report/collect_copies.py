@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from ember.report.collect import fetch_items, id_text
+from ember.report.collect import fetch_items, id_text, sizes_table
 from ember.report.report import Report, Row, Table
 from ember.settings.embedding import CorpusConfig
 from ember.settings.report import ContentConfig
@@ -18,7 +18,6 @@ _GROUPS = 12
 # What a line of a collage has room for.
 _MEMBERS = 12
 _DOUBTFUL = 24
-_MOST_SIZES = 1000
 
 
 def collect_copies(
@@ -37,7 +36,7 @@ def collect_copies(
     tables = {"tiers": Table(["tier", "removed"], as_dicts(by_tier))}
     more = F.count("*") + (1 if other is None else 0)
     with kept(removed.groupBy("kept_id").agg(more.alias("size"))) as sizes:
-        tables["sizes"] = _sizes(sizes)
+        tables["sizes"] = sizes_table(sizes)
         tables["groups"] = _largest(removed, sizes)
         sizes.unpersist()
     tables["doubtful"] = _doubtful(removed)
@@ -48,12 +47,6 @@ def collect_copies(
     }
     contents = {"left": _content(corpus), "right": _content(other) if other else None}
     return Report("dedup", [], (), tables, fetch_items(spark, contents, ids))
-
-
-def _sizes(sizes: DataFrame) -> Table:
-    counts = sizes.groupBy("size").agg(F.count("*").alias("groups")).orderBy(F.desc("size"))
-    rows = as_dicts(counts.limit(_MOST_SIZES + 1))
-    return Table(["size", "groups"], rows[:_MOST_SIZES], len(rows) > _MOST_SIZES)
 
 
 def _largest(removed: DataFrame, sizes: DataFrame) -> Table:

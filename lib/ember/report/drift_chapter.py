@@ -9,7 +9,7 @@ from ember.report import charts
 from ember.report.evaluation import figures_section, issues_section
 from ember.report.layout import Chapter, Section
 from ember.report.report import Report
-from ember.report.table_view import View, table_view
+from ember.report.table_view import table_view
 
 __all__ = ["drift_chapter"]
 
@@ -30,18 +30,13 @@ def drift_chapter(report: Report, manifest: Mapping[str, Any]) -> Chapter:
         f"{told}. {counts['rows']} rows of both tables, {counts['failed']} of them without some "
         "value."
     )
-    view = table_view("tests", "Tests", tests, tests.columns)
     note = (
         "A test finds drift where its adjusted p-value (Holm over all tests) is at most "
         f"{share}: with that probability at most the run finds any where there is none. Where "
         "none is found, there may be as much as an interval below holds."
     )
-    sections = [
-        Section(
-            "tests", "Tests", None, [View(view.key, view.caption, view.heads, view.rows, note)]
-        ),
-        figures_section(report),
-    ]
+    view = table_view("tests", "Tests", tests, tests.columns, note)
+    sections = [Section("tests", "Tests", None, [view]), figures_section(report)]
     if scores := report.tables.get("scores"):
         drawn = charts.cumulated(scores.rows, _TABLES, "score") if scores.rows else None
         views = [table_view("scores", "Rows by score", scores)]

@@ -171,8 +171,7 @@ def _different(report: Report) -> Iterator[View]:
     """The slices that differ from the whole, where the report says which."""
     if table := report.tables.get("slices"):
         caption = "Slices that differ from the whole"
-        view = table_view("slice_differences", caption, table, table.columns)
-        yield View(view.key, view.caption, view.heads, view.rows, _DIFFERENT)
+        yield table_view("slice_differences", caption, table, table.columns, _DIFFERENT)
 
 
 def _sections(report: Report) -> Iterator[Section]:

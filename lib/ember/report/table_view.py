@@ -168,8 +168,13 @@ def _texts(ends: tuple[float, float]) -> tuple[str, str]:
     return low, high
 
 
-def table_view(key: str, caption: str, table: Table, names: Iterable[str] | None = None) -> View:
-    """The columns `names` of a table, by default those that have any value."""
+def table_view(
+    key: str, caption: str, table: Table, names: Iterable[str] | None = None, note: str = ""
+) -> View:
+    """The columns `names` of a table, by default those that have any value.
+
+    note: in place of what says that there are more rows.
+    """
     rows = table.rows
     filled = [c for c in table.columns if not rows or any(row[c] is not None for row in rows)]
     columns = list(names or filled)
@@ -178,7 +183,8 @@ def table_view(key: str, caption: str, table: Table, names: Iterable[str] | None
         [cell(row[name], head.number) for name, head in zip(columns, heads, strict=True)]
         for row in rows
     ]
-    note = f"The first {len(rows)} rows; all are in the table {key}." if table.more else ""
+    if table.more and not note:
+        note = f"The first {len(rows)} rows; all are in the table {key}."
     return View(key, caption, heads, body, note)
 
 
