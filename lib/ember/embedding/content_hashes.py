@@ -19,7 +19,7 @@ from ember.spark.tables import column
 from ember.worker import content_hashes
 from ember.worker.row_paths import UNKNOWN, PathRules
 
-__all__ = ["pinned", "to_run", "wanted"]
+__all__ = ["pinned", "to_run", "wanted", "with_hashes"]
 
 # Names of columns that no table of a user's has.
 _FILE, _KEY, _PLACE = "_ember_file", "_ember_wanted", "_ember_place"

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 
 from ember.embedding import content_hashes
 from ember.embedding.model_work import ModelWork
-from ember.embedding.row_work import RowWork
+from ember.embedding.row_work import HASH, RowWork
 from ember.errors import InvalidConfig
 from ember.settings.embedding import RowsOutputConfig
 from ember.spark.checkpoints import stored
@@ -32,7 +32,7 @@ __all__ = ["Sync", "check"]
 _log = logging.getLogger(__name__)
 # Rows of ids and hashes, of some 200 bytes, that every executor may have a copy of.
 _FEW = 200_000
-_ORIGIN, _KEY, _HASH = "_ember_origin", "_ember_key", "_ember_hash"
+_ORIGIN, _KEY = "_ember_origin", "_ember_key"
 _ID, _TIMES = "_ember_id", "_ember_times"
 
 
@@ -118,7 +118,7 @@ class Sync:
         copies = plan.filter(F.col(_TIMES) > 0).select(
             F.col("source.origin").alias(_ORIGIN),
             F.col("source.id").alias(_KEY),
-            F.col("hash").alias(_HASH),
+            F.col("hash").alias(HASH),
             F.col("id").alias(_ID),
             _TIMES,
         )
@@ -126,7 +126,7 @@ class Sync:
         found = reduce(DataFrame.unionByName, self._sources())
         same = (
             (found[_ORIGIN] == copies[_ORIGIN])
-            & (found[CONTENT_HASH] == copies[_HASH])
+            & (found[CONTENT_HASH] == copies[HASH])
             & column(found, key).eqNullSafe(copies[_KEY])
         )
         if told.twins:  # of rows with one id and content any has the result
