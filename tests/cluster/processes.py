@@ -50,6 +50,17 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def finished(process: subprocess.Popen[bytes], log: Path) -> tuple[int, str]:
+    """The exit code of a process that writes to a log, once it has ended, and what it said."""
+    try:
+        code = process.wait(PATIENCE)
+    finally:
+        stop(process)
+    lines = log.read_text("utf-8").splitlines()
+    # Spark's own lines of what goes well are of no use where something does not.
+    return code, "\n".join(line for line in lines if " INFO " not in line)
+
+
 def committed(out: Path) -> list[Path]:
     """The files of the tasks that have ended in a run that is to write `out`."""
     return list((out.parent / f".{out.name}.staging").glob("*/new/part-*.parquet"))

@@ -141,7 +141,8 @@ def test_a_joined_table_follows_its_rows(run_job, tmp_path, monkeypatch):
         if night == 2:
             killed(run_job, monkeypatch, "join", settings)
         assert run_job("join", **settings)[0] == 0
-        assert compared(out) == ("what changed" if night else "everything")
+        how = "what changed" if night else "everything"
+        assert compared(out) == how
         pairs = expected_pairs(rows, rows, "cosine")
         assert table(out) == pairs
         found = {row["id"]: row["group_id"] for row in pq.read_table(groups).to_pylist()}
@@ -173,7 +174,8 @@ def test_a_search_follows_queries_and_corpus(run_job, tmp_path, monkeypatch):
         if night == 1:
             killed(run_job, monkeypatch, "search", settings)
         assert run_job("search", **settings)[0] == 0
-        assert compared(out) == ("what changed" if night else "everything")
+        how = "what changed" if night else "everything"
+        assert compared(out) == how
         assert table(out) == expected_neighbors(queries, corpus, "euclidean")
         searched.append(manifest(out)["work"]["searched_queries"])
         queries.change()

@@ -118,7 +118,8 @@ def test_deduplicated_tables_follow_their_rows(run_job, tmp_path, monkeypatch):
                 code, told = run_job("dedup", **sync)
                 assert (code, "OSError: killed" in told) == (1, True), told
         assert run_job("dedup", **sync)[0] == 0
-        assert manifest(out)["sync"]["compared"] == ("what changed" if night else "everything")
+        how = "what changed" if night else "everything"
+        assert manifest(out)["sync"]["compared"] == how
         if night < NIGHTS:
             texts.change()
     assert leftovers(out.parent) == ["out"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from daemons import daemons
 
-from cluster.processes import BIN, PATIENCE, start, stop
+from cluster.processes import BIN, finished, start
 
 ARCHIVE = "EMBER_CLUSTER_ARCHIVE"
 WORKERS = 2
@@ -37,14 +37,8 @@ class Cluster:
         ]
         here = {"MASTER": self.master, "ARCHIVE": self.archive, "EXECUTOR_CORES": "1"}
         here |= {"EXECUTOR_MEMORY": "1g", "DRIVER_PYTHON": str(BIN / "python")}
-        process = start(["conf/submit/standalone.sh", *conf, *given], log, **here, **more)
-        try:
-            code = process.wait(PATIENCE)
-        finally:
-            stop(process)
-        lines = log.read_text("utf-8").splitlines()
-        # Spark's own lines of what goes well are of no use where something does not.
-        return code, "\n".join(line for line in lines if " INFO " not in line)
+        command = ["conf/submit/standalone.sh", *conf, *given]
+        return finished(start(command, log, **here, **more), log)
 
 
 @pytest.fixture(scope="session")

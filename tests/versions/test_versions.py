@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.processes import PATIENCE, start, stop
+from cluster.processes import finished, start
 from corpora import manifest, picture, rows, vectors, write
 
 WANTED = "EMBER_SPARK_VERSION"
@@ -97,14 +97,7 @@ def _model(name):
 
 def run(command, log, **extra):
     """Run a command as a user would; its exit code and what it printed."""
-    process = start(command, log, **extra)
-    try:
-        code = process.wait(PATIENCE)
-    finally:
-        stop(process)
-    lines = log.read_text("utf-8").splitlines()
-    # Spark's own lines of what goes well are of no use where something does not.
-    return code, "\n".join(line for line in lines if " INFO " not in line)
+    return finished(start(command, log, **extra), log)
 
 
 @pytest.fixture(scope="module")
