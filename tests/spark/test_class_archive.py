@@ -121,9 +121,26 @@ def test_what_fails_leaves_nothing_and_raises_nothing(java, monkeypatch):
 
     monkeypatch.setattr(classic, "archive_classes", fail)
     monkeypatch.setattr(classic, "class_path", lambda _: [])
-    for _ in range(2):
-        class_archive.find({}).make(None)
+    archive = class_archive.find({})
+    for options in (0, 1):
+        assert sum("Dump" in each for each in archive.options) == options
+        archive.make(None)
     assert [each.suffix for each in (java / "cache").iterdir()] == [".first"]
+    # Nor does a later run pay for being able to.
+    assert not any("Dump" in each for each in archive.options)
+    monkeypatch.undo()
+    archive.make(None)
+    assert not archive.is_there
+
+
+def test_a_folder_of_settings_is_on_the_class_path(java, monkeypatch):
+    for folder in (java / "spark/conf", java / "settings"):
+        assert class_archive.find({}) is not None
+        folder.mkdir()
+        assert class_archive.find({}) is not None  # it is empty
+        (folder / "spark-defaults.conf").touch()
+        assert class_archive.find({}) is None
+        monkeypatch.setenv("SPARK_CONF_DIR", str(java / "settings"))
 
 
 def test_java_is_not_asked_with_a_folder_on_its_class_path(java, dumped, monkeypatch):
@@ -137,6 +154,7 @@ def test_java_is_not_asked_with_a_folder_on_its_class_path(java, dumped, monkeyp
     (java / "conf/spark-defaults.conf").touch()
     archive.make(None)
     assert len(dumped) == 1
+    assert not any("Dump" in each for each in archive.options)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

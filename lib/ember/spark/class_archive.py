@@ -17,6 +17,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -54,12 +55,17 @@ class ClassArchive:
         quiet = "-Xlog:cds*=off"  # why Java does without one is of no use to anybody
         if self.is_there:
             return [f"-XX:SharedArchiveFile={self.file}", quiet]
-        return ["-XX:+RecordDynamicDumpInfo", quiet] if self._first.exists() else [quiet]
+        return ["-XX:+RecordDynamicDumpInfo", quiet] if self._is_second else [quiet]
 
     @property
     def _first(self) -> Path:
-        """A file that stands for the first run."""
+        """A file that stands for the first run; it says why no archive could be made, if so."""
         return self.file.with_suffix(".first")
+
+    @property
+    def _is_second(self) -> bool:
+        """Has one run succeeded, and none tried in vain? To be able to costs Java a tenth."""
+        return self._first.exists() and not self._first.stat().st_size
 
     def make(self, spark: SparkSession) -> None:
         """Make the archive of the classes that this Java process has loaded, in the second run.
@@ -69,11 +75,11 @@ class ClassArchive:
         """
         if self.is_there:
             return
-        if not self._first.exists():
+        if not self._is_second:
             self._note_first()
             return
         if folder := _folder_on(classic.class_path(spark)):
-            _log.debug("Java archives no classes with a folder on its class path: %s", folder)
+            self._give_up(f"Java archives no classes with a folder on its class path: {folder}")
             return
         start = perf_counter()
         new = self.file.with_name(f".{self.file.name}-{os.getpid()}")
@@ -81,8 +87,8 @@ class ClassArchive:
             new.parent.mkdir(parents=True, exist_ok=True)
             classic.archive_classes(spark, str(new))
             new.replace(self.file)
-        except Exception:
-            _log.debug("Java's classes could not be archived", exc_info=True)
+        except Exception as error:
+            self._give_up(f"Java's classes could not be archived: {error}")
             return
         finally:
             for left in new.parent.glob(f"{new.name}*"):  # by Java as well
@@ -100,6 +106,11 @@ class ClassArchive:
         except OSError:
             _log.debug("nothing can be kept in %s", self.file.parent, exc_info=True)
 
+    def _give_up(self, why: str) -> None:
+        _log.debug("%s", why)
+        with suppress(OSError):
+            self._first.write_text(f"{why}\n", "utf-8")
+
 
 def find(settings: Mapping[str, str]) -> ClassArchive | None:
     """Where the archive is, or is to be, of the Java and the Spark that a session would start.
@@ -111,7 +122,11 @@ def find(settings: Mapping[str, str]) -> ClassArchive | None:
     if java is None:
         return None
     build = Path(java).resolve().parent.parent / "lib" / "modules"
-    jars = Path(_find_spark_home()) / "jars"
+    spark = Path(_find_spark_home())
+    jars = spark / "jars"
+    # They are on the class path, too; with them Java only pays for what it cannot make.
+    if _folder_on([os.environ.get("SPARK_CONF_DIR", str(spark / "conf"))]):
+        return None
     stem = f"java-{_hash(build, jars, settings.get(_CLASS_PATH))}"
     file = cache_folder().absolute() / f"{stem}-{_hash(_state(build), _state(jars))}.jsa"
     # Java divides this option at colons, and Spark its options at blanks.
