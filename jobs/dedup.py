@@ -14,9 +14,9 @@ from ember.job import Run
 from ember.report import add_page, check_packages, collect_copies, map_link
 from ember.settings.deduplication import DedupConfig
 from ember.spark import origins
+from ember.spark.checkpoints import counting
 from ember.spark.failed_rows import refuse_failures
 from ember.spark.identity import identity_of
-from ember.spark.paths import literal
 from ember.spark.storage import Storage
 
 
@@ -59,9 +59,9 @@ def dedup(run: Run[DedupConfig]) -> None:
         counts = found.facts["counts"]
         with run.phase("write"):
             output.write(found.removed, "removed")
-            output.write(work.input.without(found.removed), "kept")
-            kept = spark.read.parquet(literal(f"{output.staging.new}/kept"))
-            counts["rows"] = kept.count()
+            kept, rows = counting(work.input.without(found.removed))
+            output.write(kept, "kept")
+            counts["rows"] = rows()
         if counts["rows"] + counts["removed"] != counts["input_rows"]:
             raise EmberError(
                 f"{counts['rows']} rows are kept and {counts['removed']} removed of "
@@ -76,7 +76,7 @@ def dedup(run: Run[DedupConfig]) -> None:
         if config.report:
             with run.phase("page"):
                 other = other_corpus(config.against, config.input) if config.against else None
-                report = collect_copies(spark, found.removed, config.input, other)
+                report = collect_copies(spark, found.removed, counts, config.input, other)
                 add_page(output, report, run.manifest(**facts), map=link)
         if update:
             facts |= update.keep()

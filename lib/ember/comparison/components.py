@@ -10,7 +10,7 @@ from pyspark.sql.types import StructField, StructType
 
 from ember.errors import InvalidConfig
 from ember.settings.comparison import JoinConfig
-from ember.spark.checkpoints import stored
+from ember.spark.checkpoints import counted, stored
 from ember.spark.publish import Output
 from ember.worker.duplicates.components import component_batches
 
@@ -40,16 +40,19 @@ def near_duplicates(pairs: DataFrame, folder: str) -> DataFrame:
     rows = degree.agg(F.count("*").alias("degree")).join(members, "id", "left")
     rows = rows.withColumn("group_id", F.coalesce("group_id", "id"))
     # Of the largest degree the smallest id: the degree is negated, since least takes the smallest.
-    best = rows.groupBy("group_id").agg(F.min(F.struct(-F.col("degree"), "id")).alias("best"))
-    return rows.join(best, "group_id").select(
-        "id", "group_id", (F.col("id") == F.col("best.id")).alias("representative")
+    best = F.min(F.struct(-F.col("degree"), "id")).alias("best")
+    groups = rows.groupBy("group_id").agg(best, F.min("id").alias("least"))
+    return rows.join(groups, "group_id").select(
+        "id",
+        F.col("least").alias("group_id"),
+        (F.col("id") == F.col("best.id")).alias("representative"),
     )
 
 
 def connected(pairs: DataFrame, folder: str) -> DataFrame:
     """(id, group_id) of each id that a pair connects with another; the arguments' as above.
 
-    group_id is the smallest id of the group.
+    group_id is one id of the group, the same for all of it.
 
     Algorithm: alternating large-star and small-star steps on edges (id, smaller id) until all
     point at the smallest id of their group; Kiveris et al., Connected Components in MapReduce and
@@ -59,9 +62,12 @@ def connected(pairs: DataFrame, folder: str) -> DataFrame:
     edges = pairs.select(
         F.greatest("left_id", "right_id").alias("id"), F.least("left_id", "right_id").alias("to")
     )
-    edges = stored(edges.filter(F.col("id") != F.col("to")).distinct(), f"{folder}/0")
-    if edges.count() <= _ONE_TASK:
-        return _in_one_task(edges, f"{folder}/1")
+    edges = edges.filter(F.col("id") != F.col("to")).distinct()
+    edges, count = counted(edges, f"{folder}/0")
+    if count <= _ONE_TASK:
+        kind = edges.schema["id"].dataType
+        schema = StructType([StructField("id", kind), StructField("group_id", kind)])
+        return stored(edges.coalesce(1).mapInArrow(component_batches, schema), f"{folder}/1")
     for number in range(1, _MAX_ROUNDS):
         stars = stored(_small_star(_large_star(edges)), f"{folder}/{number}")
         if _same(edges, stars):
@@ -70,15 +76,6 @@ def connected(pairs: DataFrame, folder: str) -> DataFrame:
     # What points at nothing is the smallest id of its group.
     least = edges.select(F.col("to").alias("id"), "to").distinct()
     return edges.union(least).select("id", F.col("to").alias("group_id"))
-
-
-def _in_one_task(edges: DataFrame, folder: str) -> DataFrame:
-    kind = edges.schema["id"].dataType
-    schema = StructType([StructField("id", kind), StructField("group_id", kind)])
-    members = stored(edges.coalesce(1).mapInArrow(component_batches, schema), folder)
-    # By Spark's order of ids, which is that of the rounds.
-    least = members.groupBy("group_id").agg(F.min("id").alias("least"))
-    return members.join(least, "group_id").select("id", F.col("least").alias("group_id"))
 
 
 def output(

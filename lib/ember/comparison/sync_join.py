@@ -13,7 +13,7 @@ from ember.comparison.changes import Changes
 from ember.comparison.sync import Sync
 from ember.errors import TooManyPairs
 from ember.settings.comparison import ComparisonLimits, JoinConfig
-from ember.spark.checkpoints import stored
+from ember.spark.checkpoints import counted
 from ember.spark.publish import Output
 
 __all__ = ["Joining", "old_and_new", "write_pairs"]
@@ -61,13 +61,13 @@ def old_and_new(sync: Sync, pairs: DataFrame, how: Joining) -> tuple[DataFrame, 
     pairs: those that the run before found.
     """
     folder = f"{sync.kept.scratch}/pairs"
-    found = [stored(each, f"{folder}/{n}") for n, each in enumerate(_new(sync, how))]
+    found = [counted(each, f"{folder}/{n}") for n, each in enumerate(_new(sync, how))]
     for column, changes in (("left_id", sync.left_changes), ("right_id", sync.right_changes)):
         if changes.was:
             pairs = _without(pairs, column, changes)
-    for each in found:
+    for each, _ in found:
         pairs = pairs.unionByName(each)
-    return pairs.select(*_PAIR), sum(each.count() for each in found)
+    return pairs.select(*_PAIR), sum(count for _, count in found)
 
 
 def _without(pairs: DataFrame, column: str, changes: Changes) -> DataFrame:

@@ -17,7 +17,7 @@ from ember.comparison import packing, search
 from ember.comparison.comparison import Comparison
 from ember.comparison.sync import Sync
 from ember.settings.comparison import ComparisonLimits, SearchConfig
-from ember.spark.checkpoints import stored
+from ember.spark.checkpoints import counted, stored
 from ember.spark.classic import cores
 from ember.spark.publish import Output
 
@@ -64,10 +64,9 @@ def write_changed(sync: Sync, output: Output, config: SearchConfig) -> dict[str,
         better = _better(known.bounds, found, config)
         closer = stored(better, f"{scratch}/closer")
     gone = corpus.ids.filter("was").select(F.col("id").alias("neighbor_id")) if corpus.was else None
-    touched = stored(_touched(known, closer, gone), f"{scratch}/touched")
+    touched, merging = counted(_touched(known, closer, gone), f"{scratch}/touched")
     lists = stored(merged(known, touched, closer, gone, config), f"{scratch}/merged")
-    lost = stored(_lost(known, touched, lists, config.k), f"{scratch}/lost")
-    again = lost.count()
+    lost, again = counted(_lost(known, touched, lists, config.k), f"{scratch}/lost")
     anew = queries.ids.filter("now").select("id").union(lost.select("query_id"))
     if queries.now or again:
         all_rows = sync.right.fitting()
@@ -77,7 +76,7 @@ def write_changed(sync: Sync, output: Output, config: SearchConfig) -> dict[str,
         lists = lists.join(lost, "query_id", "left_anti").select(*_LIST)
         lists = stored(lists.unionByName(found), f"{scratch}/lists")
     _write(sync, output, config, lists, known.without(touched))
-    return {"merged_queries": touched.count() - again, "searched_queries": queries.now + again}
+    return {"merged_queries": merging - again, "searched_queries": queries.now + again}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType, LongType, StructField, StructType
 
 from ember.deduplication.tiers import Tier
-from ember.spark.checkpoints import stored
+from ember.spark.checkpoints import counted, stored
 from ember.worker.duplicates.links import bucket_links
 from ember.worker.garbage import spare_modules
 
@@ -48,8 +48,10 @@ def near_links(rows: DataFrame, tier: Tier, folder: str) -> DataFrame:
 
 def stand_ins(rows: DataFrame, tier: Tier, folder: str) -> tuple[DataFrame, DataFrame]:
     """The links of rows that are equal, and a row for each of them, with what it is compared by."""
-    alike = stored(equal_links(rows.filter(F.col(tier.name).isNotNull()), tier.name), f"{folder}/0")
-    rows = _without(rows, alike.select(F.col("right_id").alias("id")))
+    equal = equal_links(rows.filter(F.col(tier.name).isNotNull()), tier.name)
+    alike, count = counted(equal, f"{folder}/0")
+    if count:
+        rows = _without(rows, alike.select(F.col("right_id").alias("id")))
     return alike, rows.select("id", "order", *_columns(tier))
 
 

@@ -12,12 +12,12 @@ from pyspark.sql import functions as F
 
 from ember.comparison.rejects import count_reasons
 from ember.deduplication import candidates, groups
-from ember.deduplication.fingerprints import fingerprints
+from ember.deduplication.fingerprints import Noted, fingerprints
 from ember.deduplication.sources import Plan, Source
 from ember.deduplication.sync import Sync
 from ember.deduplication.tiers import Tier
 from ember.deduplication.vectors import vector_links
-from ember.spark.checkpoints import stored
+from ember.spark.checkpoints import counted, stored
 
 __all__ = ["Found", "Refuse", "find_copies"]
 
@@ -45,14 +45,19 @@ class Found:
 
 @dataclass
 class _Search:
-    """The rows that are left of both tables, and what the tiers so far have found."""
+    """The rows that are left of both tables, and what the tiers so far have found.
+
+    count: of the rows. without: rows without a vector (id, reason), once those were compared.
+    """
 
     work: Plan
     scratch: str
     rows: DataFrame
+    count: int
     others: DataFrame | None
     found: list[tuple[str, DataFrame]]
     update: Sync | None
+    without: DataFrame | None = None
 
     def by(self, tier: Tier) -> DataFrame:
         """The removed rows of a tier by fingerprints."""
@@ -69,10 +74,12 @@ class _Search:
 
     def note(self, tier: Tier, removed: DataFrame) -> int:
         """Take the removed rows of a tier out of those that are left; how many they are."""
-        table = stored(removed, f"{self.scratch}/{tier.name}/removed")
+        table, count = counted(removed, f"{self.scratch}/{tier.name}/removed")
         self.found.append((tier.name, table))
-        self.rows = self.rows.join(table.select("id"), "id", "left_anti")
-        return table.count()
+        if count:
+            self.rows = self.rows.join(table.select("id"), "id", "left_anti")
+            self.count -= count
+        return count
 
 
 def find_copies(
@@ -93,42 +100,40 @@ def find_copies(
     Raises TooManyFailures, TooManyPairs, and InvalidInput for vectors of two lengths.
     """
     counts: dict[str, Any] = {}
-    unread = []
     with phase("read"):
         noted = _noted(work, work.input, shared, "input", update)
-        rows, bad, total = _readable(noted, refuse, "rows")
-        unread.append(bad)
+        refuse(noted.unread, noted.failed, noted.total, "rows cannot be read")
         others = None
         if work.against is not None:
-            noted = _noted(work, work.against, shared, "against", update)
-            others, _, counts["against"] = _readable(noted, refuse, "rows of the other table")
-    search = _Search(work, scratch, rows, others, [], update)
-    by_tier = {}
+            other = _noted(work, work.against, shared, "against", update)
+            told = "rows of the other table cannot be read"
+            refuse(other.unread, other.failed, other.total, told)
+            others, counts["against"] = other.rows, other.total
+    count = noted.total - noted.failed
+    search = _Search(work, scratch, noted.rows, count, others, [], update)
+    by_tier: dict[str, int] = {}
     for tier in work.tiers:
         with phase(tier.name):
             if tier.name == "embedding":
-                removed, bad = _by_vectors(search, tier, refuse)
-                unread.append(bad)
+                removed = _by_vectors(search, tier, refuse)
             else:
                 removed = search.by(tier)
             by_tier[tier.name] = search.note(tier, removed)
     with phase("groups"):
         against = work.against is not None
-        whole = groups.all_removed(search.found, against=against)
-        removed = stored(whole, f"{scratch}/removed")
-        reasons = count_reasons(unread[0])
-        counts |= {"input_rows": total, "removed": sum(by_tier.values()), "by_tier": by_tier}
-        counts |= {"unread": sum(reasons.values()), "reasons": reasons}
-        if len(unread) > 1:
-            counts["without_embedding"] = count_reasons(unread[1])
-        if not against:
-            counts |= _sizes(removed)
+        removed = stored(groups.all_removed(search.found, against=against), f"{scratch}/removed")
+        counts |= {"input_rows": noted.total, "removed": sum(by_tier.values()), "by_tier": by_tier}
+        reasons = count_reasons(noted.unread) if noted.failed else {}
+        counts |= {"unread": noted.failed, "reasons": reasons}
+        if search.without is not None:
+            counts["without_embedding"] = count_reasons(search.without)
+        counts |= _sizes(removed, against=against)
     facts = {"tiers": [tier.describe() for tier in work.tiers], "counts": counts}
-    bad = unread[0] if len(unread) == 1 else unread[0].union(unread[1])
+    bad = noted.unread if search.without is None else noted.unread.union(search.without)
     return Found(removed, bad, facts)
 
 
-def _noted(work: Plan, given: Source, shared: str, name: str, update: Sync | None) -> DataFrame:
+def _noted(work: Plan, given: Source, shared: str, name: str, update: Sync | None) -> Noted:
     """The fingerprints of a table's rows."""
     folder = f"{shared}/{name}"
     if update is None:
@@ -137,16 +142,8 @@ def _noted(work: Plan, given: Source, shared: str, name: str, update: Sync | Non
     return fingerprints(work, given, folder, digests=True, before=update.before(given, name))
 
 
-def _readable(noted: DataFrame, refuse: Refuse, told: str) -> tuple[DataFrame, DataFrame, int]:
-    """The rows that can be read, those that cannot (id, reason), and how many there are in all."""
-    bad = noted.filter("error IS NOT NULL").select("id", F.col("error").alias("reason"))
-    total, count = noted.count(), bad.count()
-    refuse(bad, count, total, f"{told} cannot be read")
-    return noted.filter("error IS NULL"), bad, total
-
-
-def _by_vectors(search: _Search, tier: Tier, refuse: Refuse) -> tuple[DataFrame, DataFrame]:
-    """The removed rows of a tier by embeddings, and those without a vector (id, reason)."""
+def _by_vectors(search: _Search, tier: Tier, refuse: Refuse) -> DataFrame:
+    """The removed rows of a tier by embeddings."""
     work, folder = search.work, f"{search.scratch}/{tier.name}"
     vectors = work.input.vectors
     if vectors is None:  # `chosen_tiers` has seen to it
@@ -160,11 +157,11 @@ def _by_vectors(search: _Search, tier: Tier, refuse: Refuse) -> tuple[DataFrame,
         max_pairs=work.limits.max_pairs,
         update=search.update,
     )
-    bad = stored(compared.bad, f"{folder}/bad")
-    refuse(bad, bad.count(), search.rows.count(), "rows have no usable embedding")
+    search.without, count = counted(compared.bad, f"{folder}/bad")
+    refuse(search.without, count, search.count, "rows have no usable embedding")
     if work.against is not None:
-        return _other_way(candidates.best_links(compared.links)), bad
-    return groups.grouped(compared.links, search.rows, folder), bad
+        return _other_way(candidates.best_links(compared.links))
+    return groups.grouped(compared.links, search.rows, folder)
 
 
 def _other_way(links: DataFrame) -> DataFrame:
@@ -176,14 +173,22 @@ def _other_way(links: DataFrame) -> DataFrame:
     )
 
 
-def _sizes(removed: DataFrame) -> dict[str, Any]:
-    """Groups, the rows in them, the largest, and how many groups there are of each size."""
-    sizes = removed.groupBy("kept_id").agg((F.count("*") + 1).alias("size"))
-    rows = sizes.groupBy("size").count().orderBy("size").limit(_MOST_SIZES).collect()
-    found = {row["size"]: row["count"] for row in rows}
+def _sizes(removed: DataFrame, *, against: bool) -> dict[str, Any]:
+    """How many groups there are of each of the largest sizes; of all sizes, the rows in them.
+
+    against: groups are the rows that one row of the other table stands for, without it.
+    """
+    size = F.count("*") if against else F.count("*") + 1
+    sizes = removed.groupBy("kept_id").agg(size.alias("size"))
+    # A billion rows have some forty thousand sizes at most.
+    found = dict(sorted(tuple(row) for row in sizes.groupBy("size").count().collect()))
+    largest = list(found.items())[-_MOST_SIZES:]
+    by_size = {"groups_by_size": {str(size): n for size, n in largest}}
+    if against:
+        return by_size
     told = {
         "groups": sum(found.values()),
         "rows": sum(size * count for size, count in found.items()),
         "largest": max(found, default=0),
     }
-    return {"groups": told, "groups_by_size": {str(size): n for size, n in found.items()}}
+    return {"groups": told, **by_size}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from dataclasses import dataclass
 
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
@@ -20,18 +21,34 @@ from pyspark.sql.types import (
 from ember.deduplication.sources import Plan, Source
 from ember.embedding.row_work import Body, reported, spread
 from ember.spark.accounting import Account
-from ember.spark.checkpoints import stored
+from ember.spark.checkpoints import counting, stored
 from ember.spark.paths import literal
 from ember.spark.storage import Storage
 from ember.worker.duplicates.fingerprints import Fingerprinting, fingerprint_batches
 from ember.worker.stats import TaskStats
 
-__all__ = ["fingerprints"]
+__all__ = ["Noted", "fingerprints"]
 
 # A text takes a third of a millisecond.
 _TEXTS_PER_TASK = 20_000
 _NULL_ID = "null id"
+_UNREAD = "error IS NOT NULL OR id IS NULL"
 _BESIDE = ("preferred", "digest")
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What is known of a table's rows.
+
+    rows: those that can be read, as `fingerprint_batches` notes them, with `order`, a struct that
+    is smaller for a row that is kept rather, and for no two rows the same. unread: (id, reason),
+    those that cannot; `failed`, how many they are. total: how many rows there are in all.
+    """
+
+    rows: DataFrame
+    unread: DataFrame
+    failed: int
+    total: int
 
 
 def fingerprints(
@@ -41,12 +58,10 @@ def fingerprints(
     *,
     digests: bool = False,
     before: DataFrame | None = None,
-) -> DataFrame:
-    """A table at `folder` of the rows as `fingerprint_batches` notes them, with `order`.
+) -> Noted:
+    """What is noted of each row's content, in a table at `folder`.
 
-    A table that an earlier attempt has written there is taken as it is. `order` is a struct that is
-    smaller for a row that is kept rather, and for no two rows the same. `error` says why a row
-    cannot be read.
+    A table that an earlier attempt has written there is taken as it is.
 
     digests: note a hash of each row's content as `digest`. before: such a table of a run before;
     what it has of rows that could be read, and whose content is the same, is taken from there.
@@ -62,7 +77,7 @@ def fingerprints(
         bound = work.limits.rows_per_task
         if bound == "auto" and work.modality == "text":
             bound = _TEXTS_PER_TASK
-        rows, total = spread(rows, work.modality, bound)
+        rows, expected = spread(rows, work.modality, bound)
         account = Account(spark)
         body = _body(_fingerprinting(work, given))
         noted = rows.mapInArrow(reported(body, account.reports), _schema(rows))
@@ -70,11 +85,21 @@ def fingerprints(
             others = [name for name in noted.columns if name != "preferred"]
             noted = noted.select(*others, *(F.col(f"preferred.{name}") for name in _BESIDE))
         noted = noted if known is None else noted.unionByName(known)
-        with account.progress(total):
-            noted.write.mode("overwrite").parquet(folder)
+        noted, total = counting(noted)
+        noted, failed = counting(noted, F.expr(_UNREAD))
+        with account.progress(expected):
+            noted = stored(noted, folder)
+        return _noted(work, noted, failed(), total())
     noted = spark.read.parquet(literal(folder))
+    counts = noted.agg(F.count_if(F.expr(_UNREAD)), F.count("*")).collect()[0]
+    return _noted(work, noted, *counts)
+
+
+def _noted(work: Plan, table: DataFrame, failed: int, total: int) -> Noted:
     error = F.when(F.col("id").isNull(), F.lit(_NULL_ID)).otherwise(F.col("error"))
-    return noted.withColumn("error", error).withColumn("order", _order(work))
+    unread = table.select("id", error.alias("reason")).filter("reason IS NOT NULL")
+    rows = table.filter(~F.expr(_UNREAD))
+    return Noted(rows.withColumn("order", _order(work)), unread, failed, total)
 
 
 def _known(rows: DataFrame, before: DataFrame, folder: str) -> tuple[DataFrame, DataFrame]:

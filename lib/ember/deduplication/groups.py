@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from ember.comparison.components import connected
 from ember.deduplication.candidates import best_links
-from ember.spark.checkpoints import stored
+from ember.spark.checkpoints import counted
 
 __all__ = ["all_removed", "direct", "grouped"]
 
@@ -41,15 +41,16 @@ def grouped(links: DataFrame, rows: DataFrame, folder: str) -> DataFrame:
     members = connected(links, f"{folder}/rounds").join(rows.select("id", "order"), "id")
     best = members.groupBy("group_id").agg(F.min("order").alias("best"))
     named = members.join(best, "group_id").select("id", F.col("best.id").alias("kept_id"))
-    placed = stored(named, f"{folder}/placed")
-    todo = placed.filter("id != kept_id")
-    return todo.join(_neighbors(links, todo, f"{folder}/steps"), "id").select(
+    goes = F.col("id") != F.col("kept_id")
+    placed, count = counted(named, f"{folder}/placed", goes)
+    todo = placed.filter(goes)
+    return todo.join(_neighbors(links, todo, count, f"{folder}/steps"), "id").select(
         "id", "kept_id", "neighbor_id", "score"
     )
 
 
-def _neighbors(links: DataFrame, todo: DataFrame, folder: str) -> DataFrame:
-    """(id, neighbor_id, score): a step from each row of `todo` toward the row that stays.
+def _neighbors(links: DataFrame, todo: DataFrame, count: int, folder: str) -> DataFrame:
+    """(id, neighbor_id, score): a step from each of `count` rows toward the row that stays.
 
     Of several ways as short it is the one of the highest score, then of the smallest id.
     """
@@ -57,16 +58,16 @@ def _neighbors(links: DataFrame, todo: DataFrame, folder: str) -> DataFrame:
     both = links.select(right.alias("id"), left.alias("neighbor_id"), "score").union(
         links.select(left.alias("id"), right.alias("neighbor_id"), "score")
     )
-    count, reached = todo.count(), todo.select(F.col("kept_id").alias("neighbor_id")).distinct()
+    reached = todo.select(F.col("kept_id").alias("neighbor_id")).distinct()
     steps: list[DataFrame] = []
     step_of = ("id", "neighbor_id")
     for number in range(_MOST_STEPS):
         if not count:
             break
         near = both.join(reached, "neighbor_id", "left_semi").join(todo, "id", "left_semi")
-        step = stored(best_links(near, *step_of), f"{folder}/{number}")
+        step, taken = counted(best_links(near, *step_of), f"{folder}/{number}")
         steps.append(step)
-        count -= step.count()
+        count -= taken
         todo = todo.join(step, "id", "left_anti")
         reached = step.select(F.col("id").alias("neighbor_id"))
     if count or not steps:

@@ -11,7 +11,7 @@ from ember.comparison import join, packing
 from ember.deduplication.sync import Sync
 from ember.errors import TooManyPairs
 from ember.settings.comparison import ComparisonLimits
-from ember.spark.checkpoints import stored
+from ember.spark.checkpoints import counting, stored
 
 __all__ = ["Compared", "vector_links"]
 
@@ -59,10 +59,11 @@ def vector_links(
         bad = compared.left.rejected_rows(spark)
         pairs = join.pairs(spark, compared, threshold, max_pairs)
         pairs = pairs.filter("left_id != right_id") if others is None else pairs
+    pairs, count = counting(pairs)
     links = update.kept.made(pairs, "pairs") if update else stored(pairs, f"{folder}/0")
     if update and update.vectors:
         bad = update.vectors.left.bad()
-    found = links.count()
+    found = count()
     if found > max_pairs:
         raise TooManyPairs(
             f"at least {found} pairs of embeddings reach {threshold:g}, more than "

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from ember.report.collect import fetch_items, id_text, sizes_table
+from ember.report.collect import fetch_items, id_text
 from ember.report.report import Report, Row, Table
 from ember.settings.embedding import CorpusConfig
 from ember.settings.report import ContentConfig
 from ember.spark.older_versions import as_dicts
-from ember.spark.persisted import kept
 
 __all__ = ["collect_copies"]
 
@@ -18,28 +20,33 @@ _GROUPS = 12
 # What a line of a collage has room for.
 _MEMBERS = 12
 _DOUBTFUL = 24
+_MOST_COUNTS = 50
 
 
 def collect_copies(
-    spark: SparkSession, removed: DataFrame, corpus: CorpusConfig, other: CorpusConfig | None
+    spark: SparkSession,
+    removed: DataFrame,
+    counts: Mapping[str, Any],
+    corpus: CorpusConfig,
+    other: CorpusConfig | None,
 ) -> Report:
     """The report of a deduplication: some small Spark jobs.
 
-    removed: id, kept_id, tier, score, neighbor_id. other: the corpus that kept_id and neighbor_id
-    are of; None: the same one.
+    removed: id, kept_id, tier, score, neighbor_id. counts: as the manifest has them. other: the
+    corpus that kept_id and neighbor_id are of; None: the same one.
 
     Its tables: tiers (tier, removed), sizes (size, groups), groups (kept_id, size, id, tier, score,
     neighbor_id: some rows of the largest groups), doubtful (id, neighbor_id, tier, score: of each
     tier but exact the lowest scores).
     """
-    by_tier = removed.groupBy("tier").agg(F.count("*").alias("removed")).orderBy("tier")
-    tables = {"tiers": Table(["tier", "removed"], as_dicts(by_tier))}
-    more = F.count("*") + (1 if other is None else 0)
-    with kept(removed.groupBy("kept_id").agg(more.alias("size"))) as sizes:
-        tables["sizes"] = sizes_table(sizes)
-        tables["groups"] = _largest(removed, sizes)
-        sizes.unpersist()
-    tables["doubtful"] = _doubtful(removed)
+    by_tier = sorted(counts["by_tier"].items())
+    sizes = sorted(((int(size), n) for size, n in counts["groups_by_size"].items()), reverse=True)
+    tables = {
+        "tiers": _counts(("tier", "removed"), [(tier, n) for tier, n in by_tier if n]),
+        "sizes": _counts(("size", "groups"), sizes),
+        "groups": _largest(removed, 1 if other is None else 0),
+        "doubtful": _doubtful(removed),
+    }
     groups, doubtful = tables["groups"].rows, tables["doubtful"].rows
     ids = {
         "left": {row["id"] for row in [*groups, *doubtful]},
@@ -49,8 +56,14 @@ def collect_copies(
     return Report("dedup", [], (), tables, fetch_items(spark, contents, ids))
 
 
-def _largest(removed: DataFrame, sizes: DataFrame) -> Table:
-    """Rows of the largest groups, the least similar first."""
+def _counts(columns: tuple[str, str], counts: Sequence[tuple[Any, int]]) -> Table:
+    rows: list[Row] = [dict(zip(columns, each, strict=True)) for each in counts[:_MOST_COUNTS]]
+    return Table(list(columns), rows, len(counts) > _MOST_COUNTS)
+
+
+def _largest(removed: DataFrame, more: int) -> Table:
+    """Rows of the largest groups, the least similar first. more: rows of each that are kept."""
+    sizes = removed.groupBy("kept_id").agg((F.count("*") + more).alias("size"))
     chosen = sizes.orderBy(F.desc("size"), "kept_id").limit(_GROUPS)
     order = Window.partitionBy("kept_id").orderBy("score", "id")
     rows = removed.join(F.broadcast(chosen), "kept_id").withColumn("_n", F.row_number().over(order))
