@@ -41,6 +41,10 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.driver.memory": "2g",
         # Half the CPU time: what is compiled here seldom runs often enough to pay for more.
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        # Nor does a plan of its own for a few rows: interpreting it takes less than compiling it.
+        # Jobs that tests start as processes compile theirs.
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
         "spark.python.daemon.module": "warm_daemon",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
