@@ -3,6 +3,7 @@
     python scripts/bench/nightly.py --rows 100000 --out nightly [--parts join,search,dedup]
         [--share 0.01] [--vectors minilm.npy] [--width 384]
     python scripts/bench/nightly.py --rows 100000 --out nightly --parts pipeline --encoder hf:FOLDER
+        [--words agnews.parquet]
 
 A table of so many rows; then --share of them change: half are new, a fifth are gone, and of the
 rest the content is another. Each run is a process of its own: a first one with mode sync, one on
@@ -12,7 +13,8 @@ the same. Seconds are those of the whole process, and of the run without its ses
 join: the table with itself at a cosine of 0.85. search: the ten best of each row, without itself.
     The vectors are --vectors (an .npy matrix), enlarged as in similarity_kernel.py, or drawn from
     2,000 clusters with a falling spectrum.
-dedup: short texts, a tenth of them copies with a word changed and a tenth in capitals.
+dedup: short texts, a tenth of them copies with a word changed and a tenth in capitals. Their 30 words
+    are those of --words, a table with a column text, as often as there; else w0 to w49999.
 pipeline: embed → dedup → search of such texts, as one pipeline that is run twice.
 
 Adds to nightly.json.
@@ -67,9 +69,11 @@ def drawn_vectors(given: argparse.Namespace, count: int) -> list[Any]:
     return list((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
 
 
-def drawn_texts(count: int) -> list[str]:
+def drawn_texts(given: argparse.Namespace, count: int) -> list[str]:
     drawn = random.Random(0)
     words = [f"w{number}" for number in range(50_000)]
+    if given.words:
+        words = " ".join(pq.read_table(given.words)["text"].to_pylist()).split()
     texts: list[str] = []
     for number in range(count):
         dice = number % 10
@@ -157,6 +161,9 @@ def kinds(given: argparse.Namespace) -> dict[str, Kind]:
     def vectors(count: int) -> list[Any]:
         return drawn_vectors(given, count)
 
+    def texts(count: int) -> list[str]:
+        return drawn_texts(given, count)
+
     both = {"id": "id", "path": "SOURCE"}
     join = {f"left.{key}": value for key, value in both.items()} | {"threshold": THRESHOLD}
     search = {f"queries.{key}": value for key, value in both.items()}
@@ -166,7 +173,7 @@ def kinds(given: argparse.Namespace) -> dict[str, Kind]:
     return {
         "join": Kind(vectors, write_vectors, "join", join),
         "search": Kind(vectors, write_vectors, "search", search),
-        "dedup": Kind(drawn_texts, write_texts, "dedup", dedup, ("kept", "removed")),
+        "dedup": Kind(texts, write_texts, "dedup", dedup, ("kept", "removed")),
     }
 
 
@@ -187,7 +194,7 @@ def pipeline(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config.write_text(yaml.safe_dump({"steps": steps, "output": {"path": str(out)}}), "utf-8")
     command = [sys.executable, str(JOBS / "pipeline.py"), f"--config={config}"]
     command.append("--set=output.mode=overwrite")
-    made = drawn_texts(round(given.rows * (1 + given.share)) + 1)
+    made = drawn_texts(given, round(given.rows * (1 + given.share)) + 1)
     rows = dict(enumerate(made[: given.rows]))
     told: dict[str, Any] = {"rows": given.rows, "share": given.share}
     for night in ("first", "nightly"):
@@ -211,6 +218,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.01)
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--vectors")
+    parser.add_argument("--words")
     parser.add_argument("--encoder")
     parser.add_argument("--parts", default="join,search,dedup")
     parser.add_argument("--out", required=True)
