@@ -13,8 +13,8 @@ the same. Seconds are those of the whole process, and of the run without its ses
 join: the table with itself at a cosine of 0.85. search: the ten best of each row, without itself.
     The vectors are --vectors (an .npy matrix), enlarged as in similarity_kernel.py, or drawn from
     2,000 clusters with a falling spectrum.
-dedup: short texts, a tenth of them copies with a word changed and a tenth in capitals. Their 30 words
-    are those of --words, a table with a column text, as often as there; else w0 to w49999.
+dedup: short texts, a tenth of them copies with a word changed and a tenth in capitals. Their 30
+    words are those of --words, a table with a column text, as often as there; else w0 to w49999.
 pipeline: embed → dedup → search of such texts, as one pipeline that is run twice.
 
 Adds to nightly.json.
@@ -193,7 +193,6 @@ def pipeline(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config = folder / "pipeline.yaml"
     config.write_text(yaml.safe_dump({"steps": steps, "output": {"path": str(out)}}), "utf-8")
     command = [sys.executable, str(JOBS / "pipeline.py"), f"--config={config}"]
-    command.append("--set=output.mode=overwrite")
     made = drawn_texts(given, round(given.rows * (1 + given.share)) + 1)
     rows = dict(enumerate(made[: given.rows]))
     told: dict[str, Any] = {"rows": given.rows, "share": given.share}
