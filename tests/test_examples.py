@@ -172,7 +172,7 @@ def test_yaml_in_a_page_is_a_configuration(block, tmp_path, monkeypatch):
     if "steps" in given:
         assert plan(config.load(PipelineConfig, str(file), []), KINDS).steps
         return
-    jobs = {"dedup": {"tiers", "keep", "against"}, "map": {"color"}}
+    jobs = {"dedup": {"tiers", "keep", "against", "pairs"}, "map": {"color"}}
     kind = KINDS[next((name for name, keys in jobs.items() if keys & given.keys()), "embed")]
     missing = [
         f"{key}={value}"

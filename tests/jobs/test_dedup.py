@@ -35,6 +35,12 @@ def pictures(tmp_path) -> dict[str, object]:
         id=list(vectors),
         embedding=pa.array(list(vectors.values()), pa.list_(pa.float32())),
     )
+    judged = write(
+        tmp_path / "judged.parquet",
+        one=["s0", "s0-small", "s2", "s4", "s5"],
+        right_id=["s0-same", "s0", "s3", "s1", "bad1"],
+        same=[True, True, True, False, False],
+    )
     source = write(
         tmp_path / "in.parquet",
         image_id=list(contents),
@@ -47,6 +53,7 @@ def pictures(tmp_path) -> dict[str, object]:
         "input__modality": "image",
         "input__embedding": f"{{path: {tmp_path}/vectors.parquet, id: id}}",
         "tiers": "[exact, perceptual, {embedding: 0.99}]",
+        "pairs": f"{{path: {judged}, left_id: one, label: same}}",
         "limits__max_failed_fraction": 0.3,
         "output__path": tmp_path / "work" / "out",
     }
@@ -78,7 +85,17 @@ def test_each_row_is_kept_as_it_was_or_removed_with_its_witness(run_job, picture
     assert counts["without_embedding"] == {"no embedding": 1}
     assert counts["groups"] == {"groups": 3, "rows": 7, "largest": 3}
     assert counts["groups_by_size"] == {"2": 2, "3": 1}
+    judged = told["pairs"]
+    assert (judged["copies"], judged["others"], judged["recall"], judged["wrong"]) == (3, 1, 1, 0)
+    assert judged["unused"] == {"rows not read": 1}
+    found = {(row["tier"], row["threshold"]): row for row in judged["thresholds"]}
+    assert found["perceptual", 0.875]["recall"] == pytest.approx(2 / 3)  # not the two by vectors
+    assert found["perceptual", 0.875]["removed"] == 2 / 12
+    assert found["perceptual", 0.6875]["removed"] is None
+    assert found["embedding", 0.98]["recall"] == pytest.approx(1 / 3)
     page = (out / "report.html").read_text("utf-8")
+    assert "Labeled pairs" in page
+    assert "Thresholds of perceptual" in page
     assert "s0-small" in page
     assert page.count("data:image/") >= 6
     assert {"read", "exact", "perceptual", "embedding"} <= set(told["seconds"])

@@ -194,6 +194,7 @@ BASES: dict[str, tuple[str, dict[str, Any]]] = {
             "input": {**SEEN, "time": "number", "embedding": VECTORS},
             "tiers": ["exact", {"minhash": 0.5}, {"embedding": 0.9}],
             "keep": "oldest",
+            "pairs": {"path": "{judged}", "where": "key > 0"},
             "output": OUTPUT,
             "limits": {**LIMITS, "max_pairs": 50},
         },
@@ -261,6 +262,10 @@ OTHERS: dict[str, Any] = {
     "tiers": ["exact", {"embedding": 0.9}],
     "time": "key",
     "dedup:map": "{b}",
+    "dedup:pairs.path": "{judged2}",
+    "dedup:pairs.left_id": "key",
+    "dedup:pairs.right_id": "key",
+    "dedup:pairs.label": "other",
     "dedup:keep": "newest",
     "unfreeze": 2,
     "min_area": 0.5,
@@ -316,6 +321,9 @@ def places(tmp_path_factory) -> dict[str, str]:
     found = {"query_id": [1, 2], "rank": [1, 1], "neighbor_id": [2, 1]}
     made = {name: write(folder / f"{name}.parquet", **columns) for name in ("a", "b")}
     made |= {name: write(folder / f"{name}.parquet", **found) for name in ("found", "found2")}
+    judged = {"left_id": [1], "right_id": [2], "key": [1], "copy": [True], "other": [False]}
+    for name in ("judged", "judged2"):
+        made[name] = write(folder / f"{name}.parquet", **judged)
     for name, labels in (("names", "red\nblue"), ("names2", "red\ngreen")):
         (folder / name).write_text(labels)
         made[name] = str(folder / name)

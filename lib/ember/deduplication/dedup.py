@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame
 
 from ember.comparison.comparison import scratch_folder
 from ember.deduplication.deduplication import find_copies
+from ember.deduplication.labeled_pairs import select_pairs
 from ember.deduplication.sources import Columns, Plan, Source, checked, source
 from ember.deduplication.tiers import Keep, chosen_keep, chosen_tiers
 from ember.embedding.options import chosen
@@ -60,6 +61,7 @@ def dedup(
     embedding: str = "embedding",
     against: DataFrame | None = None,
     against_embeddings: DataFrame | None = None,
+    pairs: DataFrame | None = None,
     max_pixels: int = 89_478_485,
     max_bytes: int = MAX_BYTES,
     max_pairs: int = 100_000_000,
@@ -92,6 +94,8 @@ def dedup(
         against: Another table with the same columns of ids and content. Then the rows of `df` are
             removed that have a copy there, and no others.
         against_embeddings: Of the rows of `against`.
+        pairs: Pairs of rows that somebody has judged: left_id, right_id, and copy, a boolean or 1
+            and 0. `facts["pairs"]` then has the recall of this run and of other thresholds.
         max_pixels: Pixels of the largest image; a larger one cannot be read.
         max_bytes: Bytes of the largest image or text; a larger one cannot be read.
         max_pairs: Pairs that a tier "embedding" may find.
@@ -142,7 +146,9 @@ def dedup(
 
     first = made(df, policy, time, embeddings)
     second = None if against is None else made(against, None, None, against_embeddings)
-    work = checked(Plan(first, second, modality, wanted, policy, limits))
+    if pairs is not None:
+        pairs = select_pairs(pairs, first.id_type)
+    work = checked(Plan(first, second, modality, wanted, policy, limits, pairs))
     seconds: dict[str, float] = {}
 
     @contextmanager

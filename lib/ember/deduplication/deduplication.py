@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from ember.comparison.rejects import count_reasons
 from ember.deduplication import candidates, groups
 from ember.deduplication.fingerprints import Noted, fingerprints
+from ember.deduplication.labeled_pairs import judged
 from ember.deduplication.sources import Plan, Source
 from ember.deduplication.sync import Sync
 from ember.deduplication.tiers import Tier
@@ -129,6 +130,17 @@ def find_copies(
             counts["without_embedding"] = count_reasons(search.without)
         counts |= _sizes(removed, against=against)
     facts = {"tiers": [tier.describe() for tier in work.tiers], "counts": counts}
+    if work.pairs is not None:
+        with phase("pairs"):
+            facts["pairs"] = judged(
+                work.pairs,
+                noted.rows,
+                work.input.vectors,
+                removed,
+                tiers=work.tiers,
+                total=noted.total,
+                folder=f"{scratch}/pairs",
+            )
     bad = noted.unread if search.without is None else noted.unread.union(search.without)
     return Found(removed, bad, facts)
 

@@ -15,6 +15,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+from ember.deduplication.labeled_pairs import select_pairs
 from ember.deduplication.tiers import Keep, Tier, chosen_keep, chosen_tiers
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.deduplication import AgainstConfig, DedupConfig, DedupLimits
@@ -68,7 +69,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is to do."""
+    """What a run is to do. pairs: as `labeled_pairs.select_pairs` gives them."""
 
     input: Source
     against: Source | None
@@ -76,10 +77,12 @@ class Plan:
     tiers: list[Tier]
     keep: Keep
     limits: DedupLimits
+    pairs: DataFrame | None = None
 
     def read(self) -> list[DataFrame]:
         """All tables that are read."""
-        return [*self.input.read(), *(self.against.read() if self.against else [])]
+        others = [*(self.against.read() if self.against else []), self.pairs]
+        return [*self.input.read(), *(each for each in others if each is not None)]
 
 
 def plan(spark: SparkSession, config: DedupConfig) -> Plan:
@@ -103,15 +106,28 @@ def plan(spark: SparkSession, config: DedupConfig) -> Plan:
     second = (
         _read(spark, other_corpus(other, given), None, None, other.embedding) if other else None
     )
-    return checked(Plan(first, second, given.modality, tiers, keep, config.limits))
+    pairs = None
+    if config.pairs:
+        table = tables.read_table(spark, config.pairs)
+        names = (config.pairs.left_id, config.pairs.right_id, config.pairs.label)
+        pairs = select_pairs(table, first.id_type, *names)
+    return checked(Plan(first, second, given.modality, tiers, keep, config.limits, pairs))
 
 
 def checked(work: Plan) -> Plan:
-    """The plan. Raises InvalidInput where an id occurs twice, or ids of tables cannot be equal."""
+    """The plan.
+
+    Raises InvalidInput where an id occurs twice, or ids of tables cannot be equal; InvalidConfig
+    where there are labeled pairs and another table.
+    """
     for name, each in (("input", work.input), ("against", work.against)):
         if each and each.vectors is not None:
             kind = each.vectors.schema["id"].dataType
             check_can_be_equal(each.id_type, kind, f"the ids of {name} and its embeddings")
+    if work.pairs is not None and work.against is not None:
+        raise InvalidConfig(
+            "pairs does not go with against: labeled pairs are of rows of one table; leave one out"
+        )
     # Nobody could tell which row of an id is removed.
     ids = work.input.rows.filter("id IS NOT NULL").select(F.col("id").alias(work.input.id))
     tables.check_unique(ids, work.input.id)

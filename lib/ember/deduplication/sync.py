@@ -37,6 +37,7 @@ _SEEN = {
     "input": "rows, and the modality, which is a fact",
     "against": "rows",
     "keep": "which row stays is found anew",
+    "pairs": "judges what was removed",
     "time_zone": "rows that a where chooses, and their order",
     "limits.max_pairs": "a check, made by every run",
 }

@@ -15,7 +15,7 @@ from ember.report.report import Row
 from ember.report.table_view import axis_ends
 
 __all__ = ["MOST_DRAWN", "class_intervals", "confusion", "heat_map", "histogram"]
-__all__ += ["cumulated", "precision_recall", "ranks", "reliability"]
+__all__ += ["cumulated", "precision_recall", "ranks", "reliability", "thresholds"]
 
 MOST_DRAWN = 40  # classes
 _MOST_COUNTS = 25  # classes of a confusion matrix whose cells have room for their counts
@@ -192,6 +192,29 @@ def ranks(families: Mapping[str, Sequence[tuple[int, Row]]]) -> Picture:
         axes.grid()
         _legend(figure, axes, 4)
     return Picture(figure, f"{', '.join(families)} at the first k documents, by k.")
+
+
+def thresholds(rows: Sequence[Row], series: Mapping[str, str], own: float) -> Picture:
+    """Shares at each threshold with their intervals, and a line at the run's own threshold.
+
+    series: columns of shares, beside each of which there are its _low and _high.
+    """
+    with drawing(_WIDTH, 300) as figure:
+        axes = figure.subplots()
+        for (name, label), color in zip(series.items(), (FIRST, SECOND), strict=False):
+            known = [row for row in rows if row[name] is not None]
+            drawn = [
+                {**row, "low": row[f"{name}_low"], "high": row[f"{name}_high"]} for row in known
+            ]
+            _intervals(axes, drawn, "threshold", name, color)
+            places = [_column(drawn, key) for key in ("threshold", name)]
+            axes.plot(*places, color=color, linewidth=1.2, label=label)
+        axes.axvline(own, color=INK, linewidth=1, linestyle=_DASHED)
+        axes.set(ylim=(-0.02, 1.02), xlabel="threshold", ylabel="share")
+        axes.grid()
+        _legend(figure, axes, 2)
+    told = f"{' and '.join(series.values())} at {len(rows)} thresholds"
+    return Picture(figure, f"{told}; a line at the run's own, {own:.4g}.")
 
 
 def precision_recall(lines: Mapping[str, Sequence[Row]]) -> Picture:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from ember.report import charts
 from ember.report.layout import Chapter, Gallery, Headline, Section, Strip, Tile
-from ember.report.report import Report
+from ember.report.report import Report, Table
 from ember.report.table_view import shown, table_view
 
 __all__ = ["copies_chapter"]
+
+_JUDGED = (
+    "Recall is the share of the labeled copies whose score reaches the threshold, wrong that of "
+    "the other labeled pairs, each with its 95% interval as of pairs drawn independently; removed "
+    "is the share of all rows that this tier removed by a witness that reaches it."
+)
 
 
 def copies_chapter(report: Report, manifest: Mapping[str, Any]) -> Chapter:
@@ -32,6 +39,8 @@ def copies_chapter(report: Report, manifest: Mapping[str, Any]) -> Chapter:
         Section("figures", "Figures", None, views, headlines=headlines, columns=True),
         Section("groups", "Groups", None, [members], [_groups(report, against)]),
     ]
+    if "pairs" in manifest:
+        sections += _judged(manifest["pairs"], manifest["tiers"])
     if report.tables["doubtful"].rows:
         pairs = table_view("doubtful", "The same as a table", report.tables["doubtful"])
         sections.append(Section("doubtful", "Least similar", None, [pairs], [_doubtful(report)]))
@@ -42,6 +51,31 @@ def copies_chapter(report: Report, manifest: Mapping[str, Any]) -> Chapter:
     what = "with a copy in another table" if against else "that are copies of others"
     lead = f"The rows of {counts['input_rows']:,} {what}, by {tiers}."
     return Chapter("Deduplication", lead, sections)
+
+
+def _judged(pairs: Mapping[str, Any], tiers: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
+    """What the run makes of labeled pairs, and what other thresholds of each tier would."""
+    counts = {"recall": pairs["copies"], "wrong": pairs["others"]}
+    names = {"recall": "copies found", "wrong": "others merged"}
+    heads = []
+    for key, name in names.items():
+        if counts[key]:
+            low, high = (shown(pairs[f"{key}_{end}"]) for end in ("low", "high"))
+            heads.append(Headline(name, shown(pairs[key]), f"{low} to {high}, of {counts[key]:,}"))
+    unused = Table(
+        ["reason", "pairs"], [{"reason": why, "pairs": n} for why, n in pairs["unused"].items()]
+    )
+    left_out = [table_view("unused_pairs", "Pairs left out", unused)] if unused.rows else []
+    yield Section("pairs", "Labeled pairs", None, left_out, headlines=heads)
+    for tier in tiers:
+        rows = [row for row in pairs["thresholds"] if row["tier"] == tier["tier"]]
+        if rows:
+            columns = [name for name in rows[0] if name != "tier"]
+            key, title = f"pairs_{tier['tier']}", f"Thresholds of {tier['tier']}"
+            view = table_view(key, title, Table(columns, rows), columns, _JUDGED)
+            own = min(row["threshold"] for row in rows if row["removed"] is not None)
+            drawn = charts.thresholds(rows, names, own)
+            yield Section(key, title, drawn, [view])
 
 
 def _groups(report: Report, against: bool) -> Gallery:

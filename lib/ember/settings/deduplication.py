@@ -19,7 +19,8 @@ from ember.settings.embedding import (
     Target,
 )
 
-__all__ = ["AgainstConfig", "DedupConfig", "DedupInput", "DedupLimits", "KeepConfig", "TierConfig"]
+__all__ = ["AgainstConfig", "DedupConfig", "DedupInput", "DedupLimits", "KeepConfig"]
+__all__ += ["LabeledPairsConfig", "TierConfig"]
 
 TierConfig = (
     Literal["exact", "perceptual", "minhash"]
@@ -70,6 +71,17 @@ class AgainstConfig(TableConfig):
     )
 
 
+class LabeledPairsConfig(TableConfig):
+    """Pairs of rows of the input that somebody has judged."""
+
+    left_id: Name = Field(default="left_id", description="Column of the one row's id.")
+    right_id: Name = Field(default="right_id", description="Column of the other row's id.")
+    label: Name = Field(
+        default="copy",
+        description="Column that says whether they are copies: a boolean, or 1 and 0.",
+    )
+
+
 class DedupLimits(LimitsConfig):
     """The bounds of a row, as for other jobs on corpora, and of the pairs of embeddings."""
 
@@ -113,6 +125,11 @@ class DedupConfig(Config):
     against: AgainstConfig | None = Field(
         default=None,
         description="A second table; the rows that have a copy there are removed, and no others.",
+    )
+    pairs: LabeledPairsConfig | None = Field(
+        default=None,
+        description="Pairs of rows that somebody has judged, for the recall of this run and of "
+        "other thresholds.",
     )
     report: bool = Field(
         default=True, description="Whether to write report.html, a page with groups to look at."
