@@ -38,6 +38,7 @@ from measure import machine, measure
 import ember
 from ember.spark.session import spark_session
 
+JOB = Path(__file__).resolve().parents[2] / "jobs" / "dedup.py"
 Edit = Callable[[Any, random.Random], Any]
 
 
@@ -177,7 +178,7 @@ def scale(given: argparse.Namespace) -> dict[str, Any]:
         pq.write_table(pa.table({"id": range(len(texts)), "text": texts}), f"{folder}/in.parquet")
         values = {"input.path": f"{folder}/in.parquet", "input.id": "id", "input.content": "text"}
         values |= {"input.modality": "text", "output.path": f"{folder}/out"}
-        command = [sys.executable, "jobs/dedup.py", *(f"--set={k}={v}" for k, v in values.items())]
+        command = [sys.executable, str(JOB), *(f"--set={k}={v}" for k, v in values.items())]
         measured = measure(command, Path(folder, "log"), {})
         manifest = json.loads(Path(folder, "out", "_manifest.json").read_text("utf-8"))
     facts = {"seconds": measured.seconds, "by_phase": manifest["seconds"]}
