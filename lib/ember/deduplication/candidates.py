@@ -15,6 +15,7 @@ from pyspark.sql.types import FloatType, LongType, StructField, StructType
 
 from ember.deduplication.tiers import Tier
 from ember.spark.checkpoints import counted, stored
+from ember.spark.together import together
 from ember.worker.duplicates.links import bucket_links
 from ember.worker.garbage import spare_modules
 
@@ -146,7 +147,7 @@ def linked(
     order = ["key", *([F.col("id").isNull(), "other_id"] if against else ["order"])]
     columns = [*ids, *([] if against else ["order"]), payload]
     met = rows.select(*columns, F.explode(bands).alias("key")).join(once, "key")
-    met = met.repartition("key").sortWithinPartitions(*order).select("key", *ids, payload)
+    met = together(met, "key").sortWithinPartitions(*order).select("key", *ids, payload)
     least = tier.least_score
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

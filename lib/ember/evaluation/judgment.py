@@ -24,6 +24,7 @@ from ember.evaluation.result import Evaluation, Figure, Issue
 from ember.evaluation.slices import few_slices, slices_of
 from ember.spark import classic
 from ember.spark.persisted import kept
+from ember.spark.together import together
 from ember.worker.metrics.partial_sums import (
     Batches,
     GroupJudge,
@@ -187,7 +188,7 @@ def add_up(rows: DataFrame, adder: Batches, totals: Totals) -> Totals:
     tasks = 2 * classic.cores(rows.sparkSession)
     partial = rows.coalesce(tasks).mapInArrow(adder, _SCHEMA)
     keys = ("section", "slice", "item")
-    merged = partial.repartition(*keys).sortWithinPartitions(*keys)
+    merged = together(partial, *keys).sortWithinPartitions(*keys)
     merger = merge_records(totals.replicates, totals.groups)
     return _received(merged.mapInArrow(merger, _SCHEMA), totals)
 
@@ -199,7 +200,7 @@ def by_group(rows: DataFrame, groups: Sequence[str], judge: GroupJudge, replicat
     judge: from the group's values and its rows to records, as `Sums.drain` yields them.
     """
     totals = Totals(replicates)
-    ordered = rows.repartition(*groups).sortWithinPartitions(*groups)
+    ordered = together(rows, *groups).sortWithinPartitions(*groups)
     run = judge_groups(judge, groups, replicates, totals.groups)
     return _received(ordered.mapInArrow(run, _SCHEMA), totals)
 

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from ember.maps.sources import Content
 from ember.spark.older_versions import as_dicts
 from ember.spark.persisted import kept
+from ember.spark.together import together
 from ember.worker.images.sprites import (
     ACROSS,
     SHEET_SCHEMA,
@@ -81,7 +82,7 @@ def _texts(tiles: DataFrame, count: int) -> list[str]:
 def _tiles(tiles: DataFrame, count: int, side: int) -> Tiles:
     sheet = F.floor(F.col("position") / ACROSS**2).cast("int").alias("sheet")
     shown = tiles.filter("image IS NOT NULL").select(sheet, "position", "image")
-    whole = shown.repartition("sheet").sortWithinPartitions("sheet", "position", "image")
+    whole = together(shown, "sheet").sortWithinPartitions("sheet", "position", "image")
     made = whole.mapInArrow(partial(sheet_batches, side=side), SHEET_SCHEMA)
     sheets = [b""] * -(-count // ACROSS**2)
     sizes = [(0, 0)] * count

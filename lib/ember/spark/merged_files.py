@@ -20,6 +20,7 @@ from ember.spark.parquet_options import parquet_options
 from ember.spark.staging import Staging
 from ember.spark.storage import Storage
 from ember.spark.tables import column
+from ember.spark.together import together
 
 __all__ = ["Merging", "plan"]
 
@@ -40,20 +41,18 @@ class Merging:
     files: int
     sorted: bool
 
-    def write(
-        self, table: DataFrame, by: Sequence[str], together: Sequence[str], folder: str
-    ) -> None:
+    def write(self, table: DataFrame, by: Sequence[str], parts: Sequence[str], folder: str) -> None:
         """Write the rows of `table` to `folder`.
 
-        by: the columns that name a row. together: a column whose rows with one value stay in one
+        by: the columns that name a row. parts: a column whose rows with one value stay in one
         file, and the column that they are sorted by there; none: they may lie anywhere.
         """
-        keys = [column(table, name) for name in (*by, *together[1:])]
+        keys = [column(table, name) for name in (*by, *parts[1:])]
         if self.sorted:
             # By the first alone, so that its rows stay together.
             rows = table.repartitionByRange(self.files, keys[0]).sortWithinPartitions(*keys)
-        elif together:
-            rows = table.repartition(self.files, keys[0]).sortWithinPartitions(*keys)
+        elif parts:
+            rows = together(table, keys[0], partitions=self.files).sortWithinPartitions(*keys)
         else:
             rows = table.coalesce(self.files)
         _log.info(
@@ -64,7 +63,7 @@ class Merging:
         )
         writer = rows.write.options(**parquet_options(table.sparkSession))
         writer = writer.option("mapreduce.fileoutputcommitter.algorithm.version", "2")
-        if together:
+        if parts:
             writer = writer.option("maxRecordsPerFile", "0")
         # Read in parts of a quarter of a file, of which four make one: by Spark's own settings a
         # part may be larger than a file is to be, and they differ in size.

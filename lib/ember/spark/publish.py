@@ -32,6 +32,7 @@ from ember.spark.staged_rows import StagedRows, is_first
 from ember.spark.staging import Staging
 from ember.spark.storage import Storage
 from ember.spark.tables import check_unique, column
+from ember.spark.together import together
 
 __all__ = ["MANIFEST", "Counts", "Output", "complete", "read_manifest"]
 
@@ -230,8 +231,8 @@ class Output:
         """Stage rows that were done before, all of those that are to be published."""
         writer = kept.write.options(**parquet_options(self.spark))
         if self._part:  # all parts of a row in one file; a read may have put them into two tasks
-            together = kept.repartition(column(kept, id)).sortWithinPartitions(self._part)
-            writer = together.write.options(**parquet_options(self.spark), maxRecordsPerFile="0")
+            met = together(kept, column(kept, id)).sortWithinPartitions(self._part)
+            writer = met.write.options(**parquet_options(self.spark), maxRecordsPerFile="0")
         writer.mode("overwrite").parquet(self.staging.kept)
 
     def _whole(self, table: DataFrame, id: str) -> DataFrame:

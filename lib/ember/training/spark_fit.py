@@ -16,6 +16,7 @@ from pyspark import RDD, StorageLevel
 from pyspark.sql import DataFrame
 
 from ember.spark import classic
+from ember.spark.together import together
 from ember.worker.heads.fit import Recipe, fit, fold_loss, fold_of, problem_of, targets_of, to_head
 from ember.worker.heads.head import Float32, Head, standardize
 from ember.worker.heads.objective import Layers, minimize
@@ -39,7 +40,7 @@ def fit_on_cluster(rows: DataFrame, recipe: Recipe, label_rows: Float64, count: 
     depend on partitions but for the order of floating-point sums.
     """
     blocks = max(1, -(-count * 4 * sum(recipe.parts) // _BLOCK_BYTES))
-    packed = rows.repartition(blocks, "id").sortWithinPartitions("id").drop("id")
+    packed = together(rows, "id", partitions=blocks).sortWithinPartitions("id").drop("id")
     raw = classic.binary_rows(packed.mapInArrow(_packer(recipe), "block binary"))
     raw.persist(StorageLevel.MEMORY_AND_DISK)
 
