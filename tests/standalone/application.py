@@ -46,7 +46,11 @@ class Application:
                 stderr=log,
                 start_new_session=True,
             )
-        self.start()
+        try:
+            self.start()
+        except AssertionError:
+            self.kill()
+            raise
 
     def start(self, **more: str) -> None:
         """A session with these settings beside its own, in place of the last one."""

@@ -90,7 +90,7 @@ class Reader(Thread):
         run = self._run()
         try:
             found = manifest(self._out)
-            files = [each for each in found["files"] if each.startswith("part-")]
+            files = [each for each in found["files"] if each.endswith(".parquet")]
             rows = sum(pq.read_metadata(self._out / each).num_rows for each in files)
             self.seen[found["run_id"], rows] += 1
         except OSError:

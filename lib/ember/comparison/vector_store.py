@@ -8,7 +8,11 @@ do not see the folder, Spark sends its files to every node.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,14 +54,42 @@ def files(spark: SparkSession, folder: str) -> list[str]:
 def send(spark: SparkSession, files: Iterable[str], local: bool) -> None:
     """Have every node get some files once, unless tasks see them where they are (local)."""
     for file in () if local else files:
-        classic.send_file(spark, file)
+        sent = _sent(file)
+        if sent != file:
+            _link(_path(file), _path(sent))
+        classic.send_file(spark, sent)
 
 
 def here(files: Iterable[str], local: bool) -> list[str]:
     """Paths of files that were sent, in a task or on the driver."""
     if local:
-        return [file.removeprefix("file:") for file in files]
-    return [classic.received(name_of(file)) for file in files]
+        return [_path(file) for file in files]
+    return [classic.received(name_of(_sent(file))) for file in files]
+
+
+def _sent(file: str) -> str:
+    """The URI by which a file is sent; of a local one, in a name that no other place has.
+
+    A driver serves no second local file of one name as long as its session lives, and a run that
+    resumes moves what a failed one in this session may have sent.
+    """
+    if not file.startswith("file:"):
+        return file
+    folder, _, name = file.rpartition("/")
+    return f"{folder}/sent-{sha256(folder.encode()).hexdigest()[:12]}-{name}"
+
+
+def _path(file: str) -> str:
+    return file.removeprefix("file:")
+
+
+def _link(file: str, name: str) -> None:
+    if Path(name).exists():
+        return
+    try:
+        os.link(file, name)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(file, name)
 
 
 def rows(
