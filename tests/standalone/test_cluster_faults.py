@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -27,7 +26,7 @@ from corpora import leftovers, manifest
 
 ENOUGH_FILES = 6
 ALL = 99
-FAKETIME = "EMBER_FAKETIME"
+ASKED_FOR = "EMBER_CLUSTER_FAULTS"
 NAMES = {"ember", "spark", "blockmgr"}
 SPECULATION = {
     "spark.speculation": "true",
@@ -225,26 +224,6 @@ def two_runs_write_one_output(run: Run) -> None:
     run.ends(first)
 
 
-def the_clock_jumps(run: Run) -> None:
-    """Of driver and executors: two hours ahead, and then to an hour ago."""
-    if not os.environ[FAKETIME]:
-        pytest.skip("Debian's libfaketime could not be fetched")
-    clock = run.world.folder / "clock"
-    clock.write_text("+0")
-    faked = {"LD_PRELOAD": os.environ[FAKETIME], "FAKETIME_TIMESTAMP_FILE": str(clock)}
-    faked |= {"FAKETIME_CACHE_DURATION": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    # Java's clocks; with it Python's sleep ends in "Invalid argument".
-    faked |= {"FAKETIME_SKIP_CMDS": ",".join({"python", "python3", Path(sys.executable).name})}
-    third = run.world.application("third", **faked, DONT_FAKE_MONOTONIC="1")
-    run.begin(third)
-    clock.write_text("+2h")
-    more = len(committed(run.out)) + ENOUGH_FILES
-    third.wait_for(lambda: len(committed(run.out)) >= more, while_busy=True)
-    clock.write_text("-1h")
-    run.ends(third)
-    clock.write_text("+0")
-
-
 FAULTS: list[Callable[[Run], None]] = [
     a_python_worker_is_killed,
     an_executor_is_killed,
@@ -256,7 +235,6 @@ FAULTS: list[Callable[[Run], None]] = [
     a_task_hangs_with_speculation_on,
     a_file_of_the_input_is_damaged,
     two_runs_write_one_output,
-    the_clock_jumps,
 ]
 
 
@@ -286,7 +264,7 @@ def mount(*given: str) -> int:
 
 @pytest.fixture(scope="module")
 def world(resnet: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    if FAKETIME not in os.environ:
+    if ASKED_FOR not in os.environ:
         pytest.skip("faults take minutes; scripts/cluster/faults runs them")
     folder = tmp_path_factory.mktemp("faults")
     scratch = folder / "scratch"
