@@ -23,7 +23,7 @@ from ember.worker.results import Predictions
 from ember.worker.row_paths import PathRules
 from ember.worker.rows import RowError
 from ember.worker.spec import Generation, Sampling
-from ember.worker.stats import TaskStats, merge
+from ember.worker.stats import TaskStats, merge_into
 from odd_images import encoded, picture
 from tiny_models import MAX_TOKENS, spec_of, tiny_gpt2
 
@@ -229,7 +229,8 @@ def test_equal_texts_have_the_vectors_that_each_has_alone(bert_folder: Path) -> 
     assert stats.counts["tokens"] < 4 * MAX_TOKENS
     # A task that is run twice reports twice, and counts once.
     report = stats.report(3, None)
-    assert merge(report, report)["tasks"][3]["counts"]["equal_rows"] == stats.counts["equal_rows"]
+    twice = merge_into(merge_into({}, report), report)
+    assert twice["tasks"][3]["counts"]["equal_rows"] == stats.counts["equal_rows"]
 
 
 def test_equal_images_by_bytes_and_by_paths(resnet_folder: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from ember.spark import classic, progress
-from ember.worker.stats import WorkerRecord, merge
+from ember.worker.stats import WorkerRecord, merge_into
 
 __all__ = ["Account", "Reports"]
 
@@ -23,7 +23,7 @@ class Account:
     """The reports of one run's workers. Hand `reports` to the tasks."""
 
     def __init__(self, spark: SparkSession) -> None:
-        self.reports: Reports = classic.accumulator(spark, merge)
+        self.reports: Reports = classic.accumulator(spark, merge_into)
 
     def rows(self) -> int:
         """Rows of the tasks that have ended."""
@@ -35,8 +35,8 @@ class Account:
 
     def empty_tasks(self) -> set[int]:
         """The numbers of the tasks that ended without a row."""
-        tasks = self.reports.value.get("tasks", {})
-        return {number for number, task in tasks.items() if not task["rows"]}
+        tasks = list(self.reports.value.get("tasks", {}).items())
+        return {number for number, task in tasks if not task["rows"]}
 
     def progress(self, total: int) -> AbstractContextManager[None]:
         """Show how many of `total` rows are done while a block runs."""
@@ -47,7 +47,7 @@ class Account:
 
         Of texts, `tokens` are the model's own and `padding` is the share of all that it was given.
         """
-        workers: dict[str, WorkerRecord] = self.reports.value.get("workers", {})
+        workers: dict[str, WorkerRecord] = dict(self.reports.value.get("workers", {}))
         seconds: dict[str, float] = {}
         counts: dict[str, int] = {}
         for task in self._tasks():
@@ -75,4 +75,5 @@ class Account:
         }
 
     def _tasks(self) -> list[dict[str, Any]]:
+        # A list, made in one step: another thread adds reports meanwhile.
         return list(self.reports.value.get("tasks", {}).values())

@@ -240,7 +240,8 @@ def accumulator(
 ) -> Accumulator[dict[Any, Any]]:
     """What tasks report to the driver.
 
-    merge: must be idempotent: a task that is retried or run twice reports twice.
+    merge: adds the second to the first, which it may change and returns; it must be idempotent: a
+    task that is retried or run twice reports twice.
     """
     return spark.sparkContext.accumulator({}, _Merged(merge))
 

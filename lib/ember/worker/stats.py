@@ -14,7 +14,7 @@ from functools import cache
 from time import time
 from typing import Any
 
-__all__ = ["TaskStats", "WorkerRecord", "merge", "process_name"]
+__all__ = ["TaskStats", "WorkerRecord", "merge_into", "process_name"]
 
 
 @cache
@@ -67,10 +67,14 @@ class TaskStats:
         return {"tasks": {task: record}, "workers": workers}
 
 
-def merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
-    """Both reports as one; for a process seen twice the record with more loads stands."""
-    workers: dict[str, WorkerRecord] = dict(left.get("workers", {}))
-    for name, record in right.get("workers", {}).items():
+def merge_into(total: dict[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    """The total, to which a report was added; of a process seen twice the record with more loads.
+
+    In place: a run of a million tasks adds a million reports, and would copy all of them each time.
+    """
+    workers: dict[str, WorkerRecord] = total.setdefault("workers", {})
+    for name, record in report.get("workers", {}).items():
         if name not in workers or record.loads >= workers[name].loads:
             workers[name] = record
-    return {"tasks": {**left.get("tasks", {}), **right.get("tasks", {})}, "workers": workers}
+    total.setdefault("tasks", {}).update(report.get("tasks", {}))
+    return total
