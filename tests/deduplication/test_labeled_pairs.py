@@ -128,6 +128,10 @@ def test_labels_may_be_numbers_and_must_be_labels(spark):
     assert told["thresholds"] == []
     none = ember.dedup(rows, pairs=pairs.limit(0), **how).facts["pairs"]
     assert (none["copies"], none["recall"], none["wrong_high"]) == (0, None, None)
+    nothing = ember.dedup(rows.limit(0), pairs=pairs, **{**how, "tiers": ["minhash"]})
+    empty = nothing.facts["pairs"]
+    assert (empty["copies"], empty["unused"]) == (0, {"null": 1, "rows not read": 2})
+    assert empty["thresholds"][-1]["removed"] == 0
     text = pairs.selectExpr("left_id", "right_id", "string(copy) AS copy")
     with pytest.raises(InvalidInput, match="the labels of pairs are string; give a boolean, or 1"):
         ember.dedup(rows, pairs=text, **how)

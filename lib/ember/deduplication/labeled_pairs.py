@@ -100,7 +100,7 @@ def judged(
     told["thresholds"] = [
         {"tier": tier.name, "threshold": least}
         | _shares(found, f"{tier.name} {least}", copies, others)
-        | {"removed": gone[tier.name, least] / total if least >= tier.least_score else None}
+        | {"removed": gone[tier.name, least] / max(total, 1) if least >= tier.least_score else None}
         for tier in tiers
         for least in tried.get(tier.name, [])
     ]
