@@ -21,13 +21,11 @@ from ember.worker.metrics.sums import ALL
 from ember.worker.row_paths import PathRules
 
 __all__ = ["as_text", "check_content", "collect", "fetch_items", "id_text", "plain", "rows_of"]
-__all__ += ["sizes_table"]
 
 # Rows of a table that a page takes, which a browser sorts and filters at once.
 _ROWS = {"per_class": 1000, "per_label": 1000, "reliability": 1000, "most_confused": 100}
 _ROWS |= {"worst": 200, "slices": 200, "labels": 200, "scores": 1000}
 _MOST_CURVES = 8
-_MOST_SIZES = 1000
 # Of the worst rows, and of each kind of query.
 _MOST_SEEN = 24
 _MOST_QUERIES = 6
@@ -90,12 +88,6 @@ def _rows(frame: DataFrame, most: int) -> Table:
     columns = (plain(frame, name) for name in frame.columns)
     rows = as_dicts(frame.select(*columns).limit(most + 1))
     return Table(frame.columns, rows[:most], len(rows) > most)
-
-
-def sizes_table(sizes: DataFrame) -> Table:
-    """Of groups, a row each with its `size`, how many there are of each size, the largest first."""
-    counts = sizes.groupBy("size").agg(F.count("*").alias("groups")).orderBy(F.desc("size"))
-    return _rows(counts, _MOST_SIZES)
 
 
 def _different(slices: Sequence[Row]) -> Table:

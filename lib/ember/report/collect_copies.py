@@ -20,7 +20,6 @@ _GROUPS = 12
 # What a line of a collage has room for.
 _MEMBERS = 12
 _DOUBTFUL = 24
-_MOST_COUNTS = 50
 
 
 def collect_copies(
@@ -57,8 +56,7 @@ def collect_copies(
 
 
 def _counts(columns: tuple[str, str], counts: Sequence[tuple[Any, int]]) -> Table:
-    rows: list[Row] = [dict(zip(columns, each, strict=True)) for each in counts[:_MOST_COUNTS]]
-    return Table(list(columns), rows, len(counts) > _MOST_COUNTS)
+    return Table(list(columns), [dict(zip(columns, each, strict=True)) for each in counts])
 
 
 def _largest(removed: DataFrame, more: int) -> Table:

@@ -12,7 +12,7 @@ import numpy as np
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from ember.report.collect import fetch_items, id_text, rows_of, sizes_table
+from ember.report.collect import fetch_items, id_text, rows_of
 from ember.report.report import Report, Row, Table
 from ember.settings.comparison import JoinConfig, SearchConfig
 from ember.settings.report import JoinReportConfig, SearchReportConfig
@@ -22,6 +22,7 @@ from ember.spark.persisted import kept
 __all__ = ["collect_join", "collect_search"]
 
 _BINS = 40
+_MOST_SIZES = 1000
 # What a line of a collage, and a heat map, have room for.
 _MOST_NEIGHBORS = 10
 _MOST_MEMBERS = 12
@@ -98,7 +99,7 @@ def collect_join(
     members: list[Row] = []
     if groups is not None:
         with kept(groups.groupBy("group_id").agg(F.count("*").alias("size"))) as sizes:
-            tables["sizes"] = sizes_table(sizes)
+            tables["sizes"] = _sizes(sizes)
             members = _largest(groups, sizes, shown.examples)
             sizes.unpersist()
     ends = [row for name in ("closest", "nearest") for row in tables[name].rows]
@@ -148,6 +149,12 @@ def _scores(found: DataFrame, counted: Mapping[str, Column]) -> tuple[list[Row],
         for number in range(_BINS)
     ]
     return figures, Table(columns, rows)
+
+
+def _sizes(sizes: DataFrame) -> Table:
+    counts = sizes.groupBy("size").agg(F.count("*").alias("groups")).orderBy(F.desc("size"))
+    rows = as_dicts(counts.limit(_MOST_SIZES + 1))
+    return Table(["size", "groups"], rows[:_MOST_SIZES], len(rows) > _MOST_SIZES)
 
 
 def _largest(groups: DataFrame, sizes: DataFrame, examples: int) -> list[Row]:
