@@ -20,6 +20,7 @@ from ember.worker.duplicates.links import bucket_links
 from ember.worker.garbage import spare_modules
 
 __all__ = [
+    "PAYLOADS",
     "best_links",
     "buckets",
     "copies_of",
@@ -30,7 +31,8 @@ __all__ = [
     "stand_ins",
 ]
 
-_PAYLOADS = {"perceptual": "perceptual", "minhash": "shingles"}
+PAYLOADS = {"perceptual": "perceptual", "minhash": "shingles"}
+"""The column that rows are compared by, of a tier by likeness."""
 
 
 def equal_links(rows: DataFrame, column: str) -> DataFrame:
@@ -104,7 +106,7 @@ def _one() -> Column:
 
 def _columns(tier: Tier) -> list[str]:
     """The hash, its bands, and what rows are compared by, of which the hash may be one."""
-    return list(dict.fromkeys([tier.name, f"{tier.name}_bands", _PAYLOADS[tier.name]]))
+    return list(dict.fromkeys([tier.name, f"{tier.name}_bands", PAYLOADS[tier.name]]))
 
 
 def _without(rows: DataFrame, ids: DataFrame) -> DataFrame:
@@ -142,7 +144,7 @@ def linked(
     """
     against = "other_id" in rows.columns
     ids = ["id", "other_id"] if against else ["id"]
-    bands, payload = f"{tier.name}_bands", _PAYLOADS[tier.name]
+    bands, payload = f"{tier.name}_bands", PAYLOADS[tier.name]
     once = found.groupBy("n", "x", "y").agg(F.min("key").alias("key")).select("key")
     order = ["key", *([F.col("id").isNull(), "other_id"] if against else ["order"])]
     columns = [*ids, *([] if against else ["order"]), payload]

@@ -14,6 +14,7 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, IntegralType
 
+from ember.deduplication.candidates import PAYLOADS
 from ember.deduplication.tiers import Tier
 from ember.errors import InvalidInput
 from ember.spark.checkpoints import stored
@@ -94,16 +95,16 @@ def judged(
     found = _counts(_scored(once.filter("copy = also"), rows, vectors, removed, tiers), tried)
     unused = _unused(pairs, once, found["pairs"])
     copies, others = found["copies"], found["pairs"] - found["copies"]
-    gone = _removed(removed, tried)
-    told = {"copies": copies, "others": others, "unused": unused}
+    gone = _removed(removed, tried) if tried else {}
+    told: dict[str, Any] = {"copies": copies, "others": others, "unused": unused}
     told |= _shares(found, "together", copies, others)
-    told["thresholds"] = [
-        {"tier": tier.name, "threshold": least}
-        | _shares(found, f"{tier.name} {least}", copies, others)
-        | {"removed": gone[tier.name, least] / max(total, 1) if least >= tier.least_score else None}
-        for tier in tiers
-        for least in tried.get(tier.name, [])
-    ]
+    told["thresholds"] = []
+    for tier in tiers:
+        for least in tried.get(tier.name, []):
+            key = f"{tier.name} {least}"
+            row = {"tier": tier.name, "threshold": least, **_shares(found, key, copies, others)}
+            row["removed"] = gone[key] / max(total, 1) if least >= tier.least_score else None
+            told["thresholds"].append(row)
     return told
 
 
@@ -130,9 +131,7 @@ def _scored(
     tiers: Sequence[Tier],
 ) -> DataFrame:
     """Pairs of rows (copy, together, and by the name of each tier the pair's score)."""
-    names = {"perceptual": "perceptual", "minhash": "shingles"}
-    kept = {name: names[name] for name in (tier.name for tier in tiers) if name in names}
-    facts = rows.select("id", *dict.fromkeys(kept.values()))
+    facts = rows.select("id", *(PAYLOADS[tier.name] for tier in tiers if tier.name in PAYLOADS))
     stays = removed.select(F.col("id").alias("_gone"), "kept_id")
     facts = facts.join(stays, F.col("id") == F.col("_gone"), "left").drop("_gone")
     facts = facts.withColumn("kept_id", F.coalesce("kept_id", "id"))
@@ -191,22 +190,14 @@ def _one(rows: DataFrame, facts: Mapping[str, Column]) -> Mapping[str, int]:
     return found.asDict()
 
 
-def _removed(
-    removed: DataFrame, tried: Mapping[str, Sequence[float]]
-) -> Mapping[tuple[str, float], int]:
+def _removed(removed: DataFrame, tried: Mapping[str, Sequence[float]]) -> Mapping[str, int]:
     """How many rows each tier removed by a witness whose score reaches each threshold."""
-    facts = {
-        f"{name} {least}": F.count_if((F.col("tier") == name) & (F.col("score") >= _float(least)))
-        for name, each in tried.items()
-        for least in each
-    }
-    found = _one(removed, facts) if facts else {}
-    return {(name, each): found[f"{name} {each}"] for name in tried for each in tried[name]}
-
-
-def _float(least: float) -> Column:
-    """A threshold as the scores of witnesses are kept, in 4 bytes."""
-    return F.lit(least).cast("float")
+    facts = {}
+    for name, thresholds in tried.items():
+        for least in thresholds:  # in 4 bytes, as the scores of witnesses are kept
+            reaches = F.col("score") >= F.lit(least).cast("float")
+            facts[f"{name} {least}"] = F.count_if((F.col("tier") == name) & reaches)
+    return _one(removed, facts)
 
 
 def _shares(found: Mapping[str, int], key: str, copies: int, others: int) -> dict[str, Any]:
