@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import TypeVar
 
 __all__ = [
     "Measured",
@@ -25,6 +26,8 @@ __all__ = [
     "machine",
     "measure",
     "middle",
+    "resident",
+    "watched",
 ]
 
 # Those that decide how fast matrices are multiplied, by their names in /proc/cpuinfo.
@@ -70,13 +73,26 @@ def measure(
     limit: seconds after which it is killed, with all that it started.
     Ends the program with the end of the log when the command fails.
     """
+    seconds, sampler = watched(_Sampler, command, log, environment, limit)
+    worker = sampler.worker_mib()
+    return Measured(round(seconds, 3), worker, max(worker, round(sampler.tree / _MIB, 1)))
+
+
+def watched(
+    watch: Callable[[int], W],
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str],
+    limit: float | None = None,
+) -> tuple[float, W]:
+    """As `measure`; the seconds, and the watch, made of the process's id, that looked on."""
     with log.open("wb") as stream:
         start = perf_counter()
         process = subprocess.Popen(
             list(command), stdout=stream, stderr=stream, env={**os.environ, **environment}
         )
-        sampler = _Sampler(process.pid)
-        sampler.start()
+        watching = watch(process.pid)
+        watching.start()
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -85,13 +101,12 @@ def measure(
                     os.kill(pid, signal.SIGKILL)
             code = process.wait()
         seconds = perf_counter() - start
-        sampler.stop()
+        watching.stop()
     if code:
         lines = log.read_text("utf-8", "replace").splitlines()
         said = [line for line in lines if not line.startswith("\tat ")]  # Java's stack frames
         sys.exit("\n".join([*said[-50:], f"exit code {code} from: {' '.join(command)}"]))
-    worker = sampler.worker_mib()
-    return Measured(round(seconds, 3), worker, max(worker, round(sampler.tree / _MIB, 1)))
+    return seconds, watching
 
 
 class Watch(threading.Thread):
@@ -114,6 +129,9 @@ class Watch(threading.Thread):
     def look(self) -> None:
         """Take one sample, in this thread."""
         raise NotImplementedError
+
+
+W = TypeVar("W", bound=Watch)
 
 
 class _Sampler(Watch):
@@ -179,6 +197,11 @@ def descendants(root: int) -> Iterator[tuple[int, str, bool]]:
         yield pid, name, below_java
         below = below_java or name == "java"
         todo += [(child, below) for child in children.get(pid, [])]
+
+
+def resident(pid: int) -> float:
+    """MiB of a process's resident memory; 0 of one that has ended."""
+    return _bytes(_status(pid), "VmRSS") / _MIB
 
 
 def _status(pid: int) -> dict[str, str]:

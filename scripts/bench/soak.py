@@ -15,7 +15,6 @@ import argparse
 import io
 import json
 import re
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -27,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from gpu_corpus import resnet
-from measure import Watch, descendants, formatted, machine
+from measure import Watch, descendants, formatted, machine, resident, watched
 from PIL import Image
 
 JOB = Path(__file__).resolve().parents[2] / "jobs" / "embed.py"
@@ -39,7 +38,7 @@ KINDS = ("java", "worker", "driver")
 class Soak(Watch):
     """Notes (seconds, rows done, MiB of each of KINDS) while the job runs."""
 
-    def __init__(self, root: int, log: Path) -> None:
+    def __init__(self, log: Path, root: int) -> None:
         super().__init__(root, EVERY)
         self._log = log
         self._start = perf_counter()
@@ -53,15 +52,6 @@ class Soak(Watch):
         found = DONE.findall(self._log.read_text("utf-8", "replace"))
         rows = int(found[-1]) if found else 0
         self.seen.append((perf_counter() - self._start, rows, memory))
-
-
-def resident(pid: int) -> float:
-    """MiB; 0 of a process that has ended."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text("utf-8").split()[1])
-    except OSError:
-        return 0.0
-    return pages * 4096 / 2**20
 
 
 def write(folder: Path, rows: int, part: int) -> None:
@@ -93,16 +83,7 @@ def run(rows: int, folder: Path) -> dict[str, object]:
         "output.path": folder / "out",
     }
     command = [sys.executable, str(JOB), *(f"--set={key}={value}" for key, value in values.items())]
-    with log.open("wb") as stream:
-        start = perf_counter()
-        process = subprocess.Popen(command, stdout=stream, stderr=stream)
-        watch = Soak(process.pid, log)
-        watch.start()
-        code = process.wait()
-        seconds = perf_counter() - start
-        watch.stop()
-    if code:
-        sys.exit(f"{log.read_text('utf-8')[-3000:]}\nexit code {code}")
+    seconds, watch = watched(partial(Soak, log), command, log, {})
     manifest = json.loads((folder / "out" / "_manifest.json").read_text("utf-8"))
     told = {"rows": rows, "seconds": round(seconds, 1), "phases": manifest["seconds"]}
     told |= {"counts": manifest["counts"], "seen": watch.seen}
