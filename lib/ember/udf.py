@@ -17,7 +17,8 @@ from pyspark.sql.types import BinaryType, StringType, StructField
 from ember.embedding.model_work import checked_model
 from ember.embedding.options import BatchSize, chosen
 from ember.errors import InvalidInput
-from ember.settings.embedding import Layer, LimitsConfig, ModelConfig, Precision, Role, Runtime
+from ember.settings.embedding import Layer, ModelConfig, Role, Runtime
+from ember.settings.limits import LimitsConfig
 from ember.spark import models
 from ember.spark.access import ContentIs, path_rules
 from ember.spark.models import ModelFiles
@@ -26,7 +27,7 @@ from ember.spark.tasks import task_resources
 from ember.worker import task
 from ember.worker.row_paths import PathRules
 from ember.worker.rows import MAX_BYTES
-from ember.worker.spec import Modality
+from ember.worker.spec import Modality, Precision
 
 __all__ = ["embed_images", "embed_texts"]
 

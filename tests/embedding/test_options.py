@@ -13,7 +13,8 @@ import ember
 from ember.errors import InvalidConfig
 from ember.settings.config import Config
 from ember.settings.description import GenerationConfig, PromptConfig, WriterConfig
-from ember.settings.embedding import LimitsConfig, ModelConfig, VectorLimitsConfig
+from ember.settings.embedding import ModelConfig
+from ember.settings.limits import LimitsConfig, VectorLimitsConfig
 from ember.settings.training import ClassifyOptions
 from ember.udf import embed_images, embed_texts
 

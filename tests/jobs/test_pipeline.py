@@ -15,7 +15,7 @@ import yaml
 from corpora import leftovers, manifest, picture, vectors, write
 from ember.jobs import pipeline
 from ember.settings.comparison import ProjectConfig
-from ember.settings.embedding import OutputConfig
+from ember.settings.outputs import OutputConfig
 from ember.spark.publish import Output
 
 

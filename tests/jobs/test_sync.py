@@ -19,7 +19,7 @@ from corpora import leftovers, manifest, picture, rows, write
 from ember.embedding.model_work import ModelWork
 from ember.embedding.sync import Sync, check
 from ember.errors import InvalidConfig
-from ember.settings.embedding import RowsOutputConfig
+from ember.settings.outputs import RowsOutputConfig
 from ember.spark.publish import Output
 from ember.spark.staging import Staging
 from tiny_models import tiny_gpt2

@@ -13,7 +13,7 @@ from ember.jobs.pipeline import JOBS
 from ember.settings.config import Config, load, parse
 from ember.settings.config_keys import keys_of, walk
 from ember.settings.config_text import as_help, as_yaml, type_name
-from ember.settings.embedding import LocalFile, ModelName, Paths, Target
+from ember.settings.names import LocalFile, ModelName, Paths, Target
 from ember.settings.pipeline import PipelineConfig, StepConfig
 
 KINDS: dict[str, type[Config]] = {name: kind for name, (kind, _) in JOBS.items()}

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from ember.errors import EmberError, InvalidConfig
 from ember.settings import config
-from ember.settings.embedding import TableOutputConfig
+from ember.settings.outputs import TableOutputConfig
 from ember.spark.publish import Output
 
 FILES, ROWS = 12, 720

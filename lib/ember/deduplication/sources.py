@@ -19,7 +19,7 @@ from ember.deduplication.labeled_pairs import select_pairs
 from ember.deduplication.tiers import Keep, Tier, chosen_keep, chosen_tiers
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.deduplication import AgainstConfig, DedupConfig, DedupLimits
-from ember.settings.embedding import CorpusConfig, EmbeddingsConfig, TableConfig
+from ember.settings.tables import CorpusConfig, EmbeddingsConfig, TableConfig
 from ember.spark import conditions, read_batches, tables
 from ember.spark.ids import check_can_be_equal
 from ember.spark.older_versions import since_epoch

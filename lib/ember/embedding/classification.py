@@ -13,17 +13,9 @@ from ember.embedding.options import BatchSize, chosen
 from ember.embedding.row_work import RowWork
 from ember.embedding.table_classifier import TableClassifier, described, digest
 from ember.errors import InvalidConfig, InvalidInput
-from ember.settings.embedding import (
-    EmbeddingsConfig,
-    InputConfig,
-    Layer,
-    LimitsConfig,
-    ModelConfig,
-    Precision,
-    Role,
-    Runtime,
-    VectorLimitsConfig,
-)
+from ember.settings.embedding import Layer, ModelConfig, Role, Runtime
+from ember.settings.limits import LimitsConfig, VectorLimitsConfig
+from ember.settings.tables import EmbeddingsConfig, InputConfig
 from ember.settings.training import ClassifyConfig, ClassifyOptions
 from ember.spark import model_sources, tables
 from ember.spark.access import ContentIs
@@ -33,7 +25,7 @@ from ember.spark.tables import Corpus
 from ember.worker.heads.head import Head
 from ember.worker.results import Predictions
 from ember.worker.rows import MAX_BYTES
-from ember.worker.spec import Modality, ModelSpec, Task
+from ember.worker.spec import Modality, ModelSpec, Precision, Task
 
 __all__ = ["classify", "plan"]
 

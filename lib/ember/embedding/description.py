@@ -17,13 +17,14 @@ from ember.embedding.options import BatchSize, chosen
 from ember.errors import InvalidConfig
 from ember.settings.config import parse
 from ember.settings.description import DescribeConfig, GenerationConfig, PromptConfig, WriterConfig
-from ember.settings.embedding import LimitsConfig, ModelConfig, Precision
+from ember.settings.embedding import ModelConfig
+from ember.settings.limits import LimitsConfig
 from ember.spark import origins, read_batches, tables
 from ember.spark.access import ContentIs
 from ember.worker.models.generation import Description
 from ember.worker.row_paths import PathRules
 from ember.worker.rows import MAX_BYTES
-from ember.worker.spec import Generation, Modality, ModelSpec, Sampling
+from ember.worker.spec import Generation, Modality, ModelSpec, Precision, Sampling
 
 __all__ = ["describe", "plan"]
 

@@ -11,17 +11,8 @@ from ember.embedding.model_work import ModelWork, checked_model
 from ember.embedding.options import BatchSize, chosen
 from ember.errors import InvalidConfig
 from ember.settings.config import parse
-from ember.settings.embedding import (
-    ChunkConfig,
-    EmbedConfig,
-    Layer,
-    LimitsConfig,
-    ModelConfig,
-    Precision,
-    Role,
-    Runtime,
-    VectorLimitsConfig,
-)
+from ember.settings.embedding import ChunkConfig, EmbedConfig, Layer, ModelConfig, Role, Runtime
+from ember.settings.limits import LimitsConfig, VectorLimitsConfig
 from ember.spark import tables
 from ember.spark.access import ContentIs
 from ember.spark.samples import Sample
@@ -30,7 +21,7 @@ from ember.worker import task
 from ember.worker.models.chunks import CHUNK_COLUMNS, Chunking
 from ember.worker.results import Embedding
 from ember.worker.rows import MAX_BYTES
-from ember.worker.spec import Modality
+from ember.worker.spec import Modality, Precision
 
 __all__ = ["embed", "plan"]
 

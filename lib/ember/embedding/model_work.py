@@ -14,7 +14,8 @@ from pyspark.sql import functions as F
 from ember.embedding import row_work
 from ember.embedding.row_work import Body
 from ember.errors import InvalidConfig, RequirementNotMet
-from ember.settings.embedding import LimitsConfig, ModelConfig, VectorLimitsConfig
+from ember.settings.embedding import ModelConfig
+from ember.settings.limits import LimitsConfig, VectorLimitsConfig
 from ember.spark import gpu, models, read_batches, tables, tasks
 from ember.spark.accounting import Reports
 from ember.spark.models import ModelFiles

@@ -21,7 +21,7 @@ from ember.embedding import content_hashes
 from ember.embedding.model_work import ModelWork
 from ember.embedding.row_work import HASH, RowWork
 from ember.errors import InvalidConfig
-from ember.settings.embedding import RowsOutputConfig
+from ember.settings.outputs import RowsOutputConfig
 from ember.spark.checkpoints import stored
 from ember.spark.content_plan import CONTENT_HASH, NEW, Changes, changes, content_plan
 from ember.spark.publish import Output

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from ember.embedding.row_work import Body, map_rows
 from ember.errors import InvalidInput
-from ember.settings.embedding import EmbeddingsConfig
+from ember.settings.tables import EmbeddingsConfig
 from ember.spark import footers, origins, tables
 from ember.spark.accounting import Reports
 from ember.spark.ids import check_can_be_equal

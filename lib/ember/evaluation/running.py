@@ -14,8 +14,8 @@ from ember.errors import InvalidConfig, InvalidInput
 from ember.evaluation.drift_settings import check_parts, judge_tables, parts_of
 from ember.evaluation.joining import issues_of
 from ember.evaluation.result import Evaluation, check_requirements
-from ember.settings.embedding import TableConfig
 from ember.settings.evaluation import EvaluateConfig
+from ember.settings.tables import TableConfig
 from ember.spark import origins, tables
 
 __all__ = ["JUDGED", "Inputs", "check_inputs", "figures_of", "judge", "read_inputs"]

@@ -17,8 +17,8 @@ from pyspark.sql.types import (
 )
 
 from ember.errors import InvalidConfig, InvalidInput
-from ember.settings.embedding import CorpusConfig, TableConfig
 from ember.settings.maps import ColorConfig, MapConfig
+from ember.settings.tables import CorpusConfig, TableConfig
 from ember.spark import read_batches, tables
 from ember.spark.ids import check_can_be_equal
 from ember.worker.spec import Modality

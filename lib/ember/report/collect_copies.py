@@ -10,8 +10,8 @@ from pyspark.sql import functions as F
 
 from ember.report.collect import fetch_items, id_text
 from ember.report.report import Report, Row, Table
-from ember.settings.embedding import CorpusConfig
 from ember.settings.report import ContentConfig
+from ember.settings.tables import CorpusConfig
 from ember.spark.older_versions import as_dicts
 
 __all__ = ["collect_copies"]

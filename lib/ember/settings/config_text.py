@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from ember.settings.config_keys import Key, keys_of, section_of, walk
-from ember.settings.embedding import Use
+from ember.settings.names import Use
 from ember.settings.yaml_text import natural
 
 __all__ = ["as_help", "as_yaml", "type_name"]

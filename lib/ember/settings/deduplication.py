@@ -7,17 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.settings.config import Config
-from ember.settings.embedding import (
-    CorpusConfig,
-    EmbeddingsConfig,
-    LimitsConfig,
-    Name,
-    Roots,
-    Source,
-    SyncMode,
-    TableConfig,
-    Target,
-)
+from ember.settings.limits import LimitsConfig
+from ember.settings.names import Name, Roots, Source, Target
+from ember.settings.outputs import SyncMode
+from ember.settings.tables import CorpusConfig, EmbeddingsConfig, TableConfig
 
 __all__ = ["AgainstConfig", "DedupConfig", "DedupInput", "DedupLimits", "KeepConfig"]
 __all__ += ["LabeledPairsConfig", "TierConfig"]

@@ -7,16 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.settings.config import Config
-from ember.settings.embedding import (
-    InputConfig,
-    LimitsConfig,
-    ModelName,
-    Name,
-    Paths,
-    Precision,
-    RowsOutputConfig,
-    TableConfig,
-)
+from ember.settings.limits import LimitsConfig
+from ember.settings.names import ModelName, Name, Paths
+from ember.settings.outputs import RowsOutputConfig
+from ember.settings.tables import InputConfig, TableConfig
+from ember.worker.spec import Precision
 
 __all__ = [
     "DescribeConfig",

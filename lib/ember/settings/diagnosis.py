@@ -8,7 +8,9 @@ from pydantic import Field
 
 from ember.settings.config import Config
 from ember.settings.config_keys import Holds
-from ember.settings.embedding import ModelConfig, Name, NewOutputConfig
+from ember.settings.embedding import ModelConfig
+from ember.settings.names import Name
+from ember.settings.outputs import NewOutputConfig
 from ember.settings.pipeline import StepConfig
 
 __all__ = ["DoctorConfig"]

@@ -1,128 +1,31 @@
-"""The configuration of `embed`, and the sections that other jobs share with it."""
+"""The configuration of `embed`; its model and its chunks are those of other jobs, too."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from ember.settings.config import Config
-from ember.settings.file_size import FileSize, in_bytes
-from ember.settings.names import (
-    LocalFile,
-    ModelName,
-    Name,
-    Paths,
-    Roots,
-    Share,
-    Source,
-    TableName,
-    TableTarget,
-    Target,
-    Use,
+from ember.settings.limits import RejectsConfig, VectorLimitsConfig
+from ember.settings.names import ModelName, Name, Source, Target
+from ember.settings.outputs import (
+    NewOutputConfig,
+    NewTableOutputConfig,
+    RowsOutputConfig,
+    TableOutputConfig,
 )
-from ember.worker.rows import MAX_BYTES
+from ember.settings.tables import EmbeddingsConfig, InputConfig, TableConfig
 from ember.worker.spec import Precision
 
-__all__ = [
-    "MAX_FAILED_FRACTION",
-    "ChunkConfig",
-    "CorpusConfig",
-    "EmbedConfig",
-    "EmbeddingsConfig",
-    "InputConfig",
-    "Layer",
-    "LimitsConfig",
-    "LocalFile",
-    "ModelConfig",
-    "ModelName",
-    "Name",
-    "NewOutputConfig",
-    "NewTableOutputConfig",
-    "OutputConfig",
-    "Paths",
-    "Precision",
-    "RejectsConfig",
-    "Role",
-    "Roots",
-    "RowsOutputConfig",
-    "Runtime",
-    "Share",
-    "Source",
-    "SyncMode",
-    "TableConfig",
-    "TableName",
-    "TableOutputConfig",
-    "Target",
-    "Use",
-    "VectorLimitsConfig",
-]
-
-
-# What of a table may fail, by default, before a run ends with exit code 3.
-MAX_FAILED_FRACTION = 0.01
+__all__ = ["ChunkConfig", "EmbedConfig", "Layer", "ModelConfig", "Role", "Runtime"]
+# Until settings/comparison.py and comparison/dataframes.py import them from where they are.
+__all__ += ["EmbeddingsConfig", "Name", "NewOutputConfig", "NewTableOutputConfig"]
+__all__ += ["RejectsConfig", "Source", "TableConfig", "TableOutputConfig", "Target"]
 
 Layer = Literal["auto", "avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None
 Role = Literal["query", "document"] | None
 Runtime = Literal["auto", "tensorflow", "torch", "openvino"]
-
-
-class TableConfig(Config):
-    """A table that is read, from files or by its name."""
-
-    either: ClassVar[tuple[str, ...]] = ("path", "table")
-
-    path: Paths = Field(
-        default="",
-        description="Parquet to read: a folder, a file, a glob, or a list of these, by any URI; or "
-        "give table in its place.",
-    )
-    table: TableName | None = Field(
-        default=None,
-        description="In place of path, a table or view of Spark's catalogs, as db.name or "
-        "catalog.db.name.",
-    )
-    where: Name | None = Field(
-        default=None, description="Condition in SQL; only rows for which it is true are read."
-    )
-
-    @property
-    def shown(self) -> str:
-        """The table as an error names it."""
-        if not self.path:
-            return f"table {self.table}"
-        return self.path if isinstance(self.path, str) else ", ".join(self.path)
-
-
-class CorpusConfig(TableConfig):
-    """A table of images or texts."""
-
-    id: Name = Field(
-        description="Column that names each row; its name and its type, any atomic one, are kept."
-    )
-    content: Name = Field(
-        default="content",
-        description="Column of the content: encoded images, paths of image files, or texts.",
-    )
-    modality: Literal["image", "text"] = Field(description="What the content is.")
-    content_is: Literal["bytes", "paths"] | None = Field(
-        default=None,
-        description="What an image column holds: encoded images (bytes), or names of files or URIs "
-        "(paths); null: bytes, of a binary column.",
-    )
-    root: Roots | None = Field(
-        default=None,
-        description="For content_is: paths, the folders or URIs under which files may be read; "
-        "null: the folder that holds the table at path.",
-    )
-
-
-class InputConfig(CorpusConfig):
-    """A corpus that a job reads row by row."""
-
-    unique_ids: bool = Field(
-        default=False, description="Whether to refuse an input in which an id occurs twice."
-    )
 
 
 class ModelConfig(Config):
@@ -220,149 +123,6 @@ class ChunkConfig(Config):
     )
 
 
-SyncMode = Annotated[
-    Literal["fail", "overwrite", "resume", "sync"],
-    Field(
-        description="What to do when the output exists: refuse, replace it, do the rest, or do "
-        "what changed."
-    ),
-]
-"""Of outputs that can also follow an input that changes."""
-
-
-class OutputConfig(Config):
-    """Where the table goes, and what happens when one is there."""
-
-    path: Target = Field(description="Folder to write.")
-    mode: Literal["fail", "overwrite", "resume"] = Field(
-        default="fail",
-        description="What to do when the output exists: refuse, replace what this job wrote, or "
-        "keep what is done and do the rest.",
-    )
-
-
-class NewOutputConfig(Config):
-    """Where a table goes that is made in one piece."""
-
-    path: Target = Field(description="Folder to write.")
-    mode: Literal["fail", "overwrite"] = Field(
-        default="fail",
-        description="What to do when the output exists: refuse, or replace what this job wrote.",
-    )
-
-
-class _PlaceConfig(Config):
-    """A folder or a table of Spark's catalogs, as which rows are published."""
-
-    either: ClassVar[tuple[str, ...]] = ("path", "table")
-
-    path: Target = Field(default="", description="Folder to write; or give table in its place.")
-    table: TableTarget | None = Field(
-        default=None,
-        description="In place of path, a table of Spark's catalogs; its schema has to be there.",
-    )
-    format: Literal["parquet", "delta", "iceberg"] = Field(
-        default="parquet",
-        description="Format of the table; delta and iceberg need jars of theirs, and iceberg a "
-        "name.",
-    )
-    staging: Name | None = Field(
-        default=None,
-        description="Folder for staged rows and the manifest of a table; null: where its schema "
-        "is.",
-    )
-
-
-class TableOutputConfig(_PlaceConfig):
-    """Where rows go that many tasks make, and how they lie in files."""
-
-    mode: SyncMode = "fail"
-    file_size: FileSize = Field(
-        default="256 MB",
-        description="About how large published files are, in bytes or such as 256 MB; smaller ones "
-        "that tasks left are merged.",
-    )
-    sorted: bool = Field(
-        default=False,
-        description="Whether rows are sorted by id, within files and from file to file; who reads "
-        "some ids can skip the rest.",
-    )
-
-    @property
-    def file_bytes(self) -> int:
-        """`file_size` in bytes."""
-        return in_bytes(self.file_size)
-
-
-class NewTableOutputConfig(_PlaceConfig):
-    """Where rows go that are made in one piece."""
-
-    mode: Literal["fail", "overwrite"] = Field(
-        default="fail",
-        description="What to do when the output exists: refuse, or replace what this job wrote.",
-    )
-
-
-class RowsOutputConfig(TableOutputConfig):
-    """Where the result of each row of the input goes."""
-
-    either: ClassVar[tuple[str, ...]] = ("path", "table", "merge_into")
-
-    retry_failed: bool = Field(
-        default=True,
-        description="With mode sync, whether rows that failed are done again though their content "
-        "is the same.",
-    )
-    merge_into: TableTarget | None = Field(
-        default=None,
-        description="In place of path, a Delta or Iceberg table with these ids that gets the "
-        "results as columns.",
-    )
-
-
-class LimitsConfig(Config):
-    """The failures to bear, and the bounds of a row and of a task."""
-
-    max_failed_fraction: Share = Field(
-        default=MAX_FAILED_FRACTION,
-        description="Share of rows that may fail; above it the run ends with exit code 3 and "
-        "publishes nothing.",
-    )
-    max_pixels: Annotated[int, Field(ge=1)] = Field(
-        default=89_478_485,
-        description="Pixels of an image, known from its header; a larger one is a failed row, and "
-        "is not decoded.",
-    )
-    max_bytes: Annotated[int, Field(ge=1)] = Field(
-        default=MAX_BYTES,
-        description="Bytes of a row's text, image or file; a larger one is a failed row.",
-    )
-    rows_per_task: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        default="auto",
-        description="Rows that one task does, the most that a killed task loses; auto: chosen by "
-        "job and modality.",
-    )
-
-
-class VectorLimitsConfig(LimitsConfig):
-    """The same, and how far the vectors of a quantized model may be off."""
-
-    min_cosine: Annotated[float, Field(ge=-1, le=1)] | None = Field(
-        default=None,
-        description="With precision int8, least cosine of vectors with those at float32; below it "
-        "exit code 5; null: any.",
-    )
-
-
-class RejectsConfig(Config):
-    """How many rows may have vectors that cannot be used."""
-
-    max_failed_fraction: Share = Field(
-        default=MAX_FAILED_FRACTION,
-        description="Share of rows that may be unusable; above it the run ends with exit code 3.",
-    )
-
-
 class EmbedConfig(Config):
     """Configuration of the `embed` job."""
 
@@ -375,10 +135,3 @@ class EmbedConfig(Config):
     chunk: ChunkConfig | None = Field(
         default=None, description="Windows to cut long texts into; null: one vector for each text."
     )
-
-
-class EmbeddingsConfig(TableConfig):
-    """A table of embeddings, as `embed` writes it."""
-
-    id: Name = Field(description="Column that names each row.")
-    embedding: Name = Field(default="embedding", description="Column of the vectors.")

@@ -7,8 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.settings.config import Config
-from ember.settings.embedding import Name, NewOutputConfig, RejectsConfig, Source, TableConfig
+from ember.settings.limits import RejectsConfig
+from ember.settings.names import Name, Source
+from ember.settings.outputs import NewOutputConfig
 from ember.settings.report import ContentConfig
+from ember.settings.tables import TableConfig
 
 __all__ = [
     "BaselineConfig",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from ember.settings.config import Config
-from ember.settings.embedding import Use
+from ember.settings.names import Use
 
 __all__ = ["local_files", "roots", "sources", "tables", "targets", "use_of"]
 

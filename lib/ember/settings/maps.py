@@ -7,14 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.settings.config import Config
-from ember.settings.embedding import (
-    EmbeddingsConfig,
-    Name,
-    NewOutputConfig,
-    RejectsConfig,
-    Roots,
-    TableConfig,
-)
+from ember.settings.limits import RejectsConfig
+from ember.settings.names import Name, Roots
+from ember.settings.outputs import NewOutputConfig
+from ember.settings.tables import EmbeddingsConfig, TableConfig
 
 __all__ = ["MOST_ROWS", "ColorConfig", "MapConfig", "MapContentConfig"]
 

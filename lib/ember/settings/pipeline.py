@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ember.settings.config import Config
 from ember.settings.config_keys import Holds
-from ember.settings.embedding import Name, Target
+from ember.settings.names import Name, Target
 
 __all__ = ["PipelineConfig", "PipelineOutputConfig", "StepConfig"]
 

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from ember.settings.config import Config
-from ember.settings.embedding import CorpusConfig, Name
+from ember.settings.names import Name
+from ember.settings.tables import CorpusConfig
 
 __all__ = ["ContentConfig", "Examples", "JoinReportConfig", "SearchReportConfig"]
 

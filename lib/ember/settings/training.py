@@ -7,22 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.settings.config import Config
-from ember.settings.embedding import (
-    MAX_FAILED_FRACTION,
-    EmbeddingsConfig,
-    InputConfig,
-    LimitsConfig,
-    LocalFile,
-    ModelConfig,
-    Name,
-    NewOutputConfig,
-    OutputConfig,
-    RowsOutputConfig,
-    Share,
-    Source,
-    TableConfig,
-    VectorLimitsConfig,
-)
+from ember.settings.embedding import ModelConfig
+from ember.settings.limits import MAX_FAILED_FRACTION, LimitsConfig, VectorLimitsConfig
+from ember.settings.names import LocalFile, Name, Share, Source
+from ember.settings.outputs import NewOutputConfig, OutputConfig, RowsOutputConfig
+from ember.settings.tables import EmbeddingsConfig, InputConfig, TableConfig
 
 __all__ = [
     "AugmentConfig",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 
-from ember.settings.embedding import TableOutputConfig
+from ember.settings.outputs import TableOutputConfig
 from ember.spark.overrides import overridden
 from ember.spark.parquet_options import parquet_options
 from ember.spark.staging import Staging

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from ember.errors import EmberError, InvalidInput
 from ember.redaction import redact, redact_all
-from ember.settings.embedding import TableOutputConfig
+from ember.settings.outputs import TableOutputConfig
 from ember.spark import classic, contents, merged_files, places
 from ember.spark.content_plan import CONTENT_HASH
 from ember.spark.contents import MANIFEST

@@ -21,7 +21,7 @@ from pyspark.sql.types import (
 )
 
 from ember.errors import InvalidInput
-from ember.settings.embedding import CorpusConfig, EmbeddingsConfig, InputConfig, TableConfig
+from ember.settings.tables import CorpusConfig, EmbeddingsConfig, InputConfig, TableConfig
 from ember.spark import catalog, placed_files, read_batches
 from ember.spark.access import ContentIs, default_roots, path_rules
 from ember.spark.classic import Py4JError

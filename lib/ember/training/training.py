@@ -19,7 +19,7 @@ from pyspark.sql.types import (
 )
 
 from ember.errors import InvalidConfig
-from ember.settings.embedding import EmbeddingsConfig
+from ember.settings.tables import EmbeddingsConfig
 from ember.settings.training import TrainOptions
 from ember.spark.column_types import TYPES
 from ember.spark.failed_rows import refuse_failures
