@@ -8,9 +8,16 @@ from pydantic import Field
 
 from ember.settings.config import Config
 from ember.settings.limits import LimitsConfig
-from ember.settings.names import Name, Roots, Source, Target
+from ember.settings.names import Name, Source, Target
 from ember.settings.outputs import SyncMode
-from ember.settings.tables import CorpusConfig, EmbeddingsConfig, TableConfig
+from ember.settings.tables import (
+    ContentIs,
+    ContentRoots,
+    CorpusConfig,
+    EmbeddingsConfig,
+    OtherTableConfig,
+    TableConfig,
+)
 
 __all__ = ["AgainstConfig", "DedupConfig", "DedupInput", "DedupLimits", "KeepConfig"]
 __all__ += ["LabeledPairsConfig", "TierConfig"]
@@ -41,24 +48,14 @@ class DedupInput(CorpusConfig):
     )
 
 
-class AgainstConfig(TableConfig):
+class AgainstConfig(OtherTableConfig):
     """Another corpus of the same modality, in which copies of the input's rows are looked for."""
 
-    id: Name | None = Field(
-        default=None, description="Column that names each row; null: named as in the input."
-    )
     content: Name | None = Field(
         default=None, description="Column of the content; null: named as in the input."
     )
-    content_is: Literal["bytes", "paths"] | None = Field(
-        default=None,
-        description="What an image column holds, encoded images or names of files; null: bytes.",
-    )
-    root: Roots | None = Field(
-        default=None,
-        description="For content_is: paths, the folders or URIs under which files may be read; "
-        "null: the folder that holds the table.",
-    )
+    content_is: ContentIs = None
+    root: ContentRoots = None
     embedding: EmbeddingsConfig | None = Field(
         default=None, description="The embeddings of these rows, for a tier embedding."
     )

@@ -8,9 +8,9 @@ from pydantic import Field
 
 from ember.settings.config import Config
 from ember.settings.limits import RejectsConfig
-from ember.settings.names import Name, Roots
+from ember.settings.names import Name
 from ember.settings.outputs import NewOutputConfig
-from ember.settings.tables import EmbeddingsConfig, TableConfig
+from ember.settings.tables import ContentIs, ContentRoots, EmbeddingsConfig, OtherTableConfig
 
 __all__ = ["MOST_ROWS", "ColorConfig", "MapConfig", "MapContentConfig"]
 
@@ -18,12 +18,9 @@ MOST_ROWS = 50_000
 """What one task can lay out in minutes, and one page draw without a pause."""
 
 
-class ColorConfig(TableConfig):
+class ColorConfig(OtherTableConfig):
     """A column of another table, found by the ids."""
 
-    id: Name | None = Field(
-        default=None, description="Column that names each row; null: named as in the input."
-    )
     column: Name = Field(
         default="label",
         description="Column to color by: any single value, a list of labels, or predictions.",
@@ -33,12 +30,9 @@ class ColorConfig(TableConfig):
     )
 
 
-class MapContentConfig(TableConfig):
+class MapContentConfig(OtherTableConfig):
     """The images or texts behind the ids."""
 
-    id: Name | None = Field(
-        default=None, description="Column that names each row; null: named as in the input."
-    )
     content: Name = Field(
         default="content",
         description="Column of the content: encoded images, paths of image files, or texts.",
@@ -47,15 +41,8 @@ class MapContentConfig(TableConfig):
         default=None,
         description="What the content is; null: images in a binary column, else texts.",
     )
-    content_is: Literal["bytes", "paths"] | None = Field(
-        default=None,
-        description="What an image column holds, encoded images or names of files; null: bytes.",
-    )
-    root: Roots | None = Field(
-        default=None,
-        description="For content_is: paths, the folders or URIs under which files may be read; "
-        "null: the folder that holds the table.",
-    )
+    content_is: ContentIs = None
+    root: ContentRoots = None
 
 
 class MapConfig(Config):

@@ -28,6 +28,11 @@ SyncMode = Annotated[
 ]
 """Of outputs that can also follow an input that changes."""
 
+_NewMode = Annotated[
+    Literal["fail", "overwrite"],
+    Field(description="What to do when the output exists: refuse, or replace what this job wrote."),
+]
+
 
 class OutputConfig(Config):
     """Where the table goes, and what happens when one is there."""
@@ -44,10 +49,7 @@ class NewOutputConfig(Config):
     """Where a table goes that is made in one piece."""
 
     path: Target = Field(description="Folder to write.")
-    mode: Literal["fail", "overwrite"] = Field(
-        default="fail",
-        description="What to do when the output exists: refuse, or replace what this job wrote.",
-    )
+    mode: _NewMode = "fail"
 
 
 class _PlaceConfig(Config):
@@ -96,10 +98,7 @@ class TableOutputConfig(_PlaceConfig):
 class NewTableOutputConfig(_PlaceConfig):
     """Where rows go that are made in one piece."""
 
-    mode: Literal["fail", "overwrite"] = Field(
-        default="fail",
-        description="What to do when the output exists: refuse, or replace what this job wrote.",
-    )
+    mode: _NewMode = "fail"
 
 
 class RowsOutputConfig(TableOutputConfig):

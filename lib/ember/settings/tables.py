@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from ember.settings.config import Config
 from ember.settings.names import Name, Paths, Roots, TableName
 
-__all__ = ["CorpusConfig", "EmbeddingsConfig", "InputConfig", "TableConfig"]
+__all__ = [
+    "ContentIs",
+    "ContentRoots",
+    "CorpusConfig",
+    "EmbeddingsConfig",
+    "InputConfig",
+    "OtherTableConfig",
+    "TableConfig",
+]
+
+ContentIs = Annotated[
+    Literal["bytes", "paths"] | None,
+    Field(
+        description="What an image column holds: encoded images (bytes), or names of files or URIs "
+        "(paths); null: bytes, of a binary column."
+    ),
+]
+ContentRoots = Annotated[
+    Roots | None,
+    Field(
+        description="For content_is: paths, the folders or URIs under which files may be read; "
+        "null: the folder that holds the table at path."
+    ),
+]
 
 
 class TableConfig(Config):
@@ -39,6 +62,14 @@ class TableConfig(Config):
         return self.path if isinstance(self.path, str) else ", ".join(self.path)
 
 
+class OtherTableConfig(TableConfig):
+    """A table beside the input, whose ids have the same name unless it says otherwise."""
+
+    id: Name | None = Field(
+        default=None, description="Column that names each row; null: named as in the input."
+    )
+
+
 class EmbeddingsConfig(TableConfig):
     """A table of embeddings, as `embed` writes it."""
 
@@ -57,16 +88,8 @@ class CorpusConfig(TableConfig):
         description="Column of the content: encoded images, paths of image files, or texts.",
     )
     modality: Literal["image", "text"] = Field(description="What the content is.")
-    content_is: Literal["bytes", "paths"] | None = Field(
-        default=None,
-        description="What an image column holds: encoded images (bytes), or names of files or URIs "
-        "(paths); null: bytes, of a binary column.",
-    )
-    root: Roots | None = Field(
-        default=None,
-        description="For content_is: paths, the folders or URIs under which files may be read; "
-        "null: the folder that holds the table at path.",
-    )
+    content_is: ContentIs = None
+    root: ContentRoots = None
 
 
 class InputConfig(CorpusConfig):
