@@ -20,7 +20,7 @@ from ember.embedding.model_work import ModelWork
 from ember.embedding.sync import Sync, check
 from ember.errors import InvalidConfig
 from ember.settings.outputs import RowsOutputConfig
-from ember.spark.publish import Output
+from ember.spark.done_rows import DoneRows
 from ember.spark.staging import Staging
 from tiny_models import tiny_gpt2
 
@@ -198,7 +198,7 @@ def test_any_sequence_of_changes_and_kills_equals_a_fresh_run(embed_job, bert, t
     """100 seeded sequences beside each other in one table, files renamed at every step."""
     corpora = [Corpus(number) for number in range(SEQUENCES)]
     nights = Nights(embed_job, bert, tmp_path)
-    kills = {1: (Sync, "fill", lose), 2: (Output, "keep_rows", stop), 3: (Staging, "publish", stop)}
+    kills = {1: (Sync, "fill", lose), 2: (DoneRows, "keep", stop), 3: (Staging, "publish", stop)}
     for step in range(STEPS):
         nights.put([row for corpus in corpora for row in corpus.rows])
         if step in kills:

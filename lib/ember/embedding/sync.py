@@ -109,7 +109,7 @@ class Sync:
         if self.changes.copied:
             self.output.write(self._copies())
         if self.changes.kept and self._published is not None:
-            self.output.keep_rows(self._kept(self._published), self.work.id)
+            self.output.done.keep(self._kept(self._published), self.work.id)
 
     def _copies(self) -> DataFrame:
         """Rows with the results of equal content."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -18,28 +17,25 @@ from ember.errors import EmberError, InvalidInput
 from ember.redaction import redact, redact_all
 from ember.settings.outputs import TableOutputConfig
 from ember.spark import classic, contents, merged_files, places
+from ember.spark.bad_rows import BadRows
 from ember.spark.content_plan import CONTENT_HASH
 from ember.spark.contents import MANIFEST
 from ember.spark.destinations import Destination
+from ember.spark.done_rows import DoneRows
 from ember.spark.failed_rows import refuse_failures
 from ember.spark.file_table import FileTable
 from ember.spark.lake_merge import LakeMerge
 from ember.spark.lake_table import LakeTable
 from ember.spark.parquet_options import parquet_options
 from ember.spark.paths import literal
-from ember.spark.staged_files import name_of, read_manifest
-from ember.spark.staged_rows import StagedRows, is_first
+from ember.spark.staged_files import read_manifest
+from ember.spark.staged_rows import StagedRows
 from ember.spark.staging import Staging
 from ember.spark.storage import Storage
-from ember.spark.tables import check_unique, column
-from ember.spark.together import together
+from ember.spark.tables import check_unique
 
-__all__ = ["MANIFEST", "Counts", "Output", "complete", "read_manifest"]
+__all__ = ["MANIFEST", "Output", "complete", "read_manifest"]
 
-# Names of columns that no table of a user's has.
-_KEY, _DONE = "_ember_id", "_ember_done"
-# What the manifest of a table of failed or rejected rows says that it is.
-_BAD_ROWS = "rows that could not be used"
 # Each task's files appear when it ends, whatever the user's committer does with other tables: the
 # S3A committers let all of a job's files appear when the job ends.
 _BY_TASK = {
@@ -48,22 +44,28 @@ _BY_TASK = {
 }
 _log = logging.getLogger(__name__)
 
-Counts = dict[str, Any]
-
 
 class Output:
     """One run's way to one published table.
 
-    identity: what the rows depend on (model, columns); compared when a run is resumed.
-    job: the only one whose output may be replaced; None: any of Ember's. run_id: names the run
-    where another one meets it. holds: what the output is, where a job writes several kinds: a
-    "table", "projection" or "table of groups". part: a column that numbers, from 0, the rows that
-    stand for one row of the input; None: each stands for one. new: where in the run's own folder
-    the output grows. table: the table as which the rows are published, where they are more than
-    files at `path`; where it is a LakeTable, that folder has the manifest and the pages alone.
+    Args:
+        identity: what the rows depend on (model, columns); compared when a run is resumed.
+        job: the only one whose output may be replaced; None: any of Ember's.
+        run_id: names the run where another one meets it.
+        holds: what the output is, where a job writes several kinds: a "table", "projection" or
+            "table of groups".
+        part: a column that numbers, from 0, the rows that stand for one row of the input; None:
+            each stands for one.
+        new: where in the run's own folder the output grows.
+        table: the table as which the rows are published, where they are more than files at `path`;
+            where it is a LakeTable, that folder has the manifest and the pages alone.
 
-    `staging` is that folder, for a run that keeps more in it than rows to publish, `storage` the
-    file system that it lies in, and `rows` what would be published.
+    Attributes:
+        staging: the run's own folder, for a run that keeps more in it than rows to publish.
+        storage: the file system that it lies in.
+        rows: what would be published.
+        done: what of it was done before.
+        bad: the tables of rows that cannot be used, beside the output.
     """
 
     def __init__(
@@ -89,14 +91,10 @@ class Output:
         self._holds = holds
         self._given = path
         self._run_id = run_id or classic.application_id(spark)
-        # Counts one for each row of the input.
-        self._first = is_first(part)
         self._part = part
         self.path = self.storage.resolve(path)
         self.shown = table.shown if table else self.path
         beside = dict(places.beside(self.storage, "output.path", self.path))
-        self.failures = beside["the failed rows of output.path"]
-        self.rejected = beside["the rejected rows of output.path"]
         self.staging = Staging(
             self.storage,
             beside["the staged rows of output.path"],
@@ -108,15 +106,16 @@ class Output:
             held=partial(self._is_current, self._lake) if self._lake else None,
         )
         published = self._lake.rows if self._lake else None
-        self.rows = StagedRows(spark, self.storage, self.staging, self.path, published)
-        # Of which tables this run keeps rejected rows; None where it looks for none.
-        self._sides: set[str] | None = None
+        self.rows = StagedRows(
+            spark, self.storage, self.staging, part=part, at=self.path, published=published
+        )
+        self.done = DoneRows(spark, self.staging, self.rows, part)
+        self.bad = BadRows(self.storage, self.staging, self.path, job=job, run_id=self._run_id)
 
     def check(self) -> None:
         """Raise InvalidInput when no run in this mode may write here. Writes nothing."""
         self._check_target()
-        for folder in (self.failures, self.rejected):
-            self._check_bad_rows(folder)
+        self.bad.check()
         self.staging.check()
 
     def check_ids(self, rows: DataFrame, id: str) -> None:
@@ -127,13 +126,6 @@ class Output:
         if isinstance(self._lake, LakeMerge):
             self._lake.check_id_type(rows.schema[id].dataType)
             check_unique(rows, id)
-
-    def _check_bad_rows(self, folder: str) -> None:
-        if stranger := self._stranger(folder):
-            raise InvalidInput(
-                f"{stranger} exists and was not written by Ember, which keeps the rows that it "
-                "cannot use there; move it away, or give another output.path"
-            )
 
     def _check_target(self) -> None:
         mode = self._mode
@@ -156,20 +148,6 @@ class Output:
         last = self._lake.last() if self._lake else None
         if last and "attempt" in last.mark:
             self.staging.complete(last.mark["attempt"])
-
-    def _stranger(self, folder: str) -> str | None:
-        """What Ember has not written at or in a table of bad rows, or folder of one for each side.
-
-        None where all is Ember's, or nothing is there.
-        """
-        sides = self.storage.folders(folder)
-        if sides and not self.storage.files(folder):
-            return next(filter(None, map(self._stranger, sides)), None)
-        manifest = read_manifest(self.storage, folder) or {}
-        if manifest.get("holds") != _BAD_ROWS:
-            return folder if self.storage.exists(folder) else None
-        other = contents.foreign(self.storage, folder, manifest)
-        return f"{folder}/{other}" if other else None
 
     @contextmanager
     def attempt(self, worth: Callable[[], bool] | None = None) -> Iterator[None]:
@@ -205,48 +183,8 @@ class Output:
         return self._lake.rows() if self._lake else self.spark.read.parquet(literal(self.path))
 
     def resume(self, rows: DataFrame, id: str) -> tuple[DataFrame, int]:
-        """The rows still to do, and how many were done before and are kept.
-
-        A row counts as done when its status is ok and its id occurs once here and once among the
-        rows done: with repeated ids nobody can tell which of them it was. A row in several parts is
-        done when all of them are.
-        """
-        sources = self.staging.sources()
-        if self._mode != "resume" or not sources:
-            return rows, 0
-        done = self.rows.read(sources).filter(F.col("status") == "ok")
-        key = column(rows, id)
-        here = rows.select(key.alias(_KEY)).groupBy(_KEY).count().filter("count = 1")
-        once = self._whole(self.rows.read(sources), id)
-        usable = here.join(once, F.col(_KEY).eqNullSafe(F.col(_DONE))).select(F.col(_KEY))
-        kept = done.join(usable, column(done, id).eqNullSafe(F.col(_KEY)), "left_semi")
-        self.keep_rows(kept, id)
-        self.staging.forget_sources()
-        stored = self.spark.read.parquet(literal(self.staging.kept))
-        ids = stored.select(column(stored, id).alias(_KEY))
-        todo = rows.join(ids, column(rows, id).eqNullSafe(F.col(_KEY)), "left_anti")
-        return todo, stored.filter(self._first == 1).count()
-
-    def keep_rows(self, kept: DataFrame, id: str) -> None:
-        """Stage rows that were done before, all of those that are to be published."""
-        writer = kept.write.options(**parquet_options(self.spark))
-        if self._part:  # all parts of a row in one file; a read may have put them into two tasks
-            met = together(kept, column(kept, id)).sortWithinPartitions(self._part)
-            writer = met.write.options(**parquet_options(self.spark), maxRecordsPerFile="0")
-        writer.mode("overwrite").parquet(self.staging.kept)
-
-    def _whole(self, table: DataFrame, id: str) -> DataFrame:
-        """The ids that stand for one row of the input each, with all its parts done."""
-        bad = F.sum((F.col("status") != "ok").cast("int"))
-        facts = [F.count("*").alias("rows"), F.sum(self._first).alias("inputs"), bad.alias("bad")]
-        condition = "inputs = 1 AND bad = 0"
-        if self._part is None:
-            table = table.filter("status = 'ok'")
-        else:
-            facts.append(F.max(self._part).alias("last"))
-            condition += " AND last = rows - 1"
-        counted = table.groupBy(column(table, id).alias(_DONE)).agg(*facts)
-        return counted.filter(condition).select(_DONE)
+        """The rows still to do, and how many were done before and are kept; see `DoneRows`."""
+        return self.done.resume(rows, id) if self._mode == "resume" else (rows, 0)
 
     def comparable(self) -> tuple[DataFrame | None, str]:
         """The published rows, where this run may go by them; else None, and why not, if they are.
@@ -351,31 +289,11 @@ class Output:
         """The length of the vectors in the column `embedding`; None where there is none."""
         return self.rows.vector_length()
 
-    def counts(self, expected: int) -> Counts:
-        """Rows by status, and failed rows by reason (what stands before the colon).
+    def counts(self, expected: int) -> dict[str, Any]:
+        """Rows by status and by reason, if they stand for as many of the input's."""
+        return self.rows.counts(expected)
 
-        Raises EmberError when they do not stand for `expected` rows of the input: better no table
-        than one that lacks rows.
-        """
-        rows = self.rows.statuses(self._part)
-        status: dict[str | None, int] = {}
-        for row in rows:
-            status[row.status] = status.get(row.status, 0) + row.count
-        reasons = {row.reason: row.count for row in rows if row.status == "error"}
-        total = sum(row.inputs for row in rows)
-        if total != expected:
-            raise EmberError(
-                f"{expected} rows were to be written and {total} are there; nothing was published. "
-                "Did the input change during the run?"
-            )
-        return {
-            "rows": sum(status.values()),
-            **({} if self._part is None else {"input_rows": total}),
-            "status": dict(sorted(status.items())),
-            "reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
-        }
-
-    def refuse_failures(self, counts: Counts, max_failed_fraction: float) -> None:
+    def refuse_failures(self, counts: Mapping[str, Any], max_failed_fraction: float) -> None:
         """Keep the failed rows beside the output and raise TooManyFailures when over the ceiling.
 
         The rows that were done stay staged, so that a resumed run need not repeat them.
@@ -414,12 +332,7 @@ class Output:
         Raises TooManyFailures, and gives up what is staged, when they are more than
         `max_failed_fraction` of all.
         """
-        self._sides = self._sides or set()
-        if not rejected:
-            return
-        self._sides.add(side)
-        folder = f"{self.rejected}/{side}" if side else self.rejected
-        self.keep(bad(), folder)
+        folder = self.bad.reject(bad, rejected, side)
 
         def give_up() -> str:
             self.staging.discard()
@@ -436,21 +349,8 @@ class Output:
 
     def keep_failures(self, table: DataFrame) -> str:
         """Write rows that failed beside the output; where."""
-        self.keep(table, self.failures)
-        return self.failures
-
-    def keep(self, table: DataFrame, folder: str) -> None:
-        """Write rows that cannot be used to `folder`, `failures` or `rejected` or a side of it."""
-        staged = f"{self.scratch}/{uuid4().hex}"
-        table.write.parquet(staged)
-        facts = {"job": self._job, "run_id": self._run_id, "of": redact(self.path)}
-        named = {contents.FILES: contents.noted(self.storage, staged)}
-        note = json.dumps({**facts, "holds": _BAD_ROWS, **named})
-        self.storage.write_text(f"{staged}/{MANIFEST}", note)
-        self._check_bad_rows(folder)
-        self.staging.trash(folder)
-        self.storage.make_folder(self.storage.sibling(folder, ""))
-        self.storage.rename(staged, folder)
+        self.bad.keep(table, self.bad.failures)
+        return self.bad.failures
 
     def publish(self, manifest: Mapping[str, Any]) -> None:
         """Put the staged rows and the manifest in the place of the output.
@@ -482,12 +382,7 @@ class Output:
 
     def _clean_up(self) -> None:
         """Delete what this run, and an earlier one's bad rows, have left beside the output."""
-        if not self._stranger(self.failures):
-            self.staging.trash(self.failures)
-        if self._sides is not None and not self._stranger(self.rejected):
-            for folder in self.storage.folders(self.rejected) if self._sides else [self.rejected]:
-                if name_of(folder) not in self._sides:
-                    self.staging.trash(folder)
+        self.bad.clean_up()
         self.staging.discard()
 
 

@@ -19,12 +19,13 @@ import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from ember.errors import EmberError
 from ember.spark import dimensions
 from ember.spark.paths import literal
 from ember.spark.staging import Staging
 from ember.spark.storage import Storage
 
-__all__ = ["StagedRows", "StatusCount", "is_first"]
+__all__ = ["StagedRows", "is_first"]
 
 _log = logging.getLogger(__name__)
 _ROWS = 65_536
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class StatusCount:
+class _StatusCount:
     """Rows of one status and one reason, which is what stands before the colon of their error.
 
     inputs: of how many rows of the input they are the first.
@@ -49,6 +50,7 @@ class StagedRows:
 
     Once they are merged into fewer files, it is these that are read and counted.
 
+    part: the column that numbers, from 0, the rows of one row of the input; None: one for each.
     published: reads the rows of a table that are published elsewhere than in the folder `at`, which
     stands for them among the folders of rows.
     """
@@ -58,12 +60,15 @@ class StagedRows:
         spark: SparkSession,
         storage: Storage,
         staging: Staging,
-        at: str | None = None,
-        published: Callable[[], DataFrame] | None = None,
+        *,
+        part: str | None,
+        at: str,
+        published: Callable[[], DataFrame] | None,
     ) -> None:
         self._spark = spark
         self._storage = storage
         self._staging = staging
+        self._part = part
         self._at = at
         self._published = published
 
@@ -84,18 +89,39 @@ class StagedRows:
         here = self._here(_count)
         return self.frame().count() if here is None else here
 
-    def statuses(self, part: str | None) -> list[StatusCount]:
-        """How many there are of each status and reason.
+    def counts(self, expected: int) -> dict[str, Any]:
+        """Rows by status, and failed rows by reason (what stands before the colon).
 
-        part: the column that numbers, from 0, the rows of one row of the input; None: one for each.
+        Raises EmberError when they do not stand for `expected` rows of the input: better no table
+        than one that lacks rows.
         """
-        here = self._here(lambda files: _statuses(files, part))
+        rows = self._statuses()
+        status: dict[str | None, int] = {}
+        for row in rows:
+            status[row.status] = status.get(row.status, 0) + row.count
+        reasons = {row.reason: row.count for row in rows if row.status == "error"}
+        total = sum(row.inputs for row in rows)
+        if total != expected:
+            raise EmberError(
+                f"{expected} rows were to be written and {total} are there; nothing was published. "
+                "Did the input change during the run?"
+            )
+        return {
+            "rows": sum(status.values()),
+            **({} if self._part is None else {"input_rows": total}),
+            "status": dict(sorted(status.items())),
+            "reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        }
+
+    def _statuses(self) -> list[_StatusCount]:
+        """How many there are of each status and reason."""
+        here = self._here(lambda files: _statuses(files, self._part))
         if here is not None:
             return here
         reason = F.substring_index("error", ":", 1).alias("reason")
-        facts = (F.count("*").alias("count"), F.sum(is_first(part)).alias("inputs"))
+        facts = (F.count("*").alias("count"), F.sum(is_first(self._part)).alias("inputs"))
         rows = self.frame().groupBy("status", reason).agg(*facts).collect()
-        return [StatusCount(**row.asDict()) for row in rows]
+        return [_StatusCount(**row.asDict()) for row in rows]
 
     def vector_length(self) -> int | None:
         """The length of the vectors in the column `embedding`; None where there is none."""
@@ -122,7 +148,7 @@ class StagedRows:
 def is_first(part: str | None) -> Column:
     """1 for the first row that stands for a row of the input, 0 for the others.
 
-    part: as in `StagedRows.statuses`.
+    part: as in `StagedRows`.
     """
     return F.lit(1) if part is None else (F.col(part) == 0).cast("int")
 
@@ -131,7 +157,7 @@ def _count(files: Sequence[str]) -> int:
     return sum(pq.read_metadata(file).num_rows for file in files)
 
 
-def _statuses(files: Sequence[str], part: str | None) -> list[StatusCount]:
+def _statuses(files: Sequence[str], part: str | None) -> list[_StatusCount]:
     counts: Counter[tuple[str | None, str | None]] = Counter()
     inputs: Counter[tuple[str | None, str | None]] = Counter()
     for batch in _batches(files, ["status", "error", *([part] if part else [])]):
@@ -145,7 +171,7 @@ def _statuses(files: Sequence[str], part: str | None) -> list[StatusCount]:
             key = row["status"], None if error is None else error.partition(":")[0]
             counts[key] += row["count_all"]
             inputs[key] += row["first_sum"] or 0
-    return [StatusCount(*key, count, inputs[key]) for key, count in counts.items()]
+    return [_StatusCount(*key, count, inputs[key]) for key, count in counts.items()]
 
 
 def _vector_length(files: Sequence[str]) -> int | None:

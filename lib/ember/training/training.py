@@ -52,8 +52,8 @@ _LEAST_HELD_OUT = 10_000
 def keep_failures(examples: Examples, output: Output, max_failed_fraction: float) -> None:
     """Write the rows that cannot be used beside the output; raise when they are too many."""
     if examples.failed:
-        output.keep(examples.failures.coalesce(1), output.rejected)
-    refuse(examples, max_failed_fraction, lambda: output.rejected)
+        output.bad.keep(examples.failures.coalesce(1), output.bad.rejected)
+    refuse(examples, max_failed_fraction, lambda: output.bad.rejected)
 
 
 def refuse(
