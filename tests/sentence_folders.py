@@ -12,7 +12,8 @@ import numpy as np
 from ember.settings.embedding import ModelConfig
 from ember.spark import models
 from ember.worker import task
-from ember.worker.batching import Slot, encode
+from ember.worker.batching import encode
+from ember.worker.encoder import Slot
 from ember.worker.spec import ModelSpec
 from tiny_models import MAX_TOKENS, tiny_bert, tiny_gpt2, tiny_roberta
 

@@ -44,8 +44,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
 import gpu_corpus
 
-from ember.worker.batching import Slot, encode
+from ember.worker.batching import encode
 from ember.worker.device import claim
+from ember.worker.encoder import Slot
 from ember.worker.spec import RELATIVE_TOLERANCE, ModelSpec
 
 CHECKED = 32

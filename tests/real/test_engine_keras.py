@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ember.worker import task
-from ember.worker.batching import Slot, encode
+from ember.worker.batching import encode
+from ember.worker.encoder import Slot
 from ember.worker.models.keras_models import application_module
 from tiny_models import needs_keras, save_keras, spec_of, stir_keras
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from ember.worker import task
-from ember.worker.batching import Slot, encode
+from ember.worker.batching import encode
+from ember.worker.encoder import Slot
 from ember.worker.spec import ModelSpec
 from tiny_models import spec_of
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ember.worker.batching import Slot, encode, plan_batches
+from ember.worker.batching import encode, plan_batches
+from ember.worker.encoder import Slot
 from fake_encoder import (
     PATTERNS,
     FakeEncoder,

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ember.worker import task
-from ember.worker.batching import Slot, encode
+from ember.worker.batching import encode
+from ember.worker.encoder import Slot
 from ember.worker.equal_rows import EqualRows
 from ember.worker.models.chunks import Chunking
 from ember.worker.models.generation import Description, Request

@@ -1,4 +1,4 @@
-"""Batches under way beside the calling thread, as on a GPU: `batching.Overlapping`."""
+"""Batches under way beside the calling thread, as on a GPU: `encoder.Overlapping`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ember.worker.batching import Overlapping, Slot, encode
+from ember.worker.batching import encode
+from ember.worker.encoder import Overlapping, Slot
 from ember.worker.rows import RowError
 from fake_encoder import (
     PATTERNS,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ember.errors import InvalidInput
-from ember.worker.batching import Slot
+from ember.worker.encoder import Slot
 from ember.worker.results import PREDICTIONS, Predictions, best_first
 
 LABELS = ("ant", "bee", "cow")

@@ -17,7 +17,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from ember.worker.batching import Slot
+from ember.worker.encoder import Slot
 
 __all__ = ["EqualRows", "own_bytes"]
 

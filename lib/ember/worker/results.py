@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ember.errors import InvalidInput
-from ember.worker.batching import Slot
+from ember.worker.encoder import Slot
 
 __all__ = [
     "PREDICTIONS",

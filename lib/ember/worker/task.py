@@ -13,8 +13,9 @@ from typing import Protocol, runtime_checkable
 import pyarrow as pa
 
 from ember.errors import InvalidInput
-from ember.worker.batching import Encoder, Slot, encode
+from ember.worker.batching import encode
 from ember.worker.device import Device, claim, hide_triton
+from ember.worker.encoder import Encoder, Slot
 from ember.worker.equal_rows import EqualRows
 from ember.worker.models.chunks import Chunking, Splitter, chunk_slots, joined, texts_in
 from ember.worker.models.generation import request_slot

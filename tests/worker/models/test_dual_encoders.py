@@ -15,7 +15,8 @@ from converted import RUNTIMES, as_run_by
 from corpora import picture
 from ember.errors import InvalidInput
 from ember.worker import task
-from ember.worker.batching import Slot, encode
+from ember.worker.batching import encode
+from ember.worker.encoder import Slot
 from ember.worker.spec import ModelSpec
 from tiny_models import MAX_TOKENS, spec_of, tiny_dual
 

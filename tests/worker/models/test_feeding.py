@@ -14,7 +14,8 @@ import pytest
 import torch
 import transformers
 
-from ember.worker.batching import Slot, encode
+from ember.worker.batching import encode
+from ember.worker.encoder import Slot
 from ember.worker.models import torch_runtime
 from ember.worker.models.feeding import Feed, OverlappingFeed, feed_for
 from ember.worker.models.torch_images import TorchImageEncoder

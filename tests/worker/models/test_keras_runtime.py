@@ -11,7 +11,8 @@ import pytest
 
 from ember.errors import InvalidInput
 from ember.worker import task
-from ember.worker.batching import Slot, encode
+from ember.worker.batching import encode
+from ember.worker.encoder import Slot
 from ember.worker.models import prepare
 from ember.worker.models.keras_models import application_module, build_features
 from ember.worker.models.keras_runtime import KerasImageEncoder

@@ -19,7 +19,8 @@ from converted import converted
 from corpora import picture
 from ember.errors import InvalidInput
 from ember.worker import task
-from ember.worker.batching import Slot, encode
+from ember.worker.batching import encode
+from ember.worker.encoder import Slot
 from ember.worker.models import prepare
 from ember.worker.models.chunks import Chunking
 from ember.worker.models.fast_tokenizer import FastTokenizer

@@ -11,7 +11,8 @@ import pytest
 from converted import RUNTIMES, as_run_by
 from ember.errors import InvalidInput
 from ember.worker import task
-from ember.worker.batching import Encoder, Slot, encode
+from ember.worker.batching import encode
+from ember.worker.encoder import Encoder, Slot
 from text_models import ARCHITECTURES, POSITIONS, VOCABULARY, text_model, word_tokenizer
 from tiny_models import needs_openvino, spec_of
 

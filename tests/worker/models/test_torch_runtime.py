@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from ember.errors import InvalidInput
 from ember.worker import task
-from ember.worker.batching import Slot, encode
+from ember.worker.batching import encode
+from ember.worker.encoder import Slot
 from ember.worker.models.torch_texts import TorchTextEncoder
 from odd_images import encoded, odd_images, picture
 from tiny_models import MAX_TOKENS, spec_of, stir, tiny_bert, tiny_resnet

@@ -8,7 +8,7 @@ from time import perf_counter
 import numpy as np
 import pyarrow as pa
 
-from ember.worker.batching import Slot
+from ember.worker.encoder import Slot
 from ember.worker.results import Predictions, to_batch
 from ember.worker.stats import TaskStats
 from ember.worker.vectors.vectors import NULL, read_vectors

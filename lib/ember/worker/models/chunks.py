@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ember.errors import InvalidInput
-from ember.worker.batching import Slot
+from ember.worker.encoder import Slot
 from ember.worker.models.text_tokens import MOST_CHARACTERS
 from ember.worker.results import unit_length
 from ember.worker.rows import RowError, raw_values, to_text

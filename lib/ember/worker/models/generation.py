@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ember.worker.batching import Slot
+from ember.worker.encoder import Slot
 from ember.worker.rows import RowError, raw_values
 from ember.worker.stats import TaskStats
 

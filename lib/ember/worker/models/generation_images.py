@@ -27,7 +27,7 @@ class TorchImageDescriber(TorchGenerator):
 
     A VisionEncoderDecoderModel has an image processor and a tokenizer of its own, and a prompt
     begins what its decoder says. Other models take image and prompt together. See
-    `batching.Encoder`; a row's cost is the number of tokens of its prompt.
+    `encoder.Encoder`; a row's cost is the number of tokens of its prompt.
     """
 
     chunk_rows = 8

@@ -23,7 +23,7 @@ __all__ = ["TorchTextGenerator"]
 
 
 class TorchTextGenerator(TorchGenerator):
-    """Prompts to texts through AutoTokenizer and AutoModelForCausalLM. See `batching.Encoder`."""
+    """Prompts to texts through AutoTokenizer and AutoModelForCausalLM. See `encoder.Encoder`."""
 
     chunk_rows = 256
 

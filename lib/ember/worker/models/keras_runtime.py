@@ -24,7 +24,7 @@ _POLICY = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed
 
 
 class KerasImageEncoder(PixelEncoder):
-    """Image rows to vectors with a model of keras.applications. See `batching.Encoder`."""
+    """Image rows to vectors with a model of keras.applications. See `encoder.Encoder`."""
 
     def __init__(
         self, spec: ModelSpec, device: Device, threads: int, *, paths: PathRules | None
@@ -54,7 +54,7 @@ class KerasImageEncoder(PixelEncoder):
         return self.finish(self.start(items))
 
     def start(self, items: Sequence[Pixels]) -> Any:
-        """Begin with a batch; see `batching.Overlapping`."""
+        """Begin with a batch; see `encoder.Overlapping`."""
         return self._forward(self._preprocess(np.stack(items).astype(np.float32)))
 
     def finish(self, started: Any) -> npt.NDArray[np.float32]:

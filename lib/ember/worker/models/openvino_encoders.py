@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ember.worker.batching import Encoder
 from ember.worker.device import Device
+from ember.worker.encoder import Encoder
 from ember.worker.models.openvino_images import OpenvinoImageEncoder
 from ember.worker.models.openvino_texts import OpenvinoTextEncoder
 from ember.worker.row_paths import PathRules

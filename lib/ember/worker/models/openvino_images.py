@@ -25,7 +25,7 @@ _ROWS = 8
 
 
 class OpenvinoImageEncoder(PixelEncoder):
-    """Image rows to vectors with a converted model. See `batching.Encoder`."""
+    """Image rows to vectors with a converted model. See `encoder.Encoder`."""
 
     device = "cpu"
 

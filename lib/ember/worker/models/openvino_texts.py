@@ -28,7 +28,7 @@ _TOKENS, _ROWS = 1024, 64
 
 
 class OpenvinoTextEncoder:
-    """Text rows to vectors with a converted model. See `batching.Encoder`.
+    """Text rows to vectors with a converted model. See `encoder.Encoder`.
 
     A row's cost is its number of tokens. How the model takes texts was found when it was converted.
     """

@@ -17,7 +17,7 @@ __all__ = ["PixelEncoder"]
 
 
 class PixelEncoder:
-    """What runtimes share that take pixels: how a row becomes them. See `batching.Encoder`.
+    """What runtimes share that take pixels: how a row becomes them. See `encoder.Encoder`.
 
     plan: to pixels of one size.
     paths: where rows may name files; None where they hold their bytes.

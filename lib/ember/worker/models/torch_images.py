@@ -52,7 +52,7 @@ def pool_image(output: Any, layer: str, mask: Any = None) -> Any:
 
 
 class TorchImageEncoder(TorchModel):
-    """Image rows to vectors through AutoImageProcessor and AutoModel. See `batching.Encoder`.
+    """Image rows to vectors through AutoImageProcessor and AutoModel. See `encoder.Encoder`.
 
     Most processors make every picture one size. Of those that do not, pictures of equal size run
     together, a row's cost is its size in pictures of the usual one, and a picture that the
@@ -201,7 +201,7 @@ class TorchImageEncoder(TorchModel):
         return self._begin(items, alone=True)()
 
     def start(self, items: Sequence[Item]) -> Callable[[], Iterable[Any]]:
-        """Begin with a batch; see `batching.Overlapping`."""
+        """Begin with a batch; see `encoder.Overlapping`."""
         return self._begin(items, alone=False)
 
     def finish(self, started: Callable[[], Iterable[Any]]) -> Iterable[Any]:

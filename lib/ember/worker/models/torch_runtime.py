@@ -56,7 +56,7 @@ def start_torch(device: Device, threads: int) -> tuple[Any, Any]:
 class TorchModel:
     """What runs a transformers model: loading, device, precision, memory errors.
 
-    Of `batching.Overlapping`, what `start` returns is a function that waits for the result.
+    Of `encoder.Overlapping`, what `start` returns is a function that waits for the result.
     """
 
     def __init__(self, spec: ModelSpec, device: Device, threads: int) -> None:
@@ -135,7 +135,7 @@ class TorchModel:
 
     @property
     def in_flight(self) -> int:
-        """Batches that may be under way at a time; see `batching.Overlapping`."""
+        """Batches that may be under way at a time; see `encoder.Overlapping`."""
         return self.feed.in_flight
 
     def _features(self, output: Any, pool: Callable[[], Any]) -> Any:

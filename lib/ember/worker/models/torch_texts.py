@@ -35,7 +35,7 @@ _UNSTATED = 2048
 
 
 class TorchTextEncoder(TorchModel):
-    """Text rows to vectors through AutoTokenizer and AutoModel. See `batching.Encoder`.
+    """Text rows to vectors through AutoTokenizer and AutoModel. See `encoder.Encoder`.
 
     A row's cost is its number of tokens, so that batches hold texts of similar length and as many
     as the tokens of a batch allow. Of an encoder-decoder only the encoder is used,
@@ -146,7 +146,7 @@ class TorchTextEncoder(TorchModel):
         return self.finish(self.start(items))
 
     def start(self, items: Sequence[Tokens]) -> Callable[[], Matrix]:
-        """Begin with a batch; see `batching.Overlapping`."""
+        """Begin with a batch; see `encoder.Overlapping`."""
         with self.feed.batch():
             if self._ordered:
                 self.feed.in_order()
