@@ -19,14 +19,15 @@ from ember.embedding.options import BatchSize, chosen
 from ember.errors import InvalidInput
 from ember.settings.embedding import Layer, ModelConfig, Role, Runtime
 from ember.settings.limits import LimitsConfig
+from ember.settings.tables import ContentIs
 from ember.spark import models
-from ember.spark.access import ContentIs, path_rules
+from ember.spark.access import path_rules
 from ember.spark.models import ModelFiles
 from ember.spark.samples import Sample
 from ember.spark.tasks import task_resources
 from ember.worker import task
 from ember.worker.row_paths import PathRules
-from ember.worker.rows import MAX_BYTES
+from ember.worker.rows import MAX_BYTES, MAX_PIXELS
 from ember.worker.spec import Modality, Precision
 
 __all__ = ["embed_images", "embed_texts"]
@@ -50,7 +51,7 @@ def embed_images(
     precision: Precision = "float32",
     batch_size: BatchSize = "auto",
     normalize: bool = False,
-    max_pixels: int = 89_478_485,
+    max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
 ) -> Any:
     """Make a function that embeds a column of images.

@@ -18,10 +18,10 @@ from ember.deduplication.tiers import Keep, chosen_keep, chosen_tiers
 from ember.embedding.options import chosen
 from ember.errors import InvalidConfig
 from ember.settings.deduplication import DedupLimits, KeepConfig, TierConfig
+from ember.settings.tables import ContentIs
 from ember.spark import tables
-from ember.spark.access import ContentIs
 from ember.spark.failed_rows import refuse_failures
-from ember.worker.rows import MAX_BYTES
+from ember.worker.rows import MAX_BYTES, MAX_PIXELS
 from ember.worker.spec import Modality
 
 __all__ = ["DedupResult", "dedup"]
@@ -62,7 +62,7 @@ def dedup(
     against: DataFrame | None = None,
     against_embeddings: DataFrame | None = None,
     pairs: DataFrame | None = None,
-    max_pixels: int = 89_478_485,
+    max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     max_pairs: int = 100_000_000,
     max_failed_fraction: float = 0.01,

@@ -15,16 +15,15 @@ from ember.embedding.table_classifier import TableClassifier, described, digest
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.embedding import Layer, ModelConfig, Role, Runtime
 from ember.settings.limits import LimitsConfig, VectorLimitsConfig
-from ember.settings.tables import EmbeddingsConfig, InputConfig
+from ember.settings.tables import ContentIs, EmbeddingsConfig, InputConfig
 from ember.settings.training import ClassifyConfig, ClassifyOptions
 from ember.spark import model_sources, tables
-from ember.spark.access import ContentIs
 from ember.spark.heads import load_head
 from ember.spark.samples import Sample
 from ember.spark.tables import Corpus
 from ember.worker.heads.head import Head
 from ember.worker.results import Predictions
-from ember.worker.rows import MAX_BYTES
+from ember.worker.rows import MAX_BYTES, MAX_PIXELS
 from ember.worker.spec import Modality, ModelSpec, Precision, Task
 
 __all__ = ["classify", "plan"]
@@ -53,7 +52,7 @@ def classify(
     precision: Precision = "float32",
     batch_size: BatchSize = "auto",
     normalize: bool = False,
-    max_pixels: int = 89_478_485,
+    max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     min_cosine: float | None = None,
 ) -> DataFrame:

@@ -19,11 +19,11 @@ from ember.settings.config import parse
 from ember.settings.description import DescribeConfig, GenerationConfig, PromptConfig, WriterConfig
 from ember.settings.embedding import ModelConfig
 from ember.settings.limits import LimitsConfig
+from ember.settings.tables import ContentIs
 from ember.spark import origins, read_batches, tables
-from ember.spark.access import ContentIs
 from ember.worker.models.generation import Description
 from ember.worker.row_paths import PathRules
-from ember.worker.rows import MAX_BYTES
+from ember.worker.rows import MAX_BYTES, MAX_PIXELS
 from ember.worker.spec import Generation, Modality, ModelSpec, Precision, Sampling
 
 __all__ = ["describe", "plan"]
@@ -49,7 +49,7 @@ def describe(
     min_new_tokens: int = 0,
     stop: Sequence[str] = (),
     sampling: Mapping[str, Any] | None = None,
-    max_pixels: int = 89_478_485,
+    max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
 ) -> DataFrame:
     """Have a model write a text for every row of a DataFrame.

@@ -13,14 +13,14 @@ from ember.errors import InvalidConfig
 from ember.settings.config import parse
 from ember.settings.embedding import ChunkConfig, EmbedConfig, Layer, ModelConfig, Role, Runtime
 from ember.settings.limits import LimitsConfig, VectorLimitsConfig
+from ember.settings.tables import ContentIs
 from ember.spark import tables
-from ember.spark.access import ContentIs
 from ember.spark.samples import Sample
 from ember.spark.tables import Corpus
 from ember.worker import task
 from ember.worker.models.chunks import CHUNK_COLUMNS, Chunking
 from ember.worker.results import Embedding
-from ember.worker.rows import MAX_BYTES
+from ember.worker.rows import MAX_BYTES, MAX_PIXELS
 from ember.worker.spec import Modality, Precision
 
 __all__ = ["embed", "plan"]
@@ -46,7 +46,7 @@ def embed(
     precision: Precision = "float32",
     batch_size: BatchSize = "auto",
     normalize: bool = False,
-    max_pixels: int = 89_478_485,
+    max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     min_cosine: float | None = None,
 ) -> DataFrame:

@@ -11,11 +11,11 @@ from ember.settings.limits import LimitsConfig
 from ember.settings.names import Name, Source, Target
 from ember.settings.outputs import SyncMode
 from ember.settings.tables import (
-    ContentIs,
-    ContentRoots,
+    ContentIsKey,
     CorpusConfig,
     EmbeddingsConfig,
     OtherTableConfig,
+    RootKey,
     TableConfig,
 )
 
@@ -54,8 +54,8 @@ class AgainstConfig(OtherTableConfig):
     content: Name | None = Field(
         default=None, description="Column of the content; null: named as in the input."
     )
-    content_is: ContentIs = None
-    root: ContentRoots = None
+    content_is: ContentIsKey = None
+    root: RootKey = None
     embedding: EmbeddingsConfig | None = Field(
         default=None, description="The embeddings of these rows, for a tier embedding."
     )

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ember.settings.config import Config
 from ember.settings.names import Share
-from ember.worker.rows import MAX_BYTES
+from ember.worker.rows import MAX_BYTES, MAX_PIXELS
 
 __all__ = ["MAX_FAILED_FRACTION", "LimitsConfig", "RejectsConfig", "VectorLimitsConfig"]
 
@@ -25,7 +25,7 @@ class LimitsConfig(Config):
         "publishes nothing.",
     )
     max_pixels: Annotated[int, Field(ge=1)] = Field(
-        default=89_478_485,
+        default=MAX_PIXELS,
         description="Pixels of an image, known from its header; a larger one is a failed row, and "
         "is not decoded.",
     )

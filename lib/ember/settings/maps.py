@@ -10,7 +10,7 @@ from ember.settings.config import Config
 from ember.settings.limits import RejectsConfig
 from ember.settings.names import Name
 from ember.settings.outputs import NewOutputConfig
-from ember.settings.tables import ContentIs, ContentRoots, EmbeddingsConfig, OtherTableConfig
+from ember.settings.tables import ContentIsKey, EmbeddingsConfig, OtherTableConfig, RootKey
 
 __all__ = ["MOST_ROWS", "ColorConfig", "MapConfig", "MapContentConfig"]
 
@@ -41,8 +41,8 @@ class MapContentConfig(OtherTableConfig):
         default=None,
         description="What the content is; null: images in a binary column, else texts.",
     )
-    content_is: ContentIs = None
-    root: ContentRoots = None
+    content_is: ContentIsKey = None
+    root: RootKey = None
 
 
 class MapConfig(Config):

@@ -11,22 +11,24 @@ from ember.settings.names import Name, Paths, Roots, TableName
 
 __all__ = [
     "ContentIs",
-    "ContentRoots",
+    "ContentIsKey",
     "CorpusConfig",
     "EmbeddingsConfig",
     "InputConfig",
     "OtherTableConfig",
+    "RootKey",
     "TableConfig",
 ]
 
-ContentIs = Annotated[
-    Literal["bytes", "paths"] | None,
+ContentIs = Literal["bytes", "paths"]
+ContentIsKey = Annotated[
+    ContentIs | None,
     Field(
         description="What an image column holds: encoded images (bytes), or names of files or URIs "
         "(paths); null: bytes, of a binary column."
     ),
 ]
-ContentRoots = Annotated[
+RootKey = Annotated[
     Roots | None,
     Field(
         description="For content_is: paths, the folders or URIs under which files may be read; "
@@ -88,8 +90,8 @@ class CorpusConfig(TableConfig):
         description="Column of the content: encoded images, paths of image files, or texts.",
     )
     modality: Literal["image", "text"] = Field(description="What the content is.")
-    content_is: ContentIs = None
-    root: ContentRoots = None
+    content_is: ContentIsKey = None
+    root: RootKey = None
 
 
 class InputConfig(CorpusConfig):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pyspark.sql import SparkSession
 from pyspark.sql.types import StringType, StructField
 
 from ember.errors import InvalidConfig, InvalidInput
+from ember.settings.tables import ContentIs
 from ember.spark.storage import Storage
 from ember.worker.row_paths import PathRules
 
-__all__ = ["ContentIs", "default_roots", "path_rules"]
+__all__ = ["default_roots", "path_rules"]
 
-ContentIs = Literal["bytes", "paths"]
 _HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _ANY_HOST = re.compile(r"https?:/*$", re.IGNORECASE)
 _WHOLE = re.compile(r"file:/*|(hdfs|viewfs|s?webhdfs|ofs)://[^/]*")

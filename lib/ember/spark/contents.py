@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ember.spark.staged_files import Files
 
-__all__ = ["FILES", "MANIFEST", "altered", "foreign", "lacking", "noted"]
+__all__ = ["FILES", "HIDDEN", "MANIFEST", "altered", "foreign", "lacking", "noted"]
 
 MANIFEST = "_manifest.json"
 FILES = "files"  # the key of a manifest
@@ -21,7 +21,7 @@ FILES = "files"  # the key of a manifest
 _MARKS = re.compile(r"(?:.*/)?(?:_SUCCESS|\.[^/]*\.crc)")
 # What counts as Ember's where a manifest names no files, as before there was that key.
 _UNNAMED = re.compile(r"(?:.*/)?(?:part-[^/]*|_.*)")
-_HIDDEN = re.compile(r"(?:^|/)[_.]")
+HIDDEN = re.compile(r"(?:^|/)[_.]")
 Manifest = Mapping[str, Any]
 
 
@@ -70,4 +70,4 @@ def altered(files: Files, folder: str, manifest: Manifest) -> str | None:
 
 
 def _shown(manifest: Manifest) -> Iterator[str]:
-    return (path for path in manifest.get(FILES, {}) if not _HIDDEN.search(path))
+    return (path for path in manifest.get(FILES, {}) if not HIDDEN.search(path))

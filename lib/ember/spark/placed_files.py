@@ -16,18 +16,16 @@ twice, those of models are: of these the old manifest is withdrawn first, and a 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ember.errors import InvalidInput
-from ember.spark.contents import FILES, MANIFEST
+from ember.spark.contents import FILES, HIDDEN, MANIFEST
 from ember.spark.staged_files import Files, name_of, read_json, read_manifest, write_manifest
 
 __all__ = ["NOTE", "put", "rows_of", "settle", "underway"]
 
 NOTE = "placing.json"
-_HIDDEN = re.compile(r"(?:^|/)[_.]")
 
 
 def put(
@@ -56,7 +54,7 @@ def put(
     }
     files.write_text(f"{attempt}/{NOTE}", json.dumps(told))
     try:
-        if MANIFEST in there and not all(map(_HIDDEN.search, replaced)):
+        if MANIFEST in there and not all(map(HIDDEN.search, replaced)):
             _move(files, target, f"{attempt}/replaced", [MANIFEST])
         _move(files, target, f"{attempt}/replaced", replaced)
         _move(files, table, target, names)
@@ -105,7 +103,7 @@ def rows_of(files: Files, folder: str, staging: str) -> list[str] | None:
                 "for it, or run it again"
             )
         return None
-    names = [name for name in manifest.get(FILES, ()) if not _HIDDEN.search(name)]
+    names = [name for name in manifest.get(FILES, ()) if not HIDDEN.search(name)]
     return [f"{folder}/{name}" for name in names if "/" not in name] or None
 
 

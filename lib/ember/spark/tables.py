@@ -21,9 +21,15 @@ from pyspark.sql.types import (
 )
 
 from ember.errors import InvalidInput
-from ember.settings.tables import CorpusConfig, EmbeddingsConfig, InputConfig, TableConfig
+from ember.settings.tables import (
+    ContentIs,
+    CorpusConfig,
+    EmbeddingsConfig,
+    InputConfig,
+    TableConfig,
+)
 from ember.spark import catalog, placed_files, read_batches
-from ember.spark.access import ContentIs, default_roots, path_rules
+from ember.spark.access import default_roots, path_rules
 from ember.spark.classic import Py4JError
 from ember.spark.conditions import where
 from ember.spark.explain import cause, first_line

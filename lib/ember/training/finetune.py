@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pyspark.sql import DataFrame
 
 from ember.settings.config import parse
+from ember.settings.tables import ContentIs
 from ember.settings.training import FinetuneConfig
 from ember.spark import places, read_batches
-from ember.spark.access import ContentIs
 from ember.spark.origins import files
 from ember.spark.publish import Output
 from ember.spark.storage import Storage
@@ -18,7 +18,7 @@ from ember.spark.tables import select_corpus
 from ember.training.finetuning import check_settings, plan_tables
 from ember.training.model_output import GROWS_IN, ModelOutput
 from ember.training.split import SHARES, Split, split_settings
-from ember.worker.rows import MAX_BYTES
+from ember.worker.rows import MAX_BYTES, MAX_PIXELS
 from ember.worker.spec import Modality
 
 __all__ = ["finetune"]
@@ -59,7 +59,7 @@ def finetune(
     seed: int = 0,
     mode: Literal["fail", "overwrite"] = "fail",
     max_failed_fraction: float = 0.01,
-    max_pixels: int = 89_478_485,
+    max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
 ) -> dict[str, Any]:
     """Fine-tune a backbone on a labeled corpus: a model folder for `embed` and `classify`.

@@ -18,9 +18,9 @@ from pyspark.sql import functions as F
 
 from ember.errors import InvalidConfig, InvalidInput
 from ember.settings.training import SplitConfig
+from ember.worker.finetune.rows import PARTS
 
 __all__ = [
-    "PARTS",
     "SHARES",
     "Split",
     "check_parts",
@@ -30,7 +30,6 @@ __all__ = [
     "split_settings",
 ]
 
-PARTS = ("train", "validation", "test")
 _NAMED = 5
 
 Split = Sequence[float] | str

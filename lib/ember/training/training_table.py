@@ -26,7 +26,8 @@ from ember.spark.dimensions import dimension_of
 from ember.spark.ids import check_can_be_equal, check_id, text_of
 from ember.spark.persisted import kept
 from ember.spark.tables import check_unique, column
-from ember.training.split import PARTS, check_parts, draw_of, part_of
+from ember.training.split import check_parts, draw_of, part_of
+from ember.worker.finetune.rows import PARTS
 
 __all__ = [
     "Examples",

@@ -6,10 +6,12 @@ import pyarrow as pa
 
 from ember.redaction import redact
 
-__all__ = ["MAX_BYTES", "RowError", "raw_values", "to_text", "too_many_bytes"]
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "RowError", "raw_values", "to_text", "too_many_bytes"]
 
 # Of a row's content, unless the configuration says otherwise.
 MAX_BYTES = 64 << 20
+# As many as Pillow takes without a warning of a decompression bomb.
+MAX_PIXELS = 89_478_485
 
 
 class RowError(Exception):

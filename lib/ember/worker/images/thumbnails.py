@@ -12,13 +12,12 @@ from PIL import Image
 
 from ember.worker.images.decoding import decode
 from ember.worker.row_paths import PathRules, content_of
-from ember.worker.rows import MAX_BYTES, RowError, raw_values, to_text
+from ember.worker.rows import MAX_BYTES, MAX_PIXELS, RowError, raw_values, to_text
 from ember.worker.spec import Modality
 
 __all__ = ["SCHEMA", "Thumbnail", "excerpt", "show_batches", "thumbnail"]
 
 SIDE = 144
-MAX_PIXELS = 89_478_485
 _LONGEST = 280
 # JPEG's blocks would be seen in pictures as small as this; a page shows them enlarged.
 _SMALL = 64
@@ -36,13 +35,13 @@ class Thumbnail:
     height: int
 
 
-def thumbnail(data: bytes | None, side: int = SIDE, max_pixels: int = MAX_PIXELS) -> Thumbnail:
+def thumbnail(data: bytes | None, side: int = SIDE) -> Thumbnail:
     """An encoded image, scaled down to at most `side` pixels and encoded anew.
 
     Only its pixels get through: no profile, comment or EXIF of the original. Raises RowError as
     `images.decode` does, among others for bombs and for SVG, which is not an image to it.
     """
-    image = decode(data, max_pixels)
+    image = decode(data, MAX_PIXELS)
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     # Pillow would write what it read beside the pixels; an image made of an array has only these.
     bare = Image.fromarray(np.array(image))
