@@ -139,9 +139,9 @@ class Facts:
         of_all = -(-self.slots // max(1, len(self.executors)))
         return max(1, of_all if cores is None else cores // cpus)
 
-    def size(self, key: str, default: str, unit: str = "m") -> int:
-        """A setting in bytes; `unit` is that of a bare number."""
-        return size(self.settings.get(key, default), unit)
+    def size(self, key: str, default: str) -> int:
+        """A setting in bytes; a bare number is one of mebibytes."""
+        return size(self.settings.get(key, default), "m")
 
 
 def size(text: str, unit: str = "b") -> int:

@@ -54,13 +54,13 @@ _NAMED = 5
 _LABELS = (StringType, IntegralType, BooleanType, DateType)
 
 
-def key_of(rows: DataFrame, id: str = "id") -> Column:
-    """The hash of an id from which its bootstrap weights are drawn: xxhash64, long.
+def key_of(rows: DataFrame) -> Column:
+    """The hash of the column id from which its bootstrap weights are drawn: xxhash64, long.
 
     Integers of any width have the same one, so that runs can be compared.
     """
-    whole = isinstance(rows.schema[id].dataType, IntegralType)
-    return F.xxhash64(F.col(id).cast("bigint") if whole else F.col(id))
+    whole = isinstance(rows.schema["id"].dataType, IntegralType)
+    return F.xxhash64(F.col("id").cast("bigint") if whole else "id")
 
 
 def check_ids(table: DataFrame, id: str, shown: str) -> None:

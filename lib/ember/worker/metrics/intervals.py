@@ -22,6 +22,7 @@ __all__ = [
     "standard_error",
 ]
 
+_LEVEL = 0.95
 _MOST_WIDENED = 1.5
 SMALLEST = 1.959964 + 0.841621
 """Standard errors from which a difference is shown at the 5% level, two-sided, with a power of 80%:
@@ -32,14 +33,13 @@ def interval(
     values: np.ndarray,
     groups: int = 0,
     *,
-    level: float = 0.95,
     within: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[float, float]:
     """The ends of a figure's interval; NaN twice where there is no replicate, or no figure.
 
     values: (1 + B + G,), the figure on the sample, on B replicates and without each of G groups of
         rows; see `column_weights`. Those in which it is undefined (NaN) are left out.
-    groups: G. Without groups these are the percentiles at (1 - level) / 2 and (1 + level) / 2.
+    groups: G. Without groups these are the percentiles at 2.5% and 97.5%.
     within: what values of the figure can be.
 
     With the figure t, its replicates t* and the mean of these m, the bootstrap's estimate of bias
@@ -58,7 +58,7 @@ def interval(
     replicates, left = (part[~np.isnan(part)] for part in (values[1:end], values[end:]))
     if not len(replicates) or np.isnan(values[0]):
         return math.nan, math.nan
-    ends = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
+    ends = np.quantile(replicates, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     if groups:
         middle = corrected(values, groups)
         ends = middle + (ends - replicates.mean()) * _wider(replicates, left)
