@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from ember.worker.metrics.classes import class_figures, contributions
 from ember.worker.metrics.intervals import interval
-from ember.worker.metrics.sums import ALL, Chunk, Held, Sums, Weights, slicings
+from ember.worker.metrics.sums import ALL, Chunk, Held, Key, Sums, Weights, records, slicings
 
 __all__ = [
     "Batches",
@@ -98,14 +98,7 @@ def judge_groups(
 
 def record(section: str, name: str, item: int, sums: np.ndarray) -> pa.RecordBatch:
     """One array of sums, as tasks hand it on."""
-    return pa.RecordBatch.from_pydict(
-        {
-            "section": pa.array([section], pa.string()),
-            "slice": pa.array([name], pa.string()),
-            "item": pa.array([item], pa.int32()),
-            "sums": pa.array([sums.tobytes()], pa.binary()),
-        }
-    )
+    return records([((section, name, item), sums)])
 
 
 def unpack(packed: bytes | pa.Buffer, replicates: int, groups: int = 0) -> np.ndarray:
@@ -113,7 +106,7 @@ def unpack(packed: bytes | pa.Buffer, replicates: int, groups: int = 0) -> np.nd
     return np.frombuffer(packed, np.int64).reshape(-1, 1 + replicates + groups)
 
 
-def merge_into(held: Held, key: tuple[str, str, int], sums: np.ndarray) -> None:
+def merge_into(held: Held, key: Key, sums: np.ndarray) -> None:
     """Add `sums` to those of `key`."""
     if key in held:
         held[key] += sums
@@ -121,9 +114,7 @@ def merge_into(held: Held, key: tuple[str, str, int], sums: np.ndarray) -> None:
         held[key] = sums.copy()
 
 
-def _merged(
-    batches: Iterable[pa.RecordBatch], columns: int
-) -> Iterator[tuple[tuple[str, str, int], np.ndarray]]:
+def _merged(batches: Iterable[pa.RecordBatch], columns: int) -> Iterator[tuple[Key, np.ndarray]]:
     """Sums of records that come in order of their keys."""
     held: Held = {}
     for batch in batches:
@@ -137,6 +128,7 @@ def _merged(
 
 
 def _summary(sums: np.ndarray, groups: int) -> np.ndarray:
+    """See `merge_records`: (12,) float64 of tp, support and predicted, (3, 1 + B + G)."""
     figures = class_figures(sums)
     ends = [(each[0], *interval(each, groups, within=(0.0, 1.0))) for each in figures]
     return np.concatenate([sums[:, 0].astype(np.float64), *ends])

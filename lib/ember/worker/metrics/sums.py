@@ -3,6 +3,9 @@
 Everything added is a whole number, so the sums are exact and the order of adding does not show:
 1, 7 or 200 partitions give the same figures to the last bit. Fractions are added as fixed-point
 numbers of two limbs (`to_limbs`).
+
+The last axis of sums and weights is always that of `column_weights`: the sample, B replicates, and
+what is left without each of G groups, 1 + B + G.
 """
 
 from __future__ import annotations
@@ -21,18 +24,21 @@ __all__ = [
     "CHUNK_ROWS",
     "Chunk",
     "Held",
+    "Key",
     "Slicing",
     "Sums",
     "Weights",
     "codes_in",
     "flat",
     "from_limbs",
+    "records",
     "slicings",
     "to_limbs",
 ]
 
 ALL = "all"
-Held = dict[tuple[str, str, int], np.ndarray]
+Key = tuple[str, str, int]
+Held = dict[Key, np.ndarray]
 # Rows whose weights are in memory at a time: 10,000 x 1101 bytes = 11 MB. A batch of Spark has as
 # many.
 CHUNK_ROWS = 10_000
@@ -48,7 +54,7 @@ class Slicing:
 
 
 class Weights:
-    """The weights of a chunk of n rows, see `column_weights`: (n, 1 + B) uint8."""
+    """The weights of a chunk of n rows, see `column_weights`: (n, 1 + B + G) uint8."""
 
     def __init__(self, keys: np.ndarray, replicates: int, groups: int = 0) -> None:
         self.matrix = column_weights(keys, range(1 + replicates + groups), replicates)
@@ -72,7 +78,7 @@ class Chunk:
 
 
 class _Section:
-    """The sums of one section by (slice, item), in rows of an array that grows: (h, K, 1 + B)."""
+    """The sums of one section by (slice, item), in an array that grows: (h, K, 1 + B + G)."""
 
     def __init__(self, values: int, columns: int, kind: type) -> None:
         self.places: dict[tuple[str, int], int] = {}
@@ -89,11 +95,10 @@ class _Section:
 
 
 class Sums:
-    """Weighted sums by (section, slice, item): arrays (K, 1 + B) of whole numbers.
+    """Weighted sums by (section, slice, item): arrays (K, 1 + B + G) of whole numbers.
 
     Counts are held as int32, which two billion rows fill, and handed on as int64. A section
-    is one kind of sum of a report (totals, classes, bins, …), an item its row. Where there are
-    `groups`, what is left without each of them follows the B replicates: see `column_weights`.
+    is one kind of sum of a report (totals, classes, bins, …), an item its row.
     """
 
     def __init__(self, replicates: int, groups: int = 0) -> None:
@@ -148,7 +153,7 @@ class Sums:
         add_weighted(places[group], rows.astype(np.int64), small, weights.matrix, held.array)
 
     def merge(self, section: str, name: str, item: int, sums: np.ndarray) -> None:
-        """Add sums (K, 1 + B) int64 to those of a slice and an item."""
+        """Add sums (K, 1 + B + G) int64 to those of a slice and an item."""
         held = self._section(section, len(sums), np.int64)
         (place,) = held.places_of([(name, item)])
         held.array[place] += sums
@@ -164,15 +169,20 @@ class Sums:
         self._sections = {}
         for start in range(0, len(entries), 256):
             part = entries[start : start + 256]
-            packed = [array.astype(np.int64).tobytes() for _, array in part]
-            yield pa.RecordBatch.from_pydict(
-                {
-                    "section": pa.array([key[0] for key, _ in part], pa.string()),
-                    "slice": pa.array([key[1] for key, _ in part], pa.string()),
-                    "item": pa.array([key[2] for key, _ in part], pa.int32()),
-                    "sums": pa.array(packed, pa.binary()),
-                }
-            )
+            yield records([(key, array.astype(np.int64)) for key, array in part])
+
+
+def records(entries: Sequence[tuple[Key, np.ndarray]]) -> pa.RecordBatch:
+    """Arrays of sums by their keys, as tasks hand them on: (section, slice, item, sums)."""
+    keys = [key for key, _ in entries]
+    return pa.RecordBatch.from_pydict(
+        {
+            "section": pa.array([section for section, _, _ in keys], pa.string()),
+            "slice": pa.array([name for _, name, _ in keys], pa.string()),
+            "item": pa.array([item for _, _, item in keys], pa.int32()),
+            "sums": pa.array([sums.tobytes() for _, sums in entries], pa.binary()),
+        }
+    )
 
 
 def slicings(batch: pa.RecordBatch, columns: Sequence[str]) -> list[Slicing]:
