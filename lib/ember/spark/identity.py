@@ -24,7 +24,7 @@ from ember.settings.files import sources, tables
 from ember.spark import catalog
 from ember.spark.storage import Storage
 
-__all__ = ["COVERED", "INCIDENTAL", "content_identity", "identity_of", "session_facts"]
+__all__ = ["COVERED", "INCIDENTAL", "content_identity", "identity_of", "session_facts", "within"]
 
 _OUTPUT = {
     "output.path": "where the rows go",
@@ -109,7 +109,7 @@ def identity_of(spark: SparkSession, config: Config, facts: Mapping[str, Any]) -
     storage = Storage(spark)
     settings: dict[str, Any] = {}
     for key, value in _flat(config.model_dump(mode="json")):
-        if _within(key, INCIDENTAL[job]) or _within(key, COVERED[job]):
+        if within(key, INCIDENTAL[job]) or within(key, COVERED[job]):
             continue
         if paths := named.get(key):
             settings[key] = sorted(map(storage.qualify, paths))
@@ -146,7 +146,8 @@ def _session(spark: SparkSession, settings: Mapping[str, Any]) -> dict[str, Any]
     return {"time_zone": spark.conf.get("spark.sql.session.timeZone")}
 
 
-def _within(key: str, listed: Mapping[str, str]) -> bool:
+def within(key: str, listed: Mapping[str, str]) -> bool:
+    """Is a dotted key listed, or one of a section that is?"""
     return any(key == each or key.startswith(f"{each}.") for each in listed)
 
 

@@ -17,6 +17,7 @@ from pyspark.sql import DataFrame
 from ember.errors import InvalidConfig
 from ember.spark.checkpoints import stored
 from ember.spark.contents import FILES
+from ember.spark.identity import within
 from ember.spark.paths import literal
 from ember.spark.publish import Output, read_manifest
 
@@ -32,9 +33,8 @@ _log = logging.getLogger(__name__)
 class Kept:
     """What the run before kept in an output, and what this one keeps.
 
-    made_of: all that what is kept depends on beside the rows of the input, as JSON values: another
-    setting makes it useless.
-
+    made_of: what the kept tables depend on besides the rows of the input, as JSON values. They are
+        of no use to a run with another.
     scratch: a folder for what is made on the way.
 
     Raises InvalidConfig for an output that has no folder for it.
@@ -133,8 +133,4 @@ class Kept:
 
 def without(identity: Mapping[str, Any], seen: Mapping[str, str]) -> dict[str, Any]:
     """The facts of an identity but for those keys and sections that `seen` has, with reasons."""
-    return {
-        key: value
-        for key, value in identity.items()
-        if not any(key == each or key.startswith(f"{each}.") for each in seen)
-    }
+    return {key: value for key, value in identity.items() if not within(key, seen)}
