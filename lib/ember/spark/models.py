@@ -77,15 +77,7 @@ def resolve(
     Raises InvalidConfig when the settings do not go together and InvalidInput when the model or
     its weights are not to be had.
     """
-    family_name, _, name = config.name.partition(":")
-    if family_name not in _FAMILIES or not name:
-        raise InvalidConfig(
-            f"model.name is {config.name!r}; write keras:<name> for a model of keras.applications "
-            "or hf:<hub id or folder> for a transformers model"
-        )
-    family: Family = family_name
-    if task == "generate" and family != "hf":
-        raise InvalidConfig(f"{config.name} writes no texts; give an hf: model that does")
+    family, name = _family(config.name, task)
     if family == "keras":
         layer = _layer(config, family, modality, task)
         path = keras_weights(name, config.weights)
@@ -124,6 +116,19 @@ def resolve(
         spec, reason = _converted(spec, reason, sample, insisted=config.runtime == runtime)
     _log.info("runtime %s: %s", spec.runtime, reason)
     return replace(spec, runtime_reason=reason)
+
+
+def _family(model: str, task: Task) -> tuple[Family, str]:
+    """The family of a model that can do the task, and its name there. Raises InvalidConfig."""
+    family, _, name = model.partition(":")
+    if family not in _FAMILIES or not name:
+        raise InvalidConfig(
+            f"model.name is {model!r}; write keras:<name> for a model of keras.applications or "
+            "hf:<hub id or folder> for a transformers model"
+        )
+    if task == "generate" and family != "hf":
+        raise InvalidConfig(f"{model} writes no texts; give an hf: model that does")
+    return family, name
 
 
 def _converted(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
@@ -21,6 +21,7 @@ from pyspark.sql.types import (
 )
 
 from ember.errors import InvalidInput
+from ember.settings.limits import MAX_FAILED_FRACTION
 from ember.settings.training import SplitConfig
 from ember.spark.dimensions import dimension_of
 from ember.spark.ids import check_can_be_equal, check_id, text_of
@@ -132,7 +133,7 @@ def gather(
     split: SplitConfig,
     *,
     min_rows: int = 1,
-    max_failed_fraction: float = 0.01,
+    max_failed_fraction: float = MAX_FAILED_FRACTION,
 ) -> Examples:
     """Join tables (id, embedding) with labels as `select_labels` gives them.
 
@@ -166,14 +167,7 @@ def gather(
             _log.warning("features tables %s are double, and are rounded to float32", rounded)
             counts["rounded_tables"] = rounded
         _check_learnable(names, counts["rows"], multilabel)
-        train = [row for row in counted if row["reason"] is None and row["part"] == "train"]
-        for n in range(len(parts)):
-            if train[0][f"f{n}"] == train[0]["rows"]:
-                raise InvalidInput(
-                    f"features table {n + 1} has none of the {train[0]['rows']} training rows; "
-                    "check that its ids are those of the labels, or leave it out"
-                )
-        lacking = tuple(n for n in range(len(parts)) if len(parts) > 1 and train[0][f"f{n}"])
+        (train,) = (row for row in counted if row["reason"] is None and row["part"] == "train")
         return Examples(
             rows=usable,
             failures=joined.filter(~F.col("reason").isin(_NO_LABEL, _NO_FEATURES)).select(
@@ -183,10 +177,25 @@ def gather(
             label_rows=tuple(names.values()),
             multilabel=multilabel,
             parts=parts,
-            indicators=lacking,
+            indicators=_lacked(train, len(parts)),
             counts=counts,
             _cached=joined,
         )
+
+
+def _lacked(train: Row, tables: int) -> tuple[int, ...]:
+    """The tables, of several, that some training rows lack.
+
+    train: how many training rows there are, and how many each table lacks.
+    Raises InvalidInput for a table that lacks them all.
+    """
+    for n in range(tables):
+        if train[f"f{n}"] == train["rows"]:
+            raise InvalidInput(
+                f"features table {n + 1} has none of the {train['rows']} training rows; "
+                "check that its ids are those of the labels, or leave it out"
+            )
+    return tuple(n for n in range(tables) if tables > 1 and train[f"f{n}"])
 
 
 def _is_double(table: DataFrame) -> bool:
