@@ -18,6 +18,7 @@ from ember.deduplication.tiers import Keep, chosen_keep, chosen_tiers
 from ember.embedding.options import chosen
 from ember.errors import InvalidConfig
 from ember.settings.deduplication import DedupLimits, KeepConfig, TierConfig
+from ember.settings.limits import MAX_FAILED_FRACTION
 from ember.settings.tables import ContentIs
 from ember.spark import tables
 from ember.spark.failed_rows import refuse_failures
@@ -65,7 +66,7 @@ def dedup(
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     max_pairs: int = 100_000_000,
-    max_failed_fraction: float = 0.01,
+    max_failed_fraction: float = MAX_FAILED_FRACTION,
     folder: str | None = None,
 ) -> DedupResult:
     """Find the copies among the rows of a DataFrame, exact and near, and keep one of each group.

@@ -16,6 +16,7 @@ from ember.evaluation.joining import issues_of
 from ember.evaluation.judgment import answers_of
 from ember.evaluation.result import Evaluation, table
 from ember.settings.evaluation import OverlapConfig
+from ember.settings.limits import MAX_FAILED_FRACTION
 from ember.spark.persisted import kept
 
 __all__ = ["drift_figures", "judge_drift"]
@@ -53,7 +54,7 @@ def judge_drift(
     overlap_of: OverlapConfig | None = None,
     false_alarms: float = 0.05,
     bootstrap: int = 1000,
-    max_failed_fraction: float = 0.01,
+    max_failed_fraction: float = MAX_FAILED_FRACTION,
 ) -> Evaluation:
     """Hold two tables against each other, in what both of them have.
 

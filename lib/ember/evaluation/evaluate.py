@@ -13,6 +13,7 @@ from ember.evaluation.result import Evaluation
 from ember.evaluation.running import JUDGED, check_inputs, judge
 from ember.settings.config import parse
 from ember.settings.evaluation import EvaluateConfig, Kind
+from ember.settings.limits import MAX_FAILED_FRACTION
 
 __all__ = ["evaluate"]
 
@@ -50,7 +51,7 @@ def evaluate(
     worst: int = 100,
     overlap: Mapping[str, Any] | None = None,
     false_alarms: float = 0.05,
-    max_failed_fraction: float = 0.01,
+    max_failed_fraction: float = MAX_FAILED_FRACTION,
 ) -> Evaluation:
     """Judge predictions, neighbors or scores against the truth: figures with 95% intervals.
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pyspark.sql import DataFrame
 
 from ember.settings.config import parse
+from ember.settings.limits import MAX_FAILED_FRACTION
 from ember.settings.tables import ContentIs
 from ember.settings.training import FinetuneConfig
 from ember.spark import places, read_batches
@@ -58,7 +59,7 @@ def finetune(
     processes: int = 1,
     seed: int = 0,
     mode: Literal["fail", "overwrite"] = "fail",
-    max_failed_fraction: float = 0.01,
+    max_failed_fraction: float = MAX_FAILED_FRACTION,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
 ) -> dict[str, Any]:

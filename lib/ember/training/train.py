@@ -8,6 +8,7 @@ from typing import Literal
 from pyspark.sql import DataFrame
 
 from ember.settings.config import parse
+from ember.settings.limits import MAX_FAILED_FRACTION
 from ember.settings.training import TrainOptions
 from ember.spark.tables import select_embeddings
 from ember.training.split import SHARES, Split, split_settings
@@ -39,7 +40,7 @@ def train(
     split: Split = SHARES,
     seed: int = 0,
     group: str | None = None,
-    max_failed_fraction: float = 0.01,
+    max_failed_fraction: float = MAX_FAILED_FRACTION,
     worker_megabytes: float = 512,
 ) -> Head:
     """Train a head on the rows that features and labels share.
