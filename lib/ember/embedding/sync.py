@@ -98,7 +98,7 @@ class Sync:
     @property
     def nothing_to_do(self) -> bool:
         """Is what is published, if anything is, what the input asks for?"""
-        return self._published is not None and self.changes.none
+        return self._published is not None and self.changes.up_to_date
 
     def model_work(self) -> ModelWork:
         """The work to be done on the rows for the model."""

@@ -54,7 +54,7 @@ class Changes:
     twins: int
 
     @property
-    def none(self) -> bool:
+    def up_to_date(self) -> bool:
         """Is what is published what the input asks for?"""
         return self.kept == self.rows and not self.dropped
 
@@ -198,7 +198,11 @@ def _union(one: DataFrame, other: DataFrame) -> DataFrame:
 
 
 def _sourced(judged: DataFrame) -> DataFrame:
-    """Choose for each hash whose result is taken; rows that only give theirs are left out then."""
+    """Choose for each hash whose result is taken; rows that only give theirs are left out then.
+
+    That is the result of the least of `given` (published before staged), else of the least id among
+    the rows to be done, which then runs.
+    """
     hashed = F.col("hash").isNotNull()
     # Without a hash each row is for itself; by its id, so that they are not all in one partition.
     key = F.coalesce(F.col("hash"), F.xxhash64("id").cast("string"))

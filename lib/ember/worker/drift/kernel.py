@@ -84,6 +84,8 @@ class KernelSums:
         """Which permutations put each row into the reference: (n, B) float64, 0 or 1."""
         # An id that both tables have is two rows.
         salted = mix(keys.astype(np.int64) + side).view(np.uint64)
+        # `draw` counts the thresholds that 16 random bits reach. Seven of these eight are out of
+        # reach, so that it counts 0 or 1.
         thresholds = np.full(8, _LANES, np.int32)
         thresholds[0] = _LANES - min(max(round(self.share * _LANES), 1), _LANES - 1)
         weights = np.empty((len(keys), len(self.drawn)), np.uint8)
@@ -119,17 +121,19 @@ def kernel_test(sums: KernelSums, replicates: int = 1000) -> KernelTest:
     m, n = sums.counts
     if min(m, n) < 2:
         return KernelTest(np.full(1 + replicates, np.nan), np.nan, np.nan)
-    total, rows = sums.sums.sum(axis=0), m + n
-    everything = sums.products.sum(axis=0) / rows - np.outer(total, total) / rows**2
-    variances, directions = np.linalg.eigh(everything)
-    first = np.concatenate([sums.sums[:1], sums.drawn_sums])
-    count = np.concatenate([sums.counts[:1], sums.drawn])
+    total, rows = sums.sums.sum(axis=0), m + n  # (D,)
+    covariance = sums.products.sum(axis=0) / rows - np.outer(total, total) / rows**2  # (D, D)
+    variances, directions = np.linalg.eigh(covariance)
+    # The reference as it is, then as each permutation has it.
+    first = np.concatenate([sums.sums[:1], sums.drawn_sums])  # (1 + B, D)
+    count = np.concatenate([sums.counts[:1], sums.drawn])  # (1 + B,)
     fine = (count > 0) & (count < rows)  # a permutation may leave a table empty
     first, count = first[fine], count[fine, None]
-    apart = first / count - (total - first) / (rows - count)
+    apart = first / count - (total - first) / (rows - count)  # differences of the means
     z2 = np.square(apart @ directions) * (count * (rows - count) / rows)
     most = max(float(variances[-1]), np.finfo(float).tiny)
     scaled = np.maximum(variances, 0) / most
+    # T(g) by permutation and g: (1 + B, 4). Each g then counts in deviations of its own.
     values = np.stack([(z2 / most) @ (1 / (scaled + ridge)) for ridge in _RIDGES], axis=1)
     spread = values.std(axis=0)
     values = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1)
@@ -146,8 +150,9 @@ def _discrepancy(sums: KernelSums, replicates: int) -> np.ndarray:
     """
     frequencies = sums.sums.shape[1] // 2
     counts = sums.counts[:, None]
-    means = sums.sums / counts
+    means = sums.sums / counts  # (2, D)
     outer = means[:, :, None] * means[:, None, :]
+    # Covariance of each table's mean: (2, D, D).
     inner = (sums.products / counts[..., None] - outer) / (counts[..., None] - 1)
     variances, directions = np.linalg.eigh(inner.sum(axis=0))
     variances = np.maximum(variances, 0)

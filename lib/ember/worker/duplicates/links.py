@@ -77,8 +77,8 @@ def links(rows: Rows, first: int, end: int, threshold: float) -> tuple[Numbers, 
     most two for each row; rows that are connected and linked are not compared.
     """
     count = end - first
-    part = np.arange(count)
-    linked = np.zeros(count, bool)
+    part = np.arange(count)  # (m,), the group of each row as far as it is known
+    linked = np.zeros(count, bool)  # (m,), has it a link to a row before it?
     linked[0] = True
     found: list[tuple[Numbers, Numbers, Scores]] = []
     for row in range(count - 1):

@@ -35,6 +35,7 @@ STRETCHES = (1.0, 1.5, 2.0, 3.0, 4.0)
 """What the weights of a multi-label head may be multiplied by, once they are fitted."""
 
 _LINEAR_ITERATIONS = 10_000
+# Bias of a label that no row of a fold has: a probability of e^-50.
 _NEVER = -50.0
 
 
@@ -274,7 +275,7 @@ def _one_hot(targets: NDArray[Any], recipe: Recipe) -> NDArray[np.bool_]:
 def _linear(
     matrix: Float32, targets: NDArray[Any], problem: Problem, penalty: float, recipe: Recipe
 ) -> Layers:
-    """One layer, by scikit-learn: LogisticRegression, or LinearSVC for each output."""
+    """One layer by scikit-learn: LogisticRegression for softmax, else a model for each output."""
     try:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
@@ -311,7 +312,10 @@ def _linear(
 def _softmax_layer(
     model: Any, rows: Float64, targets: NDArray[Any], counts: Float64, c: int
 ) -> tuple[Float64, Float64]:
-    """A fold may lack labels: those get the smallest bias there is."""
+    """Weights (features, c) and bias (c,) of the softmax over c labels; a fold may lack some.
+
+    targets: (n,) positions. counts: (n,), what each row counts for.
+    """
     seen = np.unique(targets)
     weights, bias = np.zeros((rows.shape[1], c)), np.full(c, _NEVER)
     if len(seen) > 2:
@@ -329,7 +333,10 @@ def _softmax_layer(
 def _one_output(
     model: Any, rows: Float64, wanted: NDArray[np.bool_], counts: Float64
 ) -> tuple[Float64, float]:
-    """An output that is always or never wanted is what it is, with the rule of succession."""
+    """Weights (features,) and bias of an output that is wanted (n,) or not.
+
+    One that is always or never wanted has its log odds by the rule of succession, whatever the row.
+    """
     if wanted.all() or not wanted.any():
         odds = (wanted.sum() + 1) / (len(wanted) - wanted.sum() + 1)
         return np.zeros(rows.shape[1]), float(np.log(odds))

@@ -92,16 +92,17 @@ class Problem:
         return np.concatenate(out) if out else np.empty((0, self.sizes[-1]))
 
     def _chunk(self, layers: Layers, rows: Float64, targets: NDArray[Any]) -> Float64:
-        acts = _forward(layers, rows)
-        loss, delta = self._loss(acts.pop(), targets)
+        """As `value`, by backpropagation."""
+        acts = _forward(layers, rows)  # (n, width) each
+        loss, delta = self._loss(acts.pop(), targets)  # (n, outputs)
         flat: list[Float64] = []
         for (weights, _), act in zip(reversed(layers), reversed(acts), strict=True):
             flat = [(act.T @ delta).ravel(), delta.sum(axis=0), *flat]
-            delta = (delta @ weights.T) * (act > 0)
+            delta = (delta @ weights.T) * (act > 0)  # of a ReLU; of the rows it is not used
         return np.concatenate([[loss], *flat])
 
     def _loss(self, logits: Float64, targets: NDArray[Any]) -> tuple[float, Float64]:
-        """The loss of a few rows, and its gradient by the logits."""
+        """The loss of n rows, and its gradient by their logits (n, outputs)."""
         from scipy.special import expit, log_softmax
 
         if self.loss == "softmax":

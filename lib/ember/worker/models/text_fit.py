@@ -167,7 +167,11 @@ class _Cases:
 
 
 def _least(trial: Trial, longest: int, name: str) -> tuple[int, int]:
-    """Fit.fewest and Fit.least."""
+    """Fit.fewest and Fit.least: (0, 0) where short texts run as they are.
+
+    Else `least` is the smallest width at which they run padded, and `fewest` the length from which
+    on a text runs without.
+    """
     reason = ""
 
     def runs(length: int, width: int) -> bool:
@@ -187,7 +191,9 @@ def _least(trial: Trial, longest: int, name: str) -> tuple[int, int]:
     for width in widths:
         lengths = [each for each in (_FEWEST, SHORT) if each <= width or not width]
         if all(runs(length, width) for length in lengths) and (not width or runs(width, 0)):
-            return next((each for each in widths if each and runs(each, 0)), 0) * bool(width), width
+            if not width:
+                return 0, 0
+            return next((each for each in widths if each and runs(each, 0)), 0), width
     raise InvalidInput(f"{name} cannot embed a text: {reason}")
 
 
