@@ -72,6 +72,12 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"hf:{tiny_bert(tmp_path_factory.mktemp('bert'))}"
 
 
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a job's output goes, in a folder in which nothing else is."""
+    return tmp_path / "work" / "out"
+
+
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
     """Of a job's exit code and message, which are compared as a pair, all of both."""
     match op, left, right:

@@ -1,4 +1,4 @@
-"""Pictures in many formats and modes, as bytes."""
+"""Pictures in many formats and modes, as bytes, and why some are refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from ember.worker.images.decoding import decode
+from ember.worker.rows import RowError
+
+LIMIT = 1_000_000
+
+
+def reason(data: bytes | None, limit: int = LIMIT) -> str:
+    """Why bytes are refused as an image."""
+    with pytest.raises(RowError) as caught:
+        decode(data, limit)
+    return str(caught.value)
 
 
 def picture(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:

@@ -24,11 +24,6 @@ TOPICS = ("pets", "homes", "colors", "sports")
 
 
 @pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "work" / "out"
-
-
-@pytest.fixture
 def classify(run_job, resnet, out):
     """The job on images with a tiny ResNet."""
     return partial(

@@ -30,11 +30,6 @@ def captioner(tmp_path_factory) -> str:
 
 
 @pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "work" / "out"
-
-
-@pytest.fixture
 def describe(run_job, gpt2, out):
     """The job on texts with a tiny GPT-2."""
     return partial(

@@ -29,7 +29,7 @@ from corpora import (
 
 
 @pytest.fixture
-def embed(embed_job, resnet, tmp_path):
+def embed(embed_job, resnet, out):
     """The job on images with a tiny ResNet; the output goes to `out`."""
 
     def run(input_path, *flags, **settings):
@@ -38,17 +38,12 @@ def embed(embed_job, resnet, tmp_path):
             "input__id": "image_id",
             "input__modality": "image",
             "model__name": resnet,
-            "output__path": tmp_path / "work" / "out",
+            "output__path": out,
             **settings,
         }
         return embed_job(*flags, **given)
 
     return run
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "work" / "out"
 
 
 def test_every_row_comes_out_with_its_vector_and_a_manifest(embed, out, tmp_path, resnet):

@@ -35,7 +35,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def embed(embed_job, folder, tmp_path):
+def embed(embed_job, folder, out, tmp_path):
     def run(texts, *flags, **settings):
         path = write(
             tmp_path / "in.parquet", id=list(texts), content=pa.array(texts.values(), pa.string())
@@ -45,17 +45,12 @@ def embed(embed_job, folder, tmp_path):
             "input__id": "id",
             "input__modality": "text",
             "model__name": f"hf:{folder}",
-            "output__path": tmp_path / "work" / "out",
+            "output__path": out,
             **settings,
         }
         return embed_job(*flags, **given)
 
     return run
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "work" / "out"
 
 
 def chunks(out: Path) -> dict[str, list[dict]]:

@@ -25,6 +25,7 @@ from ember.worker.row_paths import PathRules
 from ember.worker.rows import RowError
 from ember.worker.spec import Generation, Sampling
 from ember.worker.stats import TaskStats, merge_into
+from fake_encoder import slots_of
 from odd_images import encoded, picture
 from tiny_models import MAX_TOKENS, spec_of, tiny_gpt2
 
@@ -71,13 +72,6 @@ def encoded_slots(
     slots: Iterable[Slot], encoder: CountingEncoder, equal: EqualRows
 ) -> Iterator[Slot]:
     return equal.restored(encode(equal.distinct(slots), encoder, threads=2, timed=lambda *_: None))
-
-
-def slots_of(rows: Sequence[bytes | None], sizes: Iterable[int]) -> Iterator[Slot]:
-    start = 0
-    for size in [*sizes, len(rows)]:
-        yield Slot(rows[start : start + size], tag=start)
-        start += size
 
 
 # Few contents, so that most are repeated; those that differ by an end are not equal.

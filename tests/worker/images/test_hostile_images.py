@@ -14,10 +14,8 @@ from PIL import Image
 
 from ember.worker.images.decoding import FORMATS, decode
 from ember.worker.images.headers import read_claim
-from ember.worker.rows import RowError
-from odd_images import bomb, encoded, odd_images, picture
+from odd_images import LIMIT, bomb, encoded, odd_images, picture, reason
 
-LIMIT = 1_000_000
 # An orientation: a quarter turn.
 EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
 
@@ -25,12 +23,6 @@ EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0
 @pytest.fixture
 def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
-
-
-def reason(data: bytes, limit: int = LIMIT) -> str:
-    with pytest.raises(RowError) as caught:
-        decode(data, limit)
-    return str(caught.value)
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:

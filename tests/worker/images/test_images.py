@@ -11,15 +11,18 @@ from PIL import Image
 
 from ember.worker.images.decoding import decode
 from ember.worker.rows import RowError
-from odd_images import animation, bomb, encoded, gray16, gray_tiff, odd_images, oriented, picture
-
-LIMIT = 1_000_000
-
-
-def reason(data: bytes | None, limit: int = LIMIT) -> str:
-    with pytest.raises(RowError) as caught:
-        decode(data, limit)
-    return str(caught.value)
+from odd_images import (
+    LIMIT,
+    animation,
+    bomb,
+    encoded,
+    gray16,
+    gray_tiff,
+    odd_images,
+    oriented,
+    picture,
+    reason,
+)
 
 
 def plain(data: bytes) -> np.ndarray:
