@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
     BooleanType,
+    DataType,
     DateType,
     FractionalType,
     IntegralType,
@@ -89,7 +90,6 @@ def select_truth(
         InvalidInput: columns or types that cannot serve, or ids that occur twice.
     """
     kind = truth.select(column(truth, label)).schema[0].dataType
-    element = kind.elementType if isinstance(kind, ArrayType) else kind
     if isinstance(kind, ArrayType) != many:
         raise InvalidInput(
             f"the truth's column {label} is {kind.simpleString()}; "
@@ -99,7 +99,7 @@ def select_truth(
                 else "with several labels a row, use kind: multilabel"
             )
         )
-    if not isinstance(element, _LABELS):
+    if not isinstance(_element(kind), _LABELS):
         raise InvalidInput(
             f"the truth's column {label} is {kind.simpleString()}; give labels (string), which are "
             "compared with the predictions' label, or integers, compared with label or index; "
@@ -159,17 +159,8 @@ def join_predictions(
     """
     runs = compared or (predictions,)
     known = select_truth(truth, truth_id, label, slices, many)
-    kind = known.schema["truth"].dataType
-    element = kind.elementType if isinstance(kind, ArrayType) else kind
-    matching = Matching("index" if match == "index" else "label")
-    if isinstance(element, IntegralType):
-        each = known.select(F.explode("truth") if many else "truth")
-        matching = match_integers(runs, predicted, each, match)
-    elif match == "index":
-        raise InvalidInput(
-            f"match: index is for a truth of integers, and column {label} is "
-            f"{kind.simpleString()}; leave it out"
-        )
+    element = _element(known.schema["truth"].dataType)
+    matching = _matching(known, label, runs, predicted, match)
     _check_predictions(predictions, predicted, matching.field)
     listed: list[Any] | None = as_labels(classes, element)
     if matching.field == "index" and classes is not None:
@@ -199,6 +190,30 @@ def join_predictions(
         *filled_slices(slices),
     )
     return Joined(joined, listed, matching)
+
+
+def _element(kind: DataType) -> DataType:
+    """The type of a label, where a column has one or a list."""
+    return kind.elementType if isinstance(kind, ArrayType) else kind
+
+
+def _matching(
+    known: DataFrame, label: str, runs: Sequence[DataFrame], predicted: str, match: Match
+) -> Matching:
+    """What of the predictions the truth is compared with. Raises InvalidInput where it cannot be.
+
+    known: as `select_truth` gives it. label: the column that its labels come from.
+    """
+    kind = known.schema["truth"].dataType
+    if isinstance(_element(kind), IntegralType):
+        each = known.select(F.explode("truth") if isinstance(kind, ArrayType) else "truth")
+        return match_integers(runs, predicted, each, match)
+    if match == "index":
+        raise InvalidInput(
+            f"match: index is for a truth of integers, and column {label} is "
+            f"{kind.simpleString()}; leave it out"
+        )
+    return Matching("label")
 
 
 def _answers(
