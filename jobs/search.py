@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from pyspark.sql import DataFrame
 
 from ember import job
 from ember.comparison import comparison, packing, search, sync, sync_search
 from ember.comparison.comparison import Comparison
+from ember.comparison.index import KeptIndex
 from ember.comparison.sync import Sync
 from ember.job import Run
 from ember.report import HIDDEN_PAGE, add_page, check_page, collect_search
@@ -32,19 +34,21 @@ def run_search(run: Run[SearchConfig]) -> None:
         identity = identity_of(spark, config, facts)
         output = run.output(identity)
         output.check()
+        index = KeptIndex.of(spark, config, corpus, job.versions().get("ember-spark", ""))
         kept = None
         if config.output.mode == "sync":
             kept = sync.kept_by(output, identity, queries, corpus, job.versions())
         if config.report:
             check_page(spark, config.report.queries, config.report.corpus)
     if run.dry_run:
-        run.say("configuration and input are fine; nothing was written")
+        more = f"; the index would be {index.words}" if index else ""
+        run.say(f"configuration and input are fine; nothing was written{more}")
         return
     if output.finished:
         run.say(f"{output.shown} is there already, made of the same input and settings")
         return
 
-    with output.attempt():
+    with output.attempt(), index.lent() if index else nullcontext():
         update = None
         if kept:
             with run.phase("changes"):
@@ -55,7 +59,7 @@ def run_search(run: Run[SearchConfig]) -> None:
                 work = sync_search.write_changed(update, output, config)
             told, rejected, asked = update.describe(), update.rejected, update.left.usable
         else:
-            compared, work = _whole(run, output, queries, corpus, update)
+            compared, work = _whole(run, output, queries, corpus, update, index=index)
             told, rejected, asked = compared.describe(), compared.rejected, compared.left.rows
         rows = output.count()
         with run.phase("merge"):
@@ -65,6 +69,7 @@ def run_search(run: Run[SearchConfig]) -> None:
             **origins.told(queries, *([corpus] if corpus else [])),
             **told,
             **(search.recall_facts(asked, config.recall) if approximate else {}),
+            **(index.describe() if index else {}),
             "work": work,
             "counts": {"rows": rows, "rejected": rejected},
             **(update.keep() if update else {}),
@@ -83,23 +88,30 @@ def _whole(
     queries: DataFrame,
     corpus: DataFrame | None,
     update: Sync | None,
+    *,
+    index: KeptIndex | None,
 ) -> tuple[Comparison, dict[str, int]]:
     """Stage the neighbors of all queries; the packed tables, and what was done, for the manifest.
 
     update: has kept what brings the output up to date later on.
     """
-    config = run.config
+    config, most = run.config, run.config.limits.max_failed_fraction
+    ready = None
+    if index:
+        with run.phase("index"):
+            ready = index.bring_up(run.run_id, output.scratch, most)
     with run.phase("pack"):
         compared = packing.prepare(
             queries,
-            corpus,
+            None if ready else corpus,
             config.metric,
             output.shared,
             left_blocks=cores(run.spark),
             k=sync_search.places(config.k) if update else config.k,
+            index=ready,
             limits=config.limits,
         )
-        comparison.refuse_rejected(run.spark, compared, output, config.limits.max_failed_fraction)
+        comparison.refuse_rejected(run.spark, compared, output, most)
     with run.phase("search"):
         if update:
             return compared, sync_search.write_whole(update, output, compared, config)

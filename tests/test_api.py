@@ -85,6 +85,7 @@ def defaults(function) -> dict:
 
 # Of a function, keywords by the dotted key of the job's configuration, where the two differ.
 RENAMED = {
+    "search": {"index": "index.path"},
     "train": {
         **{key: f"network.{key}" for key in ("hidden", "dimension", "iterations")},
         "seed": "split.seed",

@@ -172,6 +172,15 @@ BASES: dict[str, tuple[str, dict[str, Any]]] = {
             "limits": BLOCKS,
         },
     ),
+    "search with an index": (
+        "search",
+        {
+            "queries": VECTORS,
+            "corpus": VECTORS,
+            "index": {"path": "{index}"},
+            "output": OUTPUT,
+        },
+    ),
     "join": (
         "join",
         {
@@ -222,6 +231,7 @@ OTHERS: dict[str, Any] = {
     "path": "{b}",
     "output.path": "{out}2",
     "groups.path": "{groups}2",
+    "index.path": "{index}2",
     "file_size": "1 MB",
     "where": "key >= 0",
     "id": "number",
@@ -293,6 +303,7 @@ ONLY = {
     "finetune images": ("input.content_is", "input.root"),
     "finetune by column": ("split.column",),
     "join with groups": ("groups.path",),
+    "search with an index": ("index.path",),
     "dedup against": ("against",),
     "dedup images": ("input.content_is", "input.root", "against.content_is", "against.root"),
 }
@@ -338,7 +349,7 @@ def places(tmp_path_factory) -> dict[str, str]:
     made["gpt2b"] = str(tiny_gpt2(folder / "gpt2b", repetition_penalty=1.5))
     made["resnet"] = str(tiny_resnet(folder / "resnet"))
     made["captioner"] = str(tiny_captioner(folder / "captioner"))
-    return made | {name: str(folder / name) for name in ("out", "groups", "root")}
+    return made | {name: str(folder / name) for name in ("out", "groups", "root", "index")}
 
 
 def head(size: int, seed: int) -> Head:

@@ -115,7 +115,8 @@ class Packed:
         return self.vectors.dimension
 
     def send(self, spark: SparkSession) -> None:
-        """Have every node get the blocks, where they cannot be read in place."""
+        """Have every node get the blocks and their vectors, where it cannot read them in place."""
+        self.vectors.send(spark)
         vector_store.send(spark, self.files(), self.vectors.local)
 
     def rejected_rows(self, spark: SparkSession) -> DataFrame:

@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StringType, StructField, StructType
 
 from ember.comparison.blocks import Packed, TableVectors
+from ember.comparison.index_files import Index
 from ember.errors import InvalidInput
 from ember.spark import classic, origins, tables, within_keys
 from ember.spark.ids import check_can_be_equal
@@ -28,7 +29,7 @@ from ember.spark.staged_files import read_json
 from ember.spark.storage import Storage
 from ember.worker.vectors.basis import METRICS
 from ember.worker.vectors.block import Block
-from ember.worker.vectors.block_cache import BlockCache, own_numbers
+from ember.worker.vectors.block_cache import BlockCache, Blocks, own_numbers
 
 __all__ = [
     "Comparison",
@@ -50,12 +51,14 @@ _FILE = "packed-5.json"
 class Comparison:
     """Two packed tables, or one with itself (right is left), and the basis they share.
 
+    right: an index in place of a table that was packed is not noted by `save`.
+
     cores: of the application that packed them. Tasks are divided by it, so that a run which is
     resumed with other cores has tasks of the same numbers.
     """
 
     left: Packed
-    right: Packed
+    right: Packed | Index
     metric: str
     basis: bytes
     cores: int
@@ -74,7 +77,7 @@ class Comparison:
         """How many rows of each table cannot be compared."""
         return {name: packed.rejected for name, packed in self.sides().items()}
 
-    def sides(self) -> dict[str, Packed]:
+    def sides(self) -> dict[str, Packed | Index]:
         """The tables by name: left and, where it is another one, right."""
         return {"left": self.left} if self.itself else {"left": self.left, "right": self.right}
 
@@ -89,14 +92,12 @@ class Comparison:
                 tables[name]["without_group"] = packed.ungrouped
         return {"dimension": self.left.dimension, "tables": tables}
 
-    def block_caches(self, threads: int) -> tuple[BlockCache, BlockCache]:
+    def block_caches(self, threads: int) -> tuple[BlockCache, Blocks]:
         """On a worker: the blocks of both tables."""
         left = self.left.block_cache(self.basis, threads)
         return left, left if self.itself else self.right.block_cache(self.basis, threads)
 
-    def queries(
-        self, number: int, left: BlockCache, right: BlockCache, *, exclude_self: bool
-    ) -> Block:
+    def queries(self, number: int, left: BlockCache, right: Blocks, *, exclude_self: bool) -> Block:
         """On a worker: a left block; to leave out rows of a query's own id, with their keys.
 
         Within groups, keys are those of a pair of blocks: see `search`.
@@ -118,7 +119,7 @@ class Comparison:
 
     def save(self, storage: Storage, folder: str) -> None:
         """Note in `folder` what was packed, for a run that is resumed."""
-        right = None if self.itself else _noted(self.right)
+        right = None if self.itself or isinstance(self.right, Index) else _noted(self.right)
         facts = {
             "left": _noted(self.left),
             "right": right,

@@ -7,6 +7,7 @@ reasons, and refuse a table that has too many of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Literal
 
 from pyspark.sql import DataFrame, SparkSession
@@ -16,13 +17,14 @@ from ember.comparison import join as joining
 from ember.comparison import projection as fitting
 from ember.comparison import search as searching
 from ember.comparison.comparison import Comparison
+from ember.comparison.index import KeptIndex
 from ember.comparison.rejects import count_reasons, refuse_many, refuse_rejected, rejected_rows
 from ember.comparison.results import JoinResult, ProjectResult, SearchResult
 from ember.errors import InvalidInput
 from ember.settings.comparison import ComparisonLimits, Metric
 from ember.settings.config import parse
 from ember.settings.embedding import RejectsConfig
-from ember.spark.classic import cores
+from ember.spark.classic import application_id, cores
 from ember.spark.tables import select_embeddings
 from ember.worker.vectors.projection import Projection
 
@@ -45,6 +47,7 @@ def search(
     embedding: str = "embedding",
     max_failed_fraction: float = 0.01,
     folder: str | None = None,
+    index: str | None = None,
 ) -> SearchResult:
     """The k most similar rows of `corpus` for each row of `queries`.
 
@@ -73,6 +76,8 @@ def search(
         folder: where the packed tables go, in a new folder of their own, reachable by all
             executors; None: a temporary folder of this machine, which serves local mode, until
             Spark stops.
+        index: a folder in which the packed corpus is kept for later searches, which bring it up to
+            date by the files that it is read from; not with `within`.
 
     Returns:
         `table`: `query_id`, `neighbor_id`, `rank` int 1..k, `score` float. `rejected`: `side`,
@@ -81,7 +86,8 @@ def search(
     Raises:
         InvalidInput: tables that hold no embeddings, lengths or types of keys that differ; a k
             below 1, or one of which the neighbors of a single query fill a worker's memory; a
-            recall that is not between 0 and 1.
+            recall that is not between 0 and 1; an index of rows that are not those of one table's
+            files, or in a folder of something else.
         InvalidConfig: a fraction that is none.
         TooManyFailures: more rows than `max_failed_fraction` of a table have no usable vector.
 
@@ -105,9 +111,24 @@ def search(
     wanted = recall if mode == "approximate" else None
     limits = parse(ComparisonLimits, {"max_failed_fraction": max_failed_fraction}, "search")
     check_search(k, wanted)
-    tables = comparison.sides(queries, corpus, metric, id=id, embedding=embedding, within=within)
+    left, right = comparison.sides(
+        queries, corpus, metric, id=id, embedding=embedding, within=within
+    )
+    kept = None
+    if index is not None:
+        if right is None or within:
+            raise InvalidInput("index keeps a corpus in which all rows are compared: give one")
+        columns = {"id": id, "embedding": embedding}
+        kept = KeptIndex.of_table(index, right, columns, metric, version("ember-spark"))
     compared = pack_for_search(
-        *tables, k=k, metric=metric, exclude_self=exclude_self, folder=folder, limits=limits
+        left,
+        right,
+        k=k,
+        metric=metric,
+        exclude_self=exclude_self,
+        folder=folder,
+        index=kept,
+        limits=limits,
     )
     refuse_rejected(compared, queries.sparkSession, max_failed_fraction)
     return neighbors_of(compared, queries.sparkSession, k, wanted, exclude_self)
@@ -271,18 +292,24 @@ def pack_for_search(
     metric: str,
     exclude_self: bool,
     folder: str | None,
+    index: KeptIndex | None = None,
     limits: ComparisonLimits = _LIMITS,
 ) -> Comparison:
-    """Tables as `comparison.sides` gives them, packed for a search."""
+    """Tables as `comparison.sides` gives them, packed for a search; index: of the corpus."""
     if exclude_self:
         comparison.check_own(queries, corpus)
+    spark, scratch = queries.sparkSession, comparison.scratch_folder(folder)
+    ready = None
+    if index:
+        ready = index.bring_up(application_id(spark), scratch, limits.max_failed_fraction)
     return packing.prepare(
         queries,
-        corpus,
+        None if ready else corpus,
         metric,
-        comparison.scratch_folder(folder),
-        left_blocks=cores(queries.sparkSession),
+        scratch,
+        left_blocks=cores(spark),
         k=k,
+        index=ready,
         limits=limits,
     )
 

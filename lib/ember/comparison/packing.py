@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from ember.comparison import blocks, vector_files
 from ember.comparison.blocks import Fitter, TableVectors
 from ember.comparison.comparison import Comparison
+from ember.comparison.index_files import Index
 from ember.comparison.vector_files import Runs
 from ember.errors import InvalidInput
 from ember.settings.comparison import ComparisonLimits
@@ -38,6 +40,7 @@ def prepare(
     left_blocks: int = 1,
     k: int | None = None,
     fitter: Fitter | None = None,
+    index: Index | None = None,
     limits: ComparisonLimits = _LIMITS,
 ) -> Comparison:
     """Pack tables (id, embedding), or (id, embedding, group), into blocks under `folder`.
@@ -45,7 +48,7 @@ def prepare(
     What an earlier attempt packed there is taken up. right: None compares the left table with
     itself. left_blocks: pack the left table into at least so many blocks. k: neighbors of each
     left row, of which a worker holds those of a block. fitter: makes the basis
-    on a worker; by default `fit_basis`.
+    on a worker; by default `fit_basis`. index: in place of a right table, with its own basis.
 
     Raises InvalidInput when the vectors of the two have different lengths, and where the neighbors
     of one row take too much memory.
@@ -56,14 +59,21 @@ def prepare(
     if compared is None:
         fitter = fitter or partial(fit_basis, metric=metric)
         compared = _pack(
-            left, right, metric, folder, left_blocks=left_blocks, k=k, fitter=fitter, limits=limits
+            left,
+            right,
+            metric,
+            folder,
+            left_blocks=left_blocks,
+            k=k,
+            fitter=fitter,
+            index=index,
+            limits=limits,
         )
         compared.save(storage, folder)
     else:
         for packed in compared.sides().values():
-            packed.vectors.send(spark)
             packed.send(spark)
-    return compared
+    return replace(compared, right=index, basis=index.basis) if index else compared
 
 
 def _pack(
@@ -75,6 +85,7 @@ def _pack(
     left_blocks: int,
     k: int | None,
     fitter: Fitter,
+    index: Index | None,
     limits: ComparisonLimits,
 ) -> Comparison:
     spark = left.sparkSession
@@ -85,7 +96,7 @@ def _pack(
         for name, rows in given.items()
     }
     made = _at_once(spark, writing)
-    dimension = _dimension(made, limits.max_failed_fraction)
+    dimension = _dimension(made, limits.max_failed_fraction, index)
     vectors = {name: TableVectors.of(spark, each, dimension) for name, each in made.items()}
     sizes = {
         name: vector_files.block_rows(dimension, each.kind)
@@ -95,14 +106,15 @@ def _pack(
     }
     # Blocks of the left table become tasks of their own.
     fewest = max(_LEAST_ROWS, -(-vectors["left"].rows // left_blocks))
-    sizes["left"] = min(sizes["left"], fewest, _affordable(k, vectors[last].rows))
+    others = index.rows if index else vectors[last].rows
+    sizes["left"] = min(sizes["left"], fewest, _affordable(k, others))
     sorting = {
         name: partial(
             blocks.pack, spark, made[name], vectors[name], f"{folder}/{name}/blocks", sizes[name]
         )
         for name in given
     }
-    basis = partial(blocks.fit, spark, vectors[last], fitter)
+    basis = (lambda: index.basis) if index else partial(blocks.fit, spark, vectors[last], fitter)
     packed = _at_once(spark, {**sorting, "basis": basis})
     return Comparison(packed["left"], packed[last], metric, packed["basis"], cores(spark))
 
@@ -119,11 +131,12 @@ def _affordable(k: int | None, rows: int) -> int:
     return _NEIGHBOR_BYTES // each
 
 
-def _dimension(made: Mapping[str, Runs], max_failed_fraction: float) -> int:
+def _dimension(made: Mapping[str, Runs], max_failed_fraction: float, index: Index | None) -> int:
     """The length of the vectors of all tables; 1 where none has any."""
     lengths = [
         each.dimension(f"the {name} table", max_failed_fraction) for name, each in made.items()
     ]
+    lengths += [index.dimension] if index and index.rows else []
     return check_lengths([length for length in lengths if length])
 
 

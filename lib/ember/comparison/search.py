@@ -20,7 +20,7 @@ from ember.spark.publish import Output
 from ember.spark.tasks import task_resources
 from ember.worker.vectors import topk
 from ember.worker.vectors.block import Block
-from ember.worker.vectors.block_cache import BlockCache, shared_keys
+from ember.worker.vectors.block_cache import BlockCache, Blocks, shared_keys
 from ember.worker.vectors.grouped import meetings, search_within
 from ember.worker.vectors.neighbors import Neighbors
 
@@ -152,7 +152,7 @@ def _searcher(
 
 
 def _rows(
-    found: Neighbors, queries: Block, left: BlockCache, number: int, right: BlockCache
+    found: Neighbors, queries: Block, left: BlockCache, number: int, right: Blocks
 ) -> Iterator[pa.RecordBatch]:
     """What was found for the left block `number`, as rows of `_schema`."""
     numbers, scores = found.result(queries.metric)

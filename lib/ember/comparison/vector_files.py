@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -61,7 +61,8 @@ _LENGTHS = 16
 # In the place of a length: of rows that are of several lengths.
 _SEVERAL = -2
 # ids: id, group where there are groups, and a hash of the vector, as an Arrow IPC stream.
-# rejected: id, length and reason (null where it is the length), as another.
+# rejected: id, group, length and reason (null where it is the length), as another. What other
+# columns the rows have is with both.
 _RUN = vector_store.schema(
     length=IntegerType(),
     rows=LongType(),
@@ -154,23 +155,36 @@ def _fill(block_bytes: int, value_bytes: int, dimension: int) -> int:
     return max(1, block_bytes // (value_bytes * max(1, dimension)))
 
 
-def rejected_rows(spark: SparkSession, folder: str, id_type: DataType, dimension: int) -> DataFrame:
-    """The rows that cannot be compared with vectors of a length: (id, reason)."""
-    schema = StructType([StructField("id", id_type), StructField("reason", StringType())])
+def rejected_rows(
+    spark: SparkSession,
+    folder: str,
+    id_type: DataType,
+    dimension: int,
+    beside: Sequence[str] = (),
+) -> DataFrame:
+    """The rows that cannot be compared with vectors of a length: (id, reason).
+
+    beside: columns of texts that came with the rows, and are given behind these.
+    """
+    texts = [StructField(name, StringType()) for name in ("reason", *beside)]
+    schema = StructType([StructField("id", id_type), *texts])
 
     def told(length: int, reason: str | None) -> str:
         other = length not in (dimension, NO_LENGTH) and reason != NULL
         return wrong_length(length, dimension) if other else str(reason)
 
+    def given(rows: pa.RecordBatch, reasons: pa.Array) -> pa.RecordBatch:
+        more = {name: rows[name] for name in beside}
+        return pa.RecordBatch.from_pydict({"id": rows["id"], "reason": reasons, **more})
+
     def unpack(_: int, run: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         for rows in batches_of(run, "rejected"):
             pairs = zip(rows["length"].to_pylist(), rows["reason"].to_pylist(), strict=True)
             reasons = pa.array([told(*pair) for pair in pairs], pa.string())
-            yield pa.RecordBatch.from_pydict({"id": rows["id"], "reason": reasons})
+            yield given(rows, reasons)
         length = run.column("length")[0].as_py()
         for rows in batches_of(run, "ids") if length != dimension else ():
-            reasons = pa.repeat(told(length, None), len(rows))
-            yield pa.RecordBatch.from_pydict({"id": rows["id"], "reason": reasons})
+            yield given(rows, pa.repeat(told(length, None), len(rows)))
 
     files, local = vector_store.files(spark, folder), vector_store.seen_by_tasks(spark, folder)
     vector_store.send(spark, files, local)
@@ -229,7 +243,7 @@ class _Filling:
         vectors = read_vectors(column, metric, max(0, self.length), exact=exact)
         columns = batch.drop_columns(["embedding"])
         if vectors.reasons:
-            bad = columns["id"].take(pa.array(list(vectors.reasons), pa.int64()))
+            bad = columns.take(pa.array(list(vectors.reasons), pa.int64()))
             self._reject(bad, list(vectors.reasons.values()))
             columns = columns.filter(pa.array(vectors.kept))
         hashes = map(zlib.crc32, vectors.matrix)
@@ -238,15 +252,18 @@ class _Filling:
         self.matrices.append(vectors.matrix)
         self.rows += len(vectors.matrix)
 
-    def _reject(self, ids: pa.Array, reasons: list[str | None], length: int | None = None) -> None:
-        lengths = pa.repeat(self.length if length is None else length, len(ids))
-        columns = {"id": ids, "length": lengths, "reason": pa.array(reasons, pa.string())}
-        self.rejected.append(pa.RecordBatch.from_pydict(columns))
+    def _reject(
+        self, rows: pa.RecordBatch, reasons: list[str | None], length: int | None = None
+    ) -> None:
+        """Note rows with all columns that they have but for their vectors."""
+        lengths = pa.repeat(self.length if length is None else length, len(rows))
+        noted = rows.append_column("length", lengths)
+        self.rejected.append(noted.append_column("reason", pa.array(reasons, pa.string())))
 
     def give_up(self, other: _Filling) -> None:
         """Note the rows of another length without their vectors."""
         for batch in other.kept:
-            self._reject(batch["id"], [None] * len(batch), other.length)
+            self._reject(batch.drop_columns(["hash"]), [None] * len(batch), other.length)
         self.rejected += other.rejected
         self.lengths.update(other.lengths)
         self.ungrouped += other.ungrouped

@@ -9,6 +9,7 @@ do not see the folder, Spark sends its files to every node.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -29,10 +30,21 @@ from ember.spark.staged_files import name_of
 from ember.spark.storage import Storage
 from ember.worker.vectors.block_cache import stored_rows
 
-__all__ = ["Pack", "files", "here", "rows", "schema", "seen_by_tasks", "send", "write"]
+__all__ = [
+    "Pack",
+    "files",
+    "forget_sent",
+    "here",
+    "rows",
+    "schema",
+    "seen_by_tasks",
+    "send",
+    "write",
+]
 
 # Makes of a partition the values of rows, by column; a binary one may be a list of arrays, (n, d).
 Pack = Callable[[Iterable[pa.RecordBatch]], Iterator[Mapping[str, Any]]]
+_SENT = re.compile(r"sent-[0-9a-f]{12}-.*")
 _NUMBERS = {"part": IntegerType(), "place": IntegerType()}
 
 
@@ -65,6 +77,18 @@ def here(files: Iterable[str], local: bool) -> list[str]:
     if local:
         return [_path(file) for file in files]
     return [classic.received(name_of(_sent(file))) for file in files]
+
+
+def is_sent(name: str) -> bool:
+    """Is a file of this name a link, under whose name another one is sent?"""
+    return _SENT.fullmatch(name_of(name)) is not None
+
+
+def forget_sent(storage: Storage, folder: str) -> None:
+    """Delete such links in a folder, however deep."""
+    for name, _ in list(storage.below(folder)):
+        if is_sent(name):
+            storage.delete(f"{folder}/{name}")
 
 
 def _sent(file: str) -> str:

@@ -64,6 +64,8 @@ def _in_the_way(storage: Storage, step: Step, pipeline: str) -> Iterator[str]:
     for key, path in targets(step.config).items():
         if key == "output.path" and getattr(step.config.output, "format", "parquet") != "parquet":
             continue  # a table keeps its manifest elsewhere, and is checked in its turn
+        if key == "index.path":
+            continue  # goes from run to run, whatever its output.mode
         manifest = read_manifest(storage, path)
         if is_own(step, manifest, pipeline):
             continue

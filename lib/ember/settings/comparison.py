@@ -25,6 +25,7 @@ __all__ = [
     "ComparisonLimits",
     "ExportConfig",
     "GroupsConfig",
+    "IndexConfig",
     "JoinConfig",
     "JoinLimits",
     "Metric",
@@ -65,6 +66,16 @@ class GroupsConfig(Config):
     )
 
 
+class IndexConfig(Config):
+    """Where the corpus of a search is kept, packed, for later searches."""
+
+    path: Target | None = Field(
+        default=None,
+        description="Folder in which the corpus is kept, packed, and follows the files of its "
+        "table; null: each run packs it.",
+    )
+
+
 class SearchConfig(Config):
     """Configuration of the `search` job."""
 
@@ -95,6 +106,9 @@ class SearchConfig(Config):
     )
     within: list[Name] = Field(
         default=[], description="Columns of both tables; only rows that agree on all are compared."
+    )
+    index: IndexConfig = Field(
+        default=IndexConfig(), description="Where the packed corpus is kept for later searches."
     )
     report: SearchReportConfig | None = Field(
         default=None, description="What a page in the output shows of the rows; null: no page."

@@ -59,7 +59,11 @@ INCIDENTAL: Mapping[str, Mapping[str, str]] = {
         "input.unique_ids": "repeated ids are always refused",
         "limits.rows_per_task": "divides rows among tasks",
     },
-    "search": {**_TABLE, **_PAGE},
+    "search": {
+        **_TABLE,
+        **_PAGE,
+        "index": "where the packed corpus is kept; the answer is the same",
+    },
     "join": {**_TABLE, **_PAGE},
     "dedup": {
         **_OUTPUT,

@@ -288,10 +288,15 @@ class Storage:
         """A hash of the files' paths, sizes and times of modification."""
         digest = hashlib.sha256()
         for path in sorted(paths):
-            system, hadoop_path = self._open(path)
-            status = system.getFileStatus(hadoop_path)
-            digest.update(f"{path}\n{status.getLen()}\n{status.getModificationTime()}\n".encode())
+            size, modified = self.stamp(path)
+            digest.update(f"{path}\n{size}\n{modified}\n".encode())
         return digest.hexdigest()
+
+    def stamp(self, path: str) -> tuple[int, int]:
+        """A file's size in bytes, and when it was modified, in milliseconds since 1970."""
+        system, hadoop_path = self._open(path)
+        status = system.getFileStatus(hadoop_path)
+        return int(status.getLen()), int(status.getModificationTime())
 
     def read_text(self, path: str) -> str:
         system, hadoop_path = self._open(path)

@@ -6,9 +6,10 @@ worker of a node (``Block.save``, ``Block.load``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,15 +73,25 @@ class Block:
             taken[name] = taken[other] if same else array[positions]
         return Block(self.basis, **taken)
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What `of` makes the block of again, with its basis: arrays that are another one once."""
+        made = {name: getattr(self, name) for name in _ARRAYS}
+        others = {name: getattr(self, name) for name in _SAME}
+        return made | {
+            name: array for name, array in others.items() if array is not getattr(self, _SAME[name])
+        }
+
+    @classmethod
+    def of(cls, basis: Basis, arrays: Mapping[str, NDArray[Any]]) -> Block:
+        """The block of what `arrays` gave."""
+        return cls(basis, **{**{name: arrays[of] for name, of in _SAME.items()}, **arrays})
+
     def save(self, folder: str | Path) -> None:
         """Write the arrays, not the basis, as .npy files into ``folder``, which is made."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in _ARRAYS:
-            np.save(folder / f"{name}.npy", getattr(self, name))
-        for name, other in _SAME.items():
-            if getattr(self, name) is not getattr(self, other):
-                np.save(folder / f"{name}.npy", getattr(self, name))
+        for name, array in self.arrays().items():
+            np.save(folder / f"{name}.npy", array)
         np.save(folder / "basis_key.npy", np.int64(self.basis.key))
 
     @classmethod
@@ -96,10 +107,8 @@ class Block:
             raise ValueError(f"block {folder} was packed with another basis; pack it with this one")
         # Mode "c": compiled loops want memory that they may write to, and never do.
         files = {file.stem: file for file in folder.glob("*.npy")}
-        read = {name: np.load(files[name], mmap_mode="c") for name in _ARRAYS}
-        for name, other in _SAME.items():
-            read[name] = np.load(files[name], mmap_mode="c") if name in files else read[other]
-        return cls(basis, **read)
+        names = [name for name in (*_ARRAYS, *_SAME) if name in files]
+        return cls.of(basis, {name: np.load(files[name], mmap_mode="c") for name in names})
 
 
 def prepare(

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,18 @@ from ember.worker.vectors.arrays import Int64, Stored
 from ember.worker.vectors.basis import Basis
 from ember.worker.vectors.block import Block, prepare
 
-__all__ = ["BlockCache", "RunFiles", "from_ipc", "own_numbers", "stored_rows", "to_ipc"]
+__all__ = [
+    "BlockCache",
+    "Blocks",
+    "MappedBlocks",
+    "RunFiles",
+    "from_ipc",
+    "ids_at_places",
+    "made_once",
+    "own_numbers",
+    "stored_rows",
+    "to_ipc",
+]
 
 
 def to_ipc(table: pa.Table) -> bytes:
@@ -48,6 +59,22 @@ def stored_rows(file: str) -> Iterator[pa.RecordBatch]:
     if Path(file).stat().st_size:  # Spark leaves an empty file of a table without rows
         with pa.memory_map(file) as source, pa.ipc.open_stream(source) as stream:
             yield from stream
+
+
+class Blocks(Protocol):
+    """The blocks of one table on a node: `BlockCache`, or `index_cache.IndexCache`."""
+
+    @property
+    def firsts(self) -> Sequence[int]:
+        """How many rows are before each block."""
+
+    def block(self, number: int) -> Block: ...
+    def blocks(self, numbers: Sequence[int]) -> Sequence[Block]: ...
+    def ids(self, number: int) -> pa.Array: ...
+    def own(self, number: int) -> Int64: ...
+    def groups(self, number: int) -> pa.Array: ...
+    def ids_at(self, numbers: Int64) -> pa.Array: ...
+    def ready(self, numbers: Iterable[int]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -128,7 +155,7 @@ class BlockCache:
 
     def blocks(self, numbers: Sequence[int]) -> Sequence[Block]:
         """Some blocks, each mapped when it is taken, so that few are at a time."""
-        return _Blocks(self, numbers)
+        return MappedBlocks(self, numbers)
 
     def ids(self, number: int) -> pa.Array:
         """The id column of a block, memory-mapped."""
@@ -142,12 +169,6 @@ class BlockCache:
         (again,) = self._values(number, "again")
         return own_keys(self.ids(number), self.firsts[number], int(again))
 
-    def _by_block(self, numbers: Int64) -> Iterator[tuple[int, Int64]]:
-        """Blocks of rows by their numbers, rising, and the rows' positions there."""
-        blocks = np.searchsorted(np.asarray(self.firsts), numbers, side="right") - 1
-        for block in np.unique(blocks).tolist():
-            yield block, numbers[blocks == block] - self.firsts[block]
-
     def groups(self, number: int) -> pa.Array:
         """The group of each row of a block, sorted, memory-mapped."""
         return self._column(number, "groups")
@@ -157,13 +178,7 @@ class BlockCache:
 
     def ids_at(self, numbers: Int64) -> pa.Array:
         """Ids of rows by their numbers in the table, (n,) int64, n > 0, in the same order."""
-        order = np.argsort(numbers, kind="stable")
-        parts = [
-            self.ids(block).take(pa.array(rows)) for block, rows in self._by_block(numbers[order])
-        ]
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return pa.concat_arrays(parts).take(pa.array(back))
+        return ids_at_places(self, numbers)
 
     def ready(self, numbers: Iterable[int]) -> None:
         """Prepare blocks that will be needed; processes that do so at once divide the work."""
@@ -224,8 +239,10 @@ def made_once(folder: Path, make: Callable[[Path], None], *, wait: bool = True) 
 
 
 @dataclass(frozen=True)
-class _Blocks(Sequence[Block]):
-    cache: BlockCache
+class MappedBlocks(Sequence[Block]):
+    """Some blocks of a table, each mapped when it is taken."""
+
+    cache: Blocks
     numbers: Sequence[int]
 
     def __len__(self) -> int:
@@ -233,11 +250,25 @@ class _Blocks(Sequence[Block]):
 
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
-            return _Blocks(self.cache, self.numbers[place])
+            return MappedBlocks(self.cache, self.numbers[place])
         return self.cache.block(self.numbers[place])
 
 
-def own_numbers(ids: pa.Array, cache: BlockCache) -> Int64:
+def ids_at_places(blocks: Blocks, places: Int64) -> pa.Array:
+    """Ids of rows by their places in the blocks one after the other, (n,) int64, n > 0."""
+    order = np.argsort(places, kind="stable")
+    rising = places[order]
+    owners = np.searchsorted(np.asarray(blocks.firsts), rising, side="right") - 1
+    parts = [
+        blocks.ids(block).take(pa.array(rising[owners == block] - blocks.firsts[block]))
+        for block in np.unique(owners).tolist()
+    ]
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return pa.concat_arrays(parts).take(pa.array(back))
+
+
+def own_numbers(ids: pa.Array, cache: Blocks) -> Int64:
     """(n,) the `own` keys of the cached rows that have these ids; negative where there is none.
 
     Integers may have another width there.
