@@ -17,7 +17,7 @@ from ember.spark import origins
 from ember.spark.processes import this_process
 from vector_cases import brute_force, brute_top_k, integers
 
-WIDTH, K, QUERIES = 5, 4, 12
+WIDTH, K, QUERIES, NIGHTS = 5, 4, 12, 5
 FLOATS = pa.list_(pa.float32())
 
 
@@ -131,7 +131,7 @@ def test_an_index_follows_the_files_of_its_table(run_job, tmp_path, metric, monk
         corpus.add(count)
     settings = settings_of(tmp_path, metric)
     seen = []
-    for night in range(7):
+    for night in range(NIGHTS):
         if night:
             corpus.night()
         assert run_job("search", **settings) == (0, "")

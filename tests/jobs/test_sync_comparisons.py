@@ -161,6 +161,21 @@ def test_a_joined_table_follows_its_rows(run_job, tmp_path, monkeypatch):
     assert {score for *_, score in table(out)} <= {score for *_, score in pairs if score >= 0.9}
 
 
+def test_a_join_of_two_tables_follows_both(run_job, tmp_path):
+    left, right = Corpora(4), Corpora(5)
+    out = tmp_path / "work" / "out"
+    settings = settings_of(tmp_path, ["left", "right"], threshold=THRESHOLD, metric="inner_product")
+    for night in range(NIGHTS + 1):
+        for name, rows in (("left", left), ("right", right)):
+            rows.write(tmp_path / name)
+        assert run_job("join", **settings)[0] == 0
+        assert compared(out) == ("what changed" if night else "everything")
+        assert table(out) == expected_pairs(left, right, "inner_product")
+        right.change()
+        if night:  # the first night only one of them
+            left.change()
+
+
 def test_a_search_follows_queries_and_corpus(run_job, tmp_path, monkeypatch):
     queries, corpus = Corpora(2), Corpora(3)
     out = tmp_path / "work" / "out"

@@ -5,14 +5,18 @@ Each sequence of changes is of texts in words of its own, so that no group has r
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
-from corpora import leftovers, manifest
+from corpora import leftovers, manifest, write
 from ember.spark.staging import Staging
 
 SEQUENCES, NIGHTS, WIDTH = 45, 1, 16
+TEXTS = {"id": "id", "content": "text"}
 
 
 class Texts:
@@ -86,12 +90,27 @@ class Texts:
             pq.write_table(pa.table(columns), folder / "vectors" / name)
 
 
+def shades(seed: int, side: int = 64) -> bytes:
+    """A smooth picture, which stays the same one when it is drawn in another size."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def tables(out):
     found = {}
     for name in ("kept", "removed"):
         rows = pq.read_table(out / name).to_pylist()
         found[name] = sorted(tuple(row.values()) for row in rows)
     return found
+
+
+def assert_equal(run_job, out, full, settings):
+    """A synced output, held against a full run with these settings."""
+    assert run_job("dedup", **settings, output__path=full, output__mode="overwrite")[0] == 0
+    assert tables(out) == tables(full)
+    assert manifest(out)["counts"] == manifest(full)["counts"]
 
 
 def test_deduplicated_tables_follow_their_rows(run_job, tmp_path, monkeypatch):
@@ -123,8 +142,79 @@ def test_deduplicated_tables_follow_their_rows(run_job, tmp_path, monkeypatch):
         if night < NIGHTS:
             texts.change()
     assert leftovers(out.parent) == ["out"]
-    assert run_job("dedup", **settings, output__path=full) == (0, "")
-    assert tables(out) == tables(full)
-    assert manifest(out)["counts"] == manifest(full)["counts"]
+    assert_equal(run_job, out, full, settings)
     by_tier = manifest(full)["counts"]["by_tier"]
     assert min(by_tier.values()) >= SEQUENCES // 9, by_tier
+
+
+def test_copies_in_another_table_follow_both(run_job, tmp_path):
+    out, full = tmp_path / "work" / "out", tmp_path / "full"
+    words = [f"word{number}" for number in range(300)]
+    rng = np.random.default_rng(6)
+    known = {f"train-{n:02}": " ".join(rng.choice(words, 12)) for n in range(40)}
+    ours = {f"test-{n:02}": known[f"train-{n:02}"] for n in range(20)}
+    ours |= {f"test-{n:02}": " ".join(rng.choice(words, 12)) for n in range(20, 40)}
+    settings = {
+        **{f"input__{key}": value for key, value in TEXTS.items()},
+        "input__path": tmp_path / "input",
+        "input__modality": "text",
+        **{f"against__{key}": value for key, value in TEXTS.items()},
+        "against__path": tmp_path / "against",
+        "tiers": "[exact, {minhash: 0.5}]",
+        "report": "false",
+    }
+    nights = [
+        lambda: None,
+        # test-03 has a copy no more
+        lambda: (
+            known.pop("train-03")
+            and known.update({"train-25": ours["test-25"].upper(), "train-90": "a b c d e f"})
+        ),
+        lambda: ours.update({"test-30": f"{known['train-33']} more", "test-05": "of its own here"}),
+    ]
+    for night, change in enumerate(nights):
+        change()
+        known.pop(f"train-0{night}")
+        write(tmp_path / "input" / f"{night}.parquet", id=[*ours], text=[*ours.values()])
+        write(tmp_path / "against" / f"{night}.parquet", id=[*known], text=[*known.values()])
+        for name in ("input", "against"):
+            (tmp_path / name / f"{night - 1}.parquet").unlink(missing_ok=True)
+        sync = {**settings, "output__path": out, "output__mode": "sync"}
+        assert run_job("dedup", **sync)[0] == 0
+        assert manifest(out)["sync"]["compared"] == ("what changed" if night else "everything")
+    assert_equal(run_job, out, full, settings)
+    removed = {row["id"] for row in pq.read_table(out / "removed").to_pylist()}
+    assert {"test-04", "test-25", "test-30"} <= removed
+    assert not {"test-00", "test-01", "test-02", "test-05"} & removed
+
+
+def test_copies_of_pictures_follow_their_table(run_job, tmp_path):
+    out, full = tmp_path / "work" / "out", tmp_path / "full"
+    pictures = {f"p{n}": shades(n) for n in range(8)} | {f"q{n}": shades(n, 96) for n in range(3)}
+    settings = {
+        "input__path": tmp_path / "in",
+        "input__id": "id",
+        "input__content": "content",
+        "input__modality": "image",
+        "tiers": "[exact, {perceptual: 8}]",
+        "report": "false",
+    }
+    nights = [
+        lambda: None,
+        lambda: (
+            pictures.pop("p0") and pictures.update(q5=shades(5, 96), q1=shades(1), p2=shades(50))
+        ),
+    ]
+    for night, change in enumerate(nights):
+        change()
+        write(tmp_path / "in" / f"{night}.parquet", id=[*pictures], content=[*pictures.values()])
+        (tmp_path / "in" / f"{night - 1}.parquet").unlink(missing_ok=True)
+        sync = {**settings, "output__path": out, "output__mode": "sync"}
+        assert run_job("dedup", **sync)[0] == 0
+        assert manifest(out)["sync"]["compared"] == ("what changed" if night else "everything")
+    assert_equal(run_job, out, full, settings)
+    removed = pq.read_table(out / "removed").to_pylist()
+    assert {tuple(sorted((row["id"], row["kept_id"]))) for row in removed} == {
+        ("p1", "q1"),
+        ("p5", "q5"),
+    }
