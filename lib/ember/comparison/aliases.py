@@ -22,6 +22,7 @@ from ember.comparison.dataframes import (
 )
 from ember.comparison.export import export
 from ember.settings.comparison import Metric
+from ember.settings.limits import MAX_FAILED_FRACTION
 
 __all__ = ["approximate_top_k", "export_faiss", "similarity_join", "top_k"]
 
@@ -97,7 +98,7 @@ def export_faiss(
     id: str = "id",
     embedding: str = "embedding",
     mode: Literal["fail", "overwrite"] = "fail",
-    max_failed_fraction: float = 0.01,
+    max_failed_fraction: float = MAX_FAILED_FRACTION,
 ) -> dict[str, Any]:
     """Deprecated: `ember.export`."""
     _warn("export_faiss", "export")

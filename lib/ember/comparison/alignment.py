@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from ember.comparison.projection import moments_of
 from ember.errors import InvalidInput
+from ember.settings.limits import MAX_FAILED_FRACTION
 from ember.spark.dimensions import dimension_of
 from ember.spark.ids import check_can_be_equal
 from ember.spark.tables import select_embeddings
@@ -85,7 +86,9 @@ class Pairs:
         return {name: int(count or 0) for name, count in found.collect()[0].asDict().items()}
 
 
-def pair(left: DataFrame, right: DataFrame, max_failed_fraction: float = 0.01) -> Pairs:
+def pair(
+    left: DataFrame, right: DataFrame, max_failed_fraction: float = MAX_FAILED_FRACTION
+) -> Pairs:
     """Two tables (id, embedding) to learn from, checked.
 
     A row without a partner or without a usable vector is left out; an id that occurs more than once

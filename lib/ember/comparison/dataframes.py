@@ -23,7 +23,7 @@ from ember.comparison.results import JoinResult, ProjectResult, SearchResult
 from ember.errors import InvalidInput
 from ember.settings.comparison import ComparisonLimits, Metric
 from ember.settings.config import parse
-from ember.settings.embedding import RejectsConfig
+from ember.settings.limits import MAX_FAILED_FRACTION, RejectsConfig
 from ember.spark.classic import application_id, cores
 from ember.spark.tables import select_embeddings
 from ember.worker.vectors.projection import Projection
@@ -45,7 +45,7 @@ def search(
     within: Sequence[str] = (),
     id: str = "id",
     embedding: str = "embedding",
-    max_failed_fraction: float = 0.01,
+    max_failed_fraction: float = MAX_FAILED_FRACTION,
     folder: str | None = None,
     index: str | None = None,
 ) -> SearchResult:
@@ -143,7 +143,7 @@ def join(
     within: Sequence[str] = (),
     id: str = "id",
     embedding: str = "embedding",
-    max_failed_fraction: float = 0.01,
+    max_failed_fraction: float = MAX_FAILED_FRACTION,
     folder: str | None = None,
 ) -> JoinResult:
     """All pairs of rows that are similar enough, exactly.
@@ -201,7 +201,7 @@ def project(
     whiten: bool = False,
     id: str = "id",
     embedding: str = "embedding",
-    max_failed_fraction: float = 0.01,
+    max_failed_fraction: float = MAX_FAILED_FRACTION,
 ) -> ProjectResult:
     """The vectors of one column of `table` in fewer dimensions, or by a map that was learned.
 

@@ -17,6 +17,7 @@ from ember.comparison import blocks, comparison, vector_files
 from ember.comparison.blocks import Packed, TableVectors
 from ember.errors import InvalidInput
 from ember.settings.comparison import Metric
+from ember.settings.limits import MAX_FAILED_FRACTION
 from ember.spark import places
 from ember.spark.older_versions import arrow_schema
 from ember.spark.origins import files
@@ -37,7 +38,7 @@ def export(
     id: str = "id",
     embedding: str = "embedding",
     mode: Literal["fail", "overwrite"] = "fail",
-    max_failed_fraction: float = 0.01,
+    max_failed_fraction: float = MAX_FAILED_FRACTION,
 ) -> dict[str, Any]:
     """Write a table of embeddings as a flat faiss index, published whole or not at all.
 

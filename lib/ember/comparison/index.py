@@ -24,7 +24,7 @@ from ember.comparison.index_folder import IndexFolder, Kept
 from ember.errors import InvalidConfig, InvalidInput
 from ember.redaction import redact
 from ember.settings.comparison import SearchConfig
-from ember.settings.embedding import EmbeddingsConfig
+from ember.settings.tables import EmbeddingsConfig
 from ember.spark import catalog, origins
 from ember.spark.checkpoints import counted
 from ember.spark.paths import literal

@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
 
 from ember.errors import InvalidConfig, InvalidInput, find_in_text
+from ember.settings.limits import MAX_FAILED_FRACTION
 from ember.spark import classic
 from ember.spark.classic import Broadcast
 from ember.spark.dimensions import dimension_of
@@ -67,7 +68,7 @@ def fit_projection(
     center: bool = True,
     whiten: bool = False,
     embedding: str = "embedding",
-    max_failed_fraction: float = 0.01,
+    max_failed_fraction: float = MAX_FAILED_FRACTION,
 ) -> Projection:
     """Principal components of the vectors in a column of `table`; one of the two sizes is given.
 
@@ -178,7 +179,10 @@ def output_dimension(table: DataFrame, embedding: str, shown: str) -> int:
 
 
 def check_length(
-    table: DataFrame, embedding: str, projection: Projection, max_failed_fraction: float = 0.01
+    table: DataFrame,
+    embedding: str,
+    projection: Projection,
+    max_failed_fraction: float = MAX_FAILED_FRACTION,
 ) -> None:
     """Raise InvalidInput when the projection takes vectors of another length than the table's."""
     length = dimension_of(_vectors(table, embedding), "the table", max_failed_fraction)

@@ -7,18 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.settings.config import Config
-from ember.settings.embedding import (
-    EmbeddingsConfig,
-    Name,
-    NewOutputConfig,
-    NewTableOutputConfig,
-    RejectsConfig,
-    Source,
-    TableConfig,
-    TableOutputConfig,
-    Target,
-)
+from ember.settings.limits import RejectsConfig
+from ember.settings.names import Name, Source, Target
+from ember.settings.outputs import NewOutputConfig, NewTableOutputConfig, TableOutputConfig
 from ember.settings.report import JoinReportConfig, SearchReportConfig
+from ember.settings.tables import EmbeddingsConfig, TableConfig
 
 __all__ = [
     "AlignConfig",

@@ -7,21 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ember.settings.config import Config
-from ember.settings.limits import RejectsConfig, VectorLimitsConfig
-from ember.settings.names import ModelName, Name, Source, Target
-from ember.settings.outputs import (
-    NewOutputConfig,
-    NewTableOutputConfig,
-    RowsOutputConfig,
-    TableOutputConfig,
-)
-from ember.settings.tables import EmbeddingsConfig, InputConfig, TableConfig
+from ember.settings.limits import VectorLimitsConfig
+from ember.settings.names import ModelName, Name
+from ember.settings.outputs import RowsOutputConfig
+from ember.settings.tables import InputConfig
 from ember.worker.spec import Precision
 
 __all__ = ["ChunkConfig", "EmbedConfig", "Layer", "ModelConfig", "Role", "Runtime"]
-# Until settings/comparison.py and comparison/dataframes.py import them from where they are.
-__all__ += ["EmbeddingsConfig", "Name", "NewOutputConfig", "NewTableOutputConfig"]
-__all__ += ["RejectsConfig", "Source", "TableConfig", "TableOutputConfig", "Target"]
 
 Layer = Literal["auto", "avg_pool", "fc1", "fc2", "mean", "cls", "pooler"] | None
 Role = Literal["query", "document"] | None
