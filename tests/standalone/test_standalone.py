@@ -7,7 +7,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.every_job import STEPS, columns, pipeline
+from cluster.every_job import STEPS, columns, job, pipeline
 from cluster.processes import settings
 from corpora import assert_close, manifest, vectors, write
 from tiny_models import tiny_gpt2
@@ -26,7 +26,7 @@ def ran(cluster, corpus, resnet, bert, tmp_path_factory):
     """Where a pipeline ran there, how its steps ended, by name, and what it said."""
     folder = tmp_path_factory.mktemp("ran")
     file = folder / "pipeline.yaml"
-    file.write_text(json.dumps(pipeline(corpus, folder / "out", resnet, bert)), "utf-8")
+    file.write_text(json.dumps(pipeline(corpus, str(folder / "out"), resnet, bert)), "utf-8")
     given = ["jobs/pipeline.py", f"--config={file}"]
     _, log = cluster.submit(folder / "log", *given, EMBER_CACHE=str(folder / "cache"))
     out = folder / "out"
@@ -38,7 +38,7 @@ def ran(cluster, corpus, resnet, bert, tmp_path_factory):
 @pytest.mark.parametrize("step", STEPS)
 def test_a_job_runs_on_the_packed_environment(ran, record_property, step):
     record_property("environment", ENVIRONMENT)
-    record_property("job", step.partition("_")[0])
+    record_property("job", job(step))
     out, outcomes, log = ran
     assert outcomes.get(step) == "ran", log
     assert (out / step / "_manifest.json").is_file()

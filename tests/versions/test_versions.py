@@ -15,15 +15,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.every_job import NEIGHBORS, STEPS, THRESHOLD, WITH_TORCH, columns, job, pipeline
 from cluster.processes import finished, start
-from corpora import manifest, picture, rows, vectors, write
+from corpora import manifest, rows, vectors, write
 
 WANTED = "EMBER_SPARK_VERSION"
 ROWS = 40
-STEPS = (
-    *("embed", "embed_texts", "describe", "project", "search", "join", "train", "classify"),
-    *("evaluate", "retrieval", "dedup", "export"),
-)
+ALL = (*STEPS, *WITH_TORCH)
 
 pytestmark = pytest.mark.skipif(
     WANTED not in os.environ, reason="runs on other versions of Spark by scripts/cluster/versions"
@@ -37,62 +35,10 @@ def environment_noted(record_property):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Pictures and texts with labels and days, each picture twice; one of no picture."""
-    folder = tmp_path_factory.mktemp("corpus")
-    numbers = range(ROWS)
-    return write(
-        folder / "in.parquet",
-        id=[f"i{number:02}" for number in numbers],
-        image=[*(picture(number // 2) for number in numbers[:-1]), b"no picture"],
-        text=[f"the cat sat on mat {number}" for number in numbers],
-        label=[["cat", "dog"][number // 2 % 2] for number in numbers],
-        day=[f"2026-11-{number % 2 + 1:02}" for number in numbers],
-    )
-
-
-def pipeline(corpus, out, resnet, bert, gpt2):
-    """A step for each job that a pipeline has, but fine-tuning."""
-    images = {"path": corpus, "id": "id", "content": "image", "modality": "image"}
-    texts = {"path": corpus, "id": "id", "content": "text", "modality": "text"}
-    some = {**texts, "where": "day = DATE'2026-11-01'"}
-    labels = {"path": corpus, "id": "id", "label": "label"}
-    table = {"path": "$embed", "id": "id"}
-    bad = {"max_failed_fraction": 0.1}
-    steps = {
-        "embed": {"job": "embed", "input": images, "model": _model(resnet), "limits": bad},
-        "embed_texts": {"job": "embed", "input": some, "model": _model(bert)},
-        "describe": {"job": "describe", "input": some, "model": {"name": gpt2}},
-        "project": {"job": "project", "input": table, "dimension": 8},
-        "search": {"job": "search", "queries": table, "k": 3, "exclude_self": True},
-        "join": {"job": "join", "left": table, "threshold": 0.9},
-        "train": {"job": "train", "features": [table], "labels": labels},
-        "classify": {"job": "classify", "features": [table], "head": "$train"},
-        "evaluate": {
-            "job": "evaluate",
-            "kind": "classification",
-            "predictions": {"path": "$classify", "id": "id"},
-            "truth": labels,
-        },
-        "retrieval": {
-            "job": "evaluate",
-            "kind": "retrieval",
-            "neighbors": {"path": "$search"},
-            "truth": labels,
-        },
-        "dedup": {"job": "dedup", "input": images, "tiers": ["exact", "perceptual"]},
-        "export": {"job": "export", "corpus": table},
-    }
-    for name in ("project", "search", "join", "train", "classify", "evaluate", "dedup", "export"):
-        steps[name]["limits"] = bad
-    steps["search"]["corpus"] = None
-    steps["join"]["groups"] = {"path": f"{out}/groups"}
-    for name, step in steps.items():
-        step["output"] = {"path": f"{out}/{name}"}
-    return {"steps": steps, "output": {"path": f"{out}/pipeline"}}
-
-
-def _model(name):
-    return {"name": name, "runtime": "torch"}
+    """One of the pictures is none."""
+    table = columns(ROWS)
+    table["image"][-1] = b"no picture"
+    return write(tmp_path_factory.mktemp("corpus") / "in.parquet", **table)
 
 
 def run(command, log, **extra):
@@ -110,7 +56,7 @@ def ran(corpus, resnet, bert, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ran")
     gpt2 = f"hf:{tiny_gpt2(tmp_path_factory.mktemp('gpt2'), max_new_tokens=4)}"
     file, out = folder / "pipeline.yaml", folder / "out"
-    file.write_text(json.dumps(pipeline(corpus, out, resnet, bert, gpt2)), "utf-8")
+    file.write_text(json.dumps(pipeline(corpus, str(out), resnet, bert, gpt2, "torch")), "utf-8")
     home = Path(pyspark.__file__).parent
     submit = [str(home / "bin" / "spark-submit"), "--master", "local[2]"]
     submit += ["--conf", "spark.sql.shuffle.partitions=4", "jobs/pipeline.py"]
@@ -129,10 +75,10 @@ def test_the_version_is_the_one_that_is_asked_for():
     assert version("pyspark") == os.environ[WANTED]
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", ALL)
 def test_a_job_runs(ran, record_property, step):
     out, outcomes, log = ran
-    record_property("job", {"retrieval": "evaluate"}.get(step, step.partition("_")[0]))
+    record_property("job", job(step))
     assert outcomes.get(step) == "ran", log
     assert manifest(out / step)["versions"]["pyspark"] == os.environ[WANTED]
 
@@ -140,7 +86,7 @@ def test_a_job_runs(ran, record_property, step):
 def test_the_pipeline_has_its_page(ran, record_property):
     record_property("job", "pipeline")
     out, outcomes, log = ran
-    assert set(outcomes) == set(STEPS), log
+    assert set(outcomes) == set(ALL), log
     assert (out / "pipeline" / "report.html").exists()
     assert (out / "evaluate" / "report.html").exists()
 
@@ -160,13 +106,13 @@ def test_what_the_jobs_found_is_what_numpy_finds(ran, record_property):
     for row in pq.read_table(out / "search").to_pylist():
         best.setdefault(row["query_id"], []).append((row["rank"], row["score"]))
     for place, key in enumerate(ids):
-        expected = np.sort(np.delete(scores[place], place))[::-1][:3]
+        expected = np.sort(np.delete(scores[place], place))[::-1][:NEIGHBORS]
         np.testing.assert_allclose([score for _, score in sorted(best[key])], expected, atol=1e-5)
     pairs = {(row["left_id"], row["right_id"]) for row in pq.read_table(out / "join").to_pylist()}
     places = [(left, right) for left in range(len(ids)) for right in range(left + 1, len(ids))]
-    clear = {each: scores[each] for each in places if abs(scores[each] - 0.9) > 1e-4}
+    clear = {each: scores[each] for each in places if abs(scores[each] - THRESHOLD) > 1e-4}
     named = {(ids[left], ids[right]): score for (left, right), score in clear.items()}
-    assert {pair for pair, score in named.items() if score > 0.9} == pairs & named.keys()
+    assert {pair for pair, score in named.items() if score > THRESHOLD} == pairs & named.keys()
     assert len(rows(out / "embed_texts", "id")) == ROWS // 2
     kept = pq.read_table(out / "dedup" / "kept").num_rows
     assert kept == ROWS // 2 + 1  # of each picture one, and what is no picture

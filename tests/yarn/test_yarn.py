@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hadoop import running
 
-from cluster.every_job import STEPS, columns, pipeline
+from cluster.every_job import STEPS, THRESHOLD, columns, job, pipeline
 from cluster.processes import BIN, ROOT, settings, stop, wait_for
 from corpora import assert_close, vectors, write
 
@@ -53,7 +53,7 @@ def ran(hadoop, corpus, resnet, bert, tmp_path_factory):
 @pytest.mark.parametrize("step", STEPS)
 def test_a_job_reads_and_writes_hdfs_in_client_mode(hadoop, ran, record_property, step):
     record_property("environment", ENVIRONMENT)
-    record_property("job", step.partition("_")[0])
+    record_property("job", job(step))
     outcomes, log = ran
     assert outcomes.get(step) == "ran", log
     assert hadoop.manifest(f"/out/{step}")["run_id"]
@@ -125,7 +125,7 @@ def test_the_driver_runs_in_the_packed_environment_in_cluster_mode(
 ):
     record_property("environment", f"{ENVIRONMENT}, cluster mode")
     record_property("job", "join")
-    given = {"left__path": "hdfs:///out/embed", "left__id": "id", "threshold": 0.99}
+    given = {"left__path": "hdfs:///out/embed", "left__id": "id", "threshold": THRESHOLD}
     words = settings(**given, output__path="hdfs:///cut/join")
     code, said = hadoop.submit(tmp_path / "log", "jobs/join.py", *words)
     assert code == 0, said
