@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run a job on a standalone cluster, client mode, with the environment of scripts/package. Tried by
-# tests/cluster/test_standalone.py on a Master and two Workers.
+# tests/standalone/test_standalone.py on a Master and two Workers.
 #   MASTER=spark://host:7077 conf/submit/standalone.sh jobs/embed.py --config conf/embed_images.yaml
 set -euo pipefail
 options=(
