@@ -3,8 +3,8 @@
     .venv/bin/python scripts/cluster/table.py FOLDER
 
 FOLDER holds pytest's XML, a file for each part. A test that calls `record_property` with
-"environment" and "job" has a cell in the first table; of several in one, the worst is shown. One
-that records "fault" has a line in the second.
+"environment" and "job", or several jobs with commas, has a cell in the first table; of several in
+one, the worst is shown. One that records "fault" has a line in the second.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read(file: Path) -> Iterator[Case]:
 
 def by_job(cases: list[Case]) -> str:
     environments = sorted({case.properties["environment"] for case in cases})
-    jobs = sorted({case.properties["job"] for case in cases})
+    jobs = sorted({job for case in cases for job in of(case)})
     rows = [["job", *environments]]
     notes: list[str] = []
     for job in jobs:
@@ -65,11 +65,16 @@ def by_job(cases: list[Case]) -> str:
             here = [
                 case
                 for case in cases
-                if (case.properties["job"], case.properties["environment"]) == (job, environment)
+                if job in of(case) and case.properties["environment"] == environment
             ]
             row.append(cell(here, notes))
         rows.append(row)
     return "\n".join([table(rows), *(f"[{n}] {note}" for n, note in enumerate(notes, 1)), ""])
+
+
+def of(case: Case) -> list[str]:
+    """The jobs that a test ran."""
+    return case.properties["job"].split(", ")
 
 
 def cell(cases: list[Case], notes: list[str]) -> str:
