@@ -35,7 +35,7 @@ setup(
     ],
     extras_require={
         # What the driver needs beside the engine; executors get pyspark from the cluster.
-        "spark": ["pyspark>=4.0,<5", "pandas>=2.2,<3", "pydantic>=2.8", "pyyaml>=6", "tqdm>=4.66"],
+        "spark": ["pyspark>=3.5,<5", "pandas>=2.2,<3", "pydantic>=2.8", "pyyaml>=6", "tqdm>=4.66"],
         "tensorflow": TENSORFLOW,
         "openvino": OPENVINO,
         "int8": [*OPENVINO, *INT8],

@@ -101,8 +101,8 @@ TORCH = Need("hf:bert", "torch", "float32", 440 * MIB)
 # What is made up, then severity, check, a part of where, of what and of the setting to change.
 FAULTS: dict[str, tuple[Facts, tuple[str, str, str, str, str]]] = {
     "old Spark": (
-        cluster(executor(1, spark="3.5.6"), spark="3.5.6", driver=machine(spark="3.5.6")),
-        ("error", "spark", "driver", "Spark 3.5.6 is older", "Spark 4.0"),
+        cluster(executor(1, spark="3.4.4"), spark="3.4.4", driver=machine(spark="3.4.4")),
+        ("error", "spark", "driver", "Spark 3.4.4 is older", "Spark 3.5"),
     ),
     "old Java": (
         cluster(java="1.8.0_402"),

@@ -25,7 +25,7 @@ _SHIP = (
     "ship one packed environment to all: --archives ember.tar.gz#environment and "
     "spark.pyspark.python=./environment/bin/python (see conf/submit), or an image"
 )
-_OLDEST_SPARK, _OLDEST_JAVA = (4, 0), 17
+_OLDEST_SPARK, _OLDEST_JAVA = (3, 5), 17
 
 
 def rules(facts: Facts) -> Iterator[Finding]:
@@ -42,9 +42,9 @@ def rules(facts: Facts) -> Iterator[Finding]:
 def _versions(facts: Facts) -> Iterator[Finding]:
     if _numbers(facts.spark) < _OLDEST_SPARK:
         what = f"Spark {facts.spark} is older than Ember takes"
-        yield Finding("error", "spark", "driver", what, "run on Spark 4.0 or newer")
+        yield Finding("error", "spark", "driver", what, "run on Spark 3.5 or newer")
     if _numbers(facts.java)[:1] < (_OLDEST_JAVA,):
-        what = f"Java {facts.java} is older than Spark 4 takes"
+        what = f"Java {facts.java} is older than Ember takes"
         yield Finding("error", "java", "driver", what, "have JAVA_HOME name Java 17 or newer")
     for each in facts.machines:
         if each["spark"] and _numbers(each["spark"])[:2] != _numbers(facts.spark)[:2]:
