@@ -27,7 +27,7 @@ from packaging.utils import canonicalize_name
 SCRIPTS = Path(__file__).resolve().parents[1]
 # What each kind of executor takes: see setup.py. pyspark comes from the cluster. What the driver
 # needs is in all of them, but for reports, so that it can run from the archive as well.
-COMMON = ["ember-spark[learn]", "pandas", "pydantic", "pyyaml", "tqdm", "tokenizers"]
+COMMON = ["ember-spark[learn,dedup,map]", "pandas", "pydantic", "pyyaml", "tqdm", "tokenizers"]
 VARIANTS = {
     "cpu": [*COMMON, "openvino"],
     "torch": [*COMMON, "openvino", "torch", "transformers"],
