@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from cluster.faulty_proxy import faulty_proxy
 from cluster.object_store import SECRET, USER, Store, jars, served
 from cluster.processes import PATIENCE, settings, start, stop, wait_for
+from corpora import assert_close, picture
 
 ROWS = 60
 MISSING = "i7"
@@ -51,12 +51,9 @@ def environment() -> Path:
 @pytest.fixture
 def store(environment) -> Iterator[Store]:
     with served(environment) as store:
-        rng = np.random.default_rng(0)
         for number in range(ROWS):
-            stream = io.BytesIO()
-            Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(stream, "PNG")
             if f"i{number}" != MISSING:
-                store.put(f"corpus/images/{number}.png", stream.getvalue())
+                store.put(f"corpus/images/{number}.png", picture(number))
         uris = [f"s3a://corpus/images/{number}.png" for number in range(ROWS)]
         table = pa.table({"image_id": [f"i{number}" for number in range(ROWS)], "content": uris})
         stream = io.BytesIO()
@@ -147,6 +144,11 @@ def assert_whole(store: Store) -> None:
     bad = [key for key, row in found.items() if row["status"] != "ok"]
     assert bad == [MISSING]
     assert found[MISSING]["error"].startswith("file not found")
+    assert_nothing_else(store)
+
+
+def assert_nothing_else(store: Store) -> None:
+    """What the bucket holds is the table, as its manifest names it."""
     named = {f"table/{name}" for name in manifest(store)["files"]} | {"table/_manifest.json"}
     assert {key for key in store.keys("out") if not key.endswith("/")} == named
 
@@ -228,6 +230,35 @@ def test_who_reads_by_the_manifest_while_a_table_is_overwritten_finds_it_whole(s
     assert {count for _, count in seen} == {ROWS}
     assert first in {run for run, _ in seen}
     assert manifest(store)["run_id"] != first
+
+
+def test_a_table_follows_pictures_that_come_change_and_go(store, runs, job):
+    """With `output.mode: sync`; and is what a fresh run of the same rows writes."""
+
+    def embed(gone: str, **settings: Any) -> dict[str, Any]:
+        where = f"image_id NOT IN ('{MISSING}', '{gone}')"
+        given = {**job, "input__where": where, "output__mode": "sync", **settings}
+        assert runs.run("embed", **given) == 0, runs.log.read_text()
+        return manifest(store)
+
+    assert embed(gone="i0")["counts"]["embedded"] == ROWS - 2
+    store.put("corpus/images/5.png", picture(ROWS))
+    told = embed(gone="i1")
+    counts = {key: told["counts"][key] for key in ("new", "changed", "gone", "unchanged")}
+    assert counts == {"new": 1, "changed": 1, "gone": 1, "unchanged": ROWS - 4}
+    assert (told["counts"]["embedded"], told["counts"]["reused"]) == (2, ROWS - 4)
+    assert_nothing_else(store)
+
+    again = embed(gone="i1")
+    assert again["run_id"] != told["run_id"]
+    assert (again["files"], again["counts"]["unchanged"]) == (told["files"], ROWS - 2)
+    assert_nothing_else(store)
+
+    embed(gone="i1", output__path="s3a://out/fresh", output__mode="fail")
+    ours, fresh = ({row["image_id"]: row for row in rows(store, at)} for at in ("table", "fresh"))
+    assert ours.keys() == fresh.keys()
+    for key, row in fresh.items():
+        assert_close(np.asarray(ours[key]["embedding"]), np.asarray(row["embedding"]))
 
 
 def test_a_store_that_is_busy_and_cuts_connections_costs_time_and_no_row(
