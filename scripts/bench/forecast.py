@@ -5,6 +5,7 @@
 The vectors (an .npy matrix of real embeddings) are enlarged as in similarity_kernel.py. Of each
 number of rows: pairs, seconds without the session's start, and the peaks of a worker's memory, of
 the disk beside the output and of the node's own, foretold and seen. Both cores should be free.
+Writes forecast.json and, of several numbers of rows, forecast.png.
 """
 
 from __future__ import annotations
@@ -57,7 +58,30 @@ def main() -> int:
             head = [f"{count} rows", "foretold", "seen", "ratio"]
             print(formatted(head, rows), flush=True)
             Path(args.out).write_text(json.dumps(report, indent=2) + "\n")
+    if len(report["runs"]) > 1:
+        plot(report["runs"], Path(args.out).with_suffix(".png"))
     return 0
+
+
+def plot(runs: list[dict[str, Any]], path: Path) -> None:
+    """Seconds and pairs found against rows, all logarithmic."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = np.array([float(run["rows"]) for run in runs])
+    figure, every = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    for axes, what in zip(every, ("seconds", "pairs"), strict=True):
+        for name, style in (("seen", "o-"), ("foretold", "x--")):
+            axes.loglog(rows, [run[name][what] for run in runs], style, label=name)
+        last = runs[-1]["seen"][what]
+        axes.loglog(rows, last * (rows / rows[-1]) ** 2, ":", label="slope of rows squared")
+        axes.set(xlabel="rows joined with themselves", ylabel=what, xticks=rows)
+        axes.set_xticklabels([f"{int(count) // 1000}k" for count in rows])
+        axes.minorticks_off()
+        axes.legend()
+    figure.savefig(path, dpi=120)
 
 
 def compared(

@@ -1,7 +1,7 @@
 """Whole search and join jobs: against the kernel alone, against nearestByJoin, by size, in memory.
 
     python scripts/bench/similarity.py --vectors minilm.npy --out similarity
-        [--parts kernel,spark,cost,memory] [--queries 20000] [--rows 200000]
+        [--parts kernel,spark,cost,memory,within] [--queries 20000] [--rows 200000]
 
 The vectors (an .npy matrix of real embeddings) are enlarged as in similarity_kernel.py, which has
 the comparison with faiss. Writes similarity.json and, for the cost by rows, similarity.png.
@@ -15,6 +15,8 @@ spark: row pairs per second of a search job and of Spark's nearestByJoin, both o
     latter on fewer rows, since it compares all of them in the JVM.
 cost: seconds of a join of a table with itself for 10, 20, 50, 100 and 200 thousand rows.
 memory: the largest peak of a worker in a join of --rows x 768 values with itself.
+within: a join of --rows with themselves in groups of two; where half of the rows are one group and
+    the others a thousand; and without groups. The pairs are counted by the kernel, group by group.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ def main() -> int:
     args = _arguments()
     vectors = np.load(args.vectors)
     report: dict[str, Any] = {"machine": machine(), "threshold": THRESHOLD, "k": K}
-    parts = {"kernel": kernel, "spark": spark, "cost": cost, "memory": memory}
+    parts = {"kernel": kernel, "spark": spark, "cost": cost, "memory": memory, "within": within}
     with tempfile.TemporaryDirectory() as folder:
         for name in args.parts.split(","):
             report[name] = parts[name](vectors, args, Path(folder))
@@ -239,12 +241,49 @@ def memory(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[
     return {"head": ["rows", "worker MiB", "join s"], "rows": rows}
 
 
-def table(matrix: np.ndarray, path: Path) -> str:
-    """Write vectors as Parquet, with their numbers as ids."""
+def within(vectors: np.ndarray, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Seconds of a self-join by groups."""
+    matrix, _ = enlarge(vectors, args.rows, 1, args.seed)
+    half, numbers = args.rows // 2, np.arange(args.rows)
+    divided = {
+        "of two": numbers // 2,
+        "half and a thousand": np.where(numbers < half, 0, 1 + numbers % 1000),
+        "none": None,
+    }
+    rows = []
+    for name, groups in divided.items():
+        file = table(matrix, folder / f"groups {name}", **({} if groups is None else {"g": groups}))
+        more: dict[str, Any] = {} if groups is None else {"within": "[g]"}
+        job = run("join", (file, None), folder, **more)["manifests"][0]
+        pairs = _pairs_in_groups(matrix, np.zeros_like(numbers) if groups is None else groups)
+        if job["counts"]["rows"] != pairs:
+            sys.exit(f"the join in groups {name} has {job['counts']['rows']} rows, not {pairs}")
+        rows.append([name, job["seconds"]["pack"], job["seconds"]["join"], pairs])
+    return {"head": ["groups", "packing s", "comparison s", "pairs"], "rows": rows}
+
+
+def _pairs_in_groups(matrix: np.ndarray, groups: np.ndarray) -> int:
+    """Pairs of different rows of one group that reach the threshold."""
+    order = np.argsort(groups, kind="stable")
+    ends = np.flatnonzero(np.diff(groups[order])) + 1
+    found = 0
+    for rows in np.split(order, ends):
+        some = matrix[rows]
+        if len(rows) < 4096:
+            above = (some @ some.T) >= np.float32(THRESHOLD)
+            found += (int(above.sum()) - len(rows)) // 2
+        else:
+            every = _blocks(some, join_basis(some, "cosine", THRESHOLD))
+            found += (_join(every, every) - len(rows)) // 2
+    return found
+
+
+def table(matrix: np.ndarray, path: Path, **more: np.ndarray) -> str:
+    """Write vectors as Parquet, with their numbers as ids. more: other columns."""
     if not path.exists():
         offsets = pa.array(np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1])
         column = pa.ListArray.from_arrays(offsets, pa.array(matrix.reshape(-1)))
-        columns = {"id": pa.array(np.arange(len(matrix))), "embedding": column}
+        columns = {"id": pa.array(np.arange(len(matrix))), "embedding": column, **more}
         pq.write_table(pa.table(columns), path, row_group_size=10_000)
     return str(path)
 
@@ -255,13 +294,15 @@ def run(
     folder: Path,
     *,
     times: int = 1,
+    **more: Any,
 ) -> dict[str, Any]:
     """Run a job on two tables, or on one with itself; its manifests, memory and output.
 
-    times: that it is run, in one session; the output is the last run's.
+    times: that it is run, in one session; the output is the last run's. more: settings.
     """
     outputs = [folder / f"{name}{number}.out" for number in range(times)]
-    runs = [_settings(name, files, output) for output in outputs]
+    given = [f"--set={key}={value}" for key, value in more.items()]
+    runs = [_settings(name, files, output) + given for output in outputs]
     command = [sys.executable, "-c", SESSION, name, json.dumps(runs)]
     measured: Measured = measure(command, folder / f"{name}.log", {})
     manifests = [json.loads((output / "_manifest.json").read_text()) for output in outputs]
