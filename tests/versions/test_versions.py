@@ -17,7 +17,7 @@ import pytest
 
 from cluster.every_job import NEIGHBORS, STEPS, THRESHOLD, WITH_TORCH, columns, job, pipeline
 from cluster.processes import finished, start
-from corpora import manifest, rows, vectors, write
+from corpora import manifest, picture, rows, vectors, write
 
 WANTED = "EMBER_SPARK_VERSION"
 ROWS = 40
@@ -118,24 +118,53 @@ def test_what_the_jobs_found_is_what_numpy_finds(ran, record_property):
     assert kept == ROWS // 2 + 1  # of each picture one, and what is no picture
 
 
-def test_plain_python_starts_a_session_and_resumes(corpus, resnet, record_property, tmp_path):
+@pytest.fixture
+def embed(resnet, record_property, tmp_path):
+    """Embed the pictures at a path by plain Python; the exit code, and what was said."""
     record_property("job", "embed")
-    given = {
-        "input.path": corpus,
-        "input.id": "id",
-        "input.content": "image",
-        "input.modality": "image",
-        "model.name": resnet,
-        "model.runtime": "torch",
-        "limits.max_failed_fraction": 0.1,
-        "output.path": tmp_path / "out",
-        "output.mode": "resume",
-    }
-    command = [sys.executable, "jobs/embed.py", *(f"--set={k}={v}" for k, v in given.items())]
+
+    def run_on(corpus):
+        given = {
+            "input.path": corpus,
+            "input.id": "id",
+            "input.content": "image",
+            "input.modality": "image",
+            "model.name": resnet,
+            "model.runtime": "torch",
+            "limits.max_failed_fraction": 0.1,
+            "output.path": tmp_path / "out",
+            "output.mode": "resume",
+        }
+        command = [sys.executable, "jobs/embed.py", *(f"--set={k}={v}" for k, v in given.items())]
+        return run(command, tmp_path / "log", EMBER_CACHE=str(tmp_path / "cache"))
+
+    return run_on
+
+
+def test_plain_python_starts_a_session_and_resumes(corpus, embed, tmp_path):
     for reused in (0, ROWS - 1):
-        code, log = run(command, tmp_path / "log", EMBER_CACHE=str(tmp_path / "cache"))
+        code, log = embed(corpus)
         assert code == 0, log
         assert manifest(tmp_path / "out")["counts"]["reused"] == reused
+
+
+def test_rows_of_megabytes_are_embedded(embed, tmp_path):
+    """Of which fewer go to Python at once, by whatever settings this version has."""
+    large = [picture(number).ljust(20 * 2**20, b"\0") for number in range(4)]
+    code, log = embed(write(tmp_path / "in.parquet", id=list("abcd"), image=large))
+    assert code == 0, log
+    assert "for this run: a row group of" in (tmp_path / "log").read_text("utf-8")
+    assert len(vectors(tmp_path / "out", "id")) == 4
+
+
+def test_a_damaged_file_among_good_ones_is_told_of(embed, tmp_path):
+    for name in ("a", "b"):
+        pictures = [picture(number) for number in range(9)]
+        path = write(tmp_path / "in" / f"{name}.parquet", id=list(range(9)), image=pictures)
+    good = Path(path).read_bytes()
+    Path(path).write_bytes(good[:4] + b"\xff" * 4000 + good[4004:])
+    code, log = embed(tmp_path / "in")
+    assert (code, "an input file cannot be read" in log) == (2, True), log
 
 
 def test_doctor_knows_this_version(record_property, tmp_path):

@@ -208,7 +208,8 @@ _KNOWN = (
     # How Spark says, in one of many exceptions, that a Parquet file is damaged.
     _Known(
         r"^(?:Caused by)?:? ?(?:\S+: )?"
-        r"(.*(?:FAILED_READ_FILE|is not a Parquet file|Could not read footer).*)",
+        r"(.*(?:FAILED_READ_FILE|is not a Parquet file|Could not read footer|"
+        r"can not read class org\.apache\.parquet).*)",
         "an input file cannot be read: {g1}",
     ),
     _Known(

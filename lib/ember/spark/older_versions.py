@@ -13,6 +13,7 @@ from inspect import signature
 from typing import Any
 
 import pyarrow as pa
+from py4j.protocol import Py4JError
 from pyspark import inheritable_thread_target
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession, types
@@ -29,6 +30,7 @@ __all__ = [
     "error_condition",
     "file_path",
     "from_arrow",
+    "has_setting",
     "inheriting",
     "is_valid_utf8",
     "make_valid_utf8",
@@ -112,6 +114,15 @@ def settings_given(spark: SparkSession) -> dict[str, str]:
     if hasattr(RuntimeConfig, "getAll"):
         return dict(spark.conf.getAll)
     return {row["key"]: row["value"] for row in spark.sql("SET").collect()}
+
+
+def has_setting(spark: SparkSession, key: str) -> bool:
+    """Whether this version knows a setting of that name, whatever its value."""
+    try:
+        spark.conf.get(key)
+    except (PySparkException, Py4JError):  # in Spark 3.5 Java's own
+        return False
+    return True
 
 
 def collation(kind: types.StringType) -> str:

@@ -17,12 +17,11 @@ from dataclasses import dataclass, field
 from heapq import nlargest
 from math import ceil
 
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from ember.errors import EmberError, InvalidInput
 from ember.spark import classic, footers
-from ember.spark.older_versions import settings_given
+from ember.spark.older_versions import has_setting, settings_given
 from ember.spark.overrides import restore
 from ember.spark.session import is_local
 from ember.spark.storage import Storage
@@ -154,11 +153,7 @@ def rows_at_once(groups: Sequence[RowGroup]) -> int | None:
 
 def _settings(spark: SparkSession) -> list[str]:
     """The settings that count rows, without a bound in bytes beside them."""
-    try:
-        spark.conf.get(_SENT_BYTES)
-    except PySparkException:  # which Spark 4.0 does not know
-        return [_READ, _SENT]
-    return [_READ]
+    return [_READ] if has_setting(spark, _SENT_BYTES) else [_READ, _SENT]
 
 
 def _too_large(groups: Sequence[RowGroup], memory: _Memory) -> InvalidInput:
