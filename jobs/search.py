@@ -34,7 +34,7 @@ def run_search(run: Run[SearchConfig]) -> None:
         identity = identity_of(spark, config, facts)
         output = run.output(identity)
         output.check()
-        index = KeptIndex.of(spark, config, corpus, job.versions().get("ember-spark", ""))
+        index = KeptIndex.of(spark, config, corpus)
         kept = None
         if config.output.mode == "sync":
             kept = sync.kept_by(output, identity, queries, corpus, job.versions())

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import functions as F
 
 import ember
 from corpora import manifest, write
 from ember.comparison import index, index_folder, vector_files
 from ember.spark import origins
 from ember.spark.processes import this_process
+from ember.spark.staging import Staging
 from vector_cases import brute_force, brute_top_k, integers
 
 WIDTH, K, QUERIES, NIGHTS = 5, 4, 12, 5
@@ -141,7 +144,7 @@ def test_an_index_follows_the_files_of_its_table(run_job, tmp_path, metric, monk
         bad = tmp_path / "work" / "out.rejected" / "right"
         kept = pq.read_table(bad).num_rows if bad.exists() else 0
         assert kept == corpus.rejected()
-        seen.append(was(out).split(":")[0].split(",")[0])
+        seen.append(was(out).split(" (")[0].split(",")[0])
     assert seen[0] == "made"
     assert {"brought up to date"} <= set(seen)
 
@@ -183,8 +186,12 @@ def test_a_run_that_dies_leaves_the_index_as_it_was(run_job, tmp_path, monkeypat
         assert (code, "OSError: killed" in told) == (1, True), told
     assert (tmp_path / "work/index/_manifest.json").read_text() == noted
     assert len(list((tmp_path / "work/index").glob("made-*"))) == 1
-    ended, running = (tmp_path / f"work/index/made-{name}-01234567" for name in "ab")
-    for folder, process in ((ended, {**this_process(), "started": "1"}), (running, this_process())):
+    ended, running, distant, old = (
+        tmp_path / f"work/index/made-{name}-01234567" for name in "abcd"
+    )
+    away = {"host": "elsewhere", "pid": 1, "started": "1", "at": time.time()}
+    processes = [{**this_process(), "started": "1"}, this_process(), away, {**away, "at": 1.0}]
+    for folder, process in zip((ended, running, distant, old), processes, strict=True):
         (folder / "added").mkdir(parents=True)
         (folder / "_begun.json").write_text(json.dumps(process))
     assert run_job("search", **settings) == (0, "")
@@ -196,7 +203,7 @@ def test_a_run_that_dies_leaves_the_index_as_it_was(run_job, tmp_path, monkeypat
         for f in (tmp_path / "work/index").rglob("part-*")
     }
     assert there == named
-    assert (ended.exists(), running.exists()) == (False, True)
+    assert [each.exists() for each in (ended, running, distant, old)] == [False, True, True, False]
 
 
 def test_a_run_that_another_one_overtakes_leaves_its_index(run_job, tmp_path, monkeypatch):
@@ -232,7 +239,7 @@ def test_an_index_that_is_of_no_use_is_made_anew(run_job, tmp_path):
     assert run_job("search", **settings_of(tmp_path, "inner_product")) == (0, "")
     assert was(out) == "made, because it was made with another metric"
     assert run_job("search", **settings_of(tmp_path, corpus__where="id > 'r20'")) == (0, "")
-    assert was(out) == "made, because it was made with another corpus, metric"
+    assert was(out) == "made, because it was made with another corpus, metric, time_zone"
     assert run_job("search", **settings) == (0, "")
     noted = json.loads((tmp_path / "work/index/_manifest.json").read_text())
     block = tmp_path / "work/index" / noted["blocks"][0]["file"]
@@ -283,9 +290,72 @@ def test_a_notebook_shares_the_index_of_a_job(spark, run_job, tmp_path):
     )
     assert (tmp_path / "work/index/_manifest.json").read_text() == noted
     assert told.rejected.filter("side = 'right'").count() == corpus.rejected() > 0
-    for rows in (table.filter("id > 'r20'"), table.union(table), table.limit(3)):
-        with pytest.raises(ember.InvalidInput, match="write these rows to a table"):
+    doubled = F.transform("embedding", lambda x: x * 2).alias("embedding")
+    for rows in (
+        *(table.filter("id > 'r20'"), table.union(table), table.limit(3)),
+        table.select("id", doubled),
+        table.withColumn("id", F.upper("id")),
+    ):
+        with pytest.raises(ember.InvalidInput, match="write it to a table and read that"):
             ember.search(asked, rows, **given)
+    with pytest.raises(ember.InvalidInput, match="neither the files of the corpus nor a version"):
+        ember.search(asked, table.cache(), **given)
+    table.unpersist()
+    with pytest.raises(ember.InvalidInput, match="lies in the corpus"):
+        ember.search(asked, table, **{**given, "index": str(tmp_path / "corpus" / "index")})
+
+
+def test_columns_of_other_names_are_other_vectors(spark, tmp_path):
+    """Two columns of one table under one name do not share an index."""
+    rng = np.random.default_rng(0)
+    one, two = (pa.array([*rng.normal(size=(9, WIDTH)).astype(np.float32)], FLOATS) for _ in "ab")
+    write(tmp_path / "t.parquet", id=range(9), text=one, image=two)
+    table = spark.read.parquet(str(tmp_path / "t.parquet"))
+    for name, vectors in (("text", one), ("image", two), ("text", one)):
+        rows = table.select("id", F.col(name).alias("embedding"))
+        told = ember.search(rows, rows, k=1, index=str(tmp_path / "index"))
+        assert {(row.query_id, row.neighbor_id) for row in told.table.collect()} == {
+            (n, n) for n in range(9)
+        }
+        asked = spark.createDataFrame([(0, vectors[3].as_py())], "id int, embedding array<float>")
+        (row,) = ember.search(asked, rows, k=1, index=str(tmp_path / "index")).table.collect()
+        assert (row.neighbor_id, round(row.score, 5)) == (3, 1.0)
+
+
+def test_a_run_is_not_resumed_without_its_index(run_job, tmp_path, monkeypatch):
+    queries, corpus = queries_of(tmp_path), Corpus(tmp_path / "corpus", seed=2)
+    corpus.add(20)
+    settings = settings_of(tmp_path) | {"output__mode": "resume", "limits__rows_per_block": 2}
+    plain = {key: value for key, value in settings.items() if key != "index__path"}
+    with monkeypatch.context() as patched:
+        patched.setattr(Staging, "publish", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        assert run_job("search", **settings)[0] == 1
+    code, told = run_job("search", **plain)
+    assert (code, "searched with index.path; give it again" in told) == (2, True), told
+    assert run_job("search", **settings) == (0, "")
+    assert manifest(settings["output__path"])["work"]["reused"] > 0
+    assert found(settings["output__path"]) == ranked(queries, corpus, "cosine")
+
+
+def test_another_length_of_most_new_vectors_makes_the_index_anew(run_job, tmp_path):
+    queries_of(tmp_path)
+    settings = settings_of(tmp_path)
+    corpus = tmp_path / "corpus"
+
+    def add(name, count, width):
+        vectors = np.random.default_rng(count).normal(size=(count, width)).astype(np.float32)
+        ids = [f"{name}{n:02}" for n in range(count)]
+        write(corpus / f"{name}.parquet", id=ids, embedding=pa.array([*vectors], FLOATS))
+
+    add("a", 8, WIDTH)
+    assert run_job("search", **settings) == (0, "")
+    add("b", 20, WIDTH + 1)
+    code, told = run_job("search", **settings)
+    assert (code, "the left vectors have 5 dimensions and the right ones 6" in told) == (2, True)
+    add("c", 30, WIDTH)
+    assert run_job("search", **settings) == (0, "")
+    assert {row[2][0] for row in found(settings["output__path"])} == {"a", "c"}
+    assert manifest(settings["output__path"])["counts"]["rejected"] == {"left": 0, "right": 20}
 
 
 def test_an_index_of_doubles_and_one_without_rows(run_job, tmp_path):

@@ -44,14 +44,14 @@ __all__ = [
 ]
 
 # The number is that of the format: what another version has packed is packed again.
-_FILE = "packed-5.json"
+_FILE = "packed-6.json"
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Two packed tables, or one with itself (right is left), and the basis they share.
 
-    right: an index in place of a table that was packed is not noted by `save`.
+    indexed: the right table is an index's, which `save` does not note.
 
     cores: of the application that packed them. Tasks are divided by it, so that a run which is
     resumed with other cores has tasks of the same numbers.
@@ -62,10 +62,11 @@ class Comparison:
     metric: str
     basis: bytes
     cores: int
+    indexed: bool = False
 
     @property
     def itself(self) -> bool:
-        return self.right is self.left
+        return self.right is self.left and not self.indexed
 
     @property
     def grouped(self) -> bool:
@@ -119,13 +120,14 @@ class Comparison:
 
     def save(self, storage: Storage, folder: str) -> None:
         """Note in `folder` what was packed, for a run that is resumed."""
-        right = None if self.itself or isinstance(self.right, Index) else _noted(self.right)
+        right = None if isinstance(self.right, Index) or self.itself else _noted(self.right)
         facts = {
             "left": _noted(self.left),
             "right": right,
             "metric": self.metric,
             "basis": base64.b64encode(self.basis).decode("ascii"),
             "cores": self.cores,
+            "indexed": self.indexed,
             "folder": storage.qualify(folder),
         }
         storage.write_text(f"{folder}/{_FILE}", json.dumps(facts))
@@ -140,7 +142,7 @@ class Comparison:
         left = _restored(facts["left"])
         right = left if facts["right"] is None else _restored(facts["right"])
         basis = base64.b64decode(facts["basis"])
-        return cls(left, right, facts["metric"], basis, facts["cores"])
+        return cls(left, right, facts["metric"], basis, facts["cores"], facts["indexed"])
 
 
 def sides(

@@ -7,7 +7,8 @@ reasons, and refuse a table that has too many of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Literal
 
 from pyspark.sql import DataFrame, SparkSession
@@ -24,6 +25,7 @@ from ember.errors import InvalidInput
 from ember.settings.comparison import ComparisonLimits, Metric
 from ember.settings.config import parse
 from ember.settings.limits import MAX_FAILED_FRACTION, RejectsConfig
+from ember.spark.checkpoints import stored
 from ember.spark.classic import application_id, cores
 from ember.spark.tables import select_embeddings
 from ember.worker.vectors.projection import Projection
@@ -77,7 +79,8 @@ def search(
             executors; None: a temporary folder of this machine, which serves local mode, until
             Spark stops.
         index: a folder in which the packed corpus is kept for later searches, which bring it up to
-            date by the files that it is read from; not with `within`.
+            date by the files that it is read from; not with `within`. The neighbors are then found
+            at once.
 
     Returns:
         `table`: `query_id`, `neighbor_id`, `rank` int 1..k, `score` float. `rejected`: `side`,
@@ -116,22 +119,30 @@ def search(
     )
     kept = None
     if index is not None:
-        if right is None or within:
-            raise InvalidInput("index keeps a corpus in which all rows are compared: give one")
-        columns = {"id": id, "embedding": embedding}
-        kept = KeptIndex.of_table(index, right, columns, metric, version("ember-spark"))
-    compared = pack_for_search(
-        left,
-        right,
-        k=k,
-        metric=metric,
-        exclude_self=exclude_self,
-        folder=folder,
-        index=kept,
-        limits=limits,
-    )
-    refuse_rejected(compared, queries.sparkSession, max_failed_fraction)
-    return neighbors_of(compared, queries.sparkSession, k, wanted, exclude_self)
+        if right is None:
+            raise InvalidInput("index keeps a corpus, and there is none: give the corpus as well")
+        if within:
+            raise InvalidInput("index keeps a corpus whose rows are all compared: leave out within")
+        kept = KeptIndex.of_table(index, right, metric)
+    # What is kept may change when this returns, so that neighbors are found before.
+    with kept.lent() if kept else nullcontext():
+        compared = pack_for_search(
+            left,
+            right,
+            k=k,
+            metric=metric,
+            exclude_self=exclude_self,
+            folder=folder,
+            index=kept,
+            limits=limits,
+        )
+        refuse_rejected(compared, queries.sparkSession, max_failed_fraction)
+        found = neighbors_of(compared, queries.sparkSession, k, wanted, exclude_self)
+        if kept is None:
+            return found
+        scratch = comparison.scratch_folder(folder)
+        bad = stored(found.rejected, f"{scratch}/rejected")
+        return replace(found, table=stored(found.table, f"{scratch}/found"), rejected=bad)
 
 
 def join(

@@ -16,30 +16,32 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import TimestampType
 
+import ember
 from ember.comparison import blocks, index_files, vector_files, vector_store
 from ember.comparison.blocks import TableVectors
 from ember.comparison.index_files import SOURCE, Index
 from ember.comparison.index_folder import IndexFolder, Kept
-from ember.errors import InvalidConfig, InvalidInput
-from ember.redaction import redact
+from ember.errors import EmberError, InvalidConfig, InvalidInput
+from ember.redaction import redact, redact_all
 from ember.settings.comparison import SearchConfig
 from ember.settings.tables import EmbeddingsConfig
-from ember.spark import catalog, origins
+from ember.spark import catalog, origins, places
 from ember.spark.checkpoints import counted
 from ember.spark.paths import literal
 from ember.spark.staged_files import name_of
+from ember.spark.storage import Storage
 from ember.worker.vectors.basis import fit_basis
 
 __all__ = ["KeptIndex"]
 
-_FORMAT = 1
 # The one source of rows of which the files are not known.
 _WHOLE = "table"
 # Of rows, to those that the basis was fitted to. With another basis the answer is the same, and
 # found sooner where it suits the rows.
 _GROWN = 4
-# Of blocks, to as many as would do; and how many more there may be.
+# Of blocks, to as many as there were for so many rows; and how many more there may be.
 _PIECES, _SPARE = 2, 64
 
 
@@ -66,7 +68,7 @@ class _Plan:
             return "as it was"
         changed = len(self.new & self.gone)
         new, gone = len(self.new) - changed, len(self.gone) - changed
-        return f"brought up to date: {new} files new, {changed} changed, {gone} gone"
+        return f"brought up to date (files: {new} new, {changed} changed, {gone} gone)"
 
 
 class KeptIndex:
@@ -74,7 +76,8 @@ class KeptIndex:
 
     settings: what decides which rows it has and how they are compared, as JSON values.
 
-    Raises InvalidInput for a path at which there is something else.
+    Raises InvalidInput for a path at which there is something else, and for rows of which Spark
+    tells neither files nor a version.
     """
 
     def __init__(
@@ -83,21 +86,24 @@ class KeptIndex:
         self._spark, self._folder = spark, IndexFolder(spark, path)
         self._metric: str = settings["metric"]
         self._corpus, self._files = corpus, origins.ByFile.of(corpus, SOURCE)
-        self._stamps: Mapping[str, Any] = (
-            self._files.stamps
-            if self._files
-            # All rows are of one source, which has changed or has not.
-            else {_WHOLE: origins.fingerprint(spark, origins.state(corpus))}
-        )
-        made_of = {**settings, "schema": corpus.schema.jsonValue(), "format": _FORMAT}
-        self._made_of: dict[str, Any] = json.loads(json.dumps(made_of))
+        self._stamps: Mapping[str, Any] = self._files.stamps if self._files else _version(corpus)
+        zone = None  # in which instants are read, and in which Arrow has those of ids
+        if settings["corpus"]["where"] or isinstance(corpus.schema["id"].dataType, TimestampType):
+            zone = spark.conf.get("spark.sql.session.timeZone")
+        made_of = {
+            **settings,
+            "schema": corpus.schema.jsonValue(),
+            "time_zone": zone,
+            "ember": ember.__version__,
+        }
+        self._made_of = redact_all(json.loads(json.dumps(made_of)))
         self._plan = self._planned()
 
     @classmethod
     def of(
-        cls, spark: SparkSession, config: SearchConfig, corpus: DataFrame | None, version: str
+        cls, spark: SparkSession, config: SearchConfig, corpus: DataFrame | None
     ) -> KeptIndex | None:
-        """The index that a search is configured with, if it is with any. version: of Ember.
+        """The index that a search is configured with, if it is with any.
 
         Raises InvalidConfig for a search that no index serves.
         """
@@ -109,28 +115,28 @@ class KeptIndex:
             )
         _check(spark, config, config.corpus)
         given = config.corpus.model_dump(mode="json", exclude={"path", "table"})
-        if config.corpus.where:
-            given["time_zone"] = spark.conf.get("spark.sql.session.timeZone")
-        settings = {"corpus": given, "metric": config.metric, "ember": version}
+        settings = {"corpus": given, "metric": config.metric}
         return cls(spark, config.index.path, corpus, settings)
 
     @classmethod
-    def of_table(
-        cls, path: str, corpus: DataFrame, columns: Mapping[str, str], metric: str, version: str
-    ) -> KeptIndex:
-        """The index of a table that is read from files; columns: its `id` and `embedding`.
+    def of_table(cls, path: str, corpus: DataFrame, metric: str) -> KeptIndex:
+        """The index of (id, embedding), which are columns of a table that is read from files.
 
-        The same as that of a job, where the files are. Raises InvalidInput for rows that are not
-        just those of files.
+        The same as that of a job, where the files and the columns are.
+        Raises InvalidInput for other rows, and for a path that is not apart from the table.
         """
-        if not origins.is_plain(corpus):
+        named = origins.columns(corpus)
+        if named is None:
             raise InvalidInput(
-                "index: the corpus is more than the rows of a table, such as some of them or those "
-                "of several, and an index follows the files of one; write these rows to a table "
-                "and read it"
+                "index: an index follows the files of one table and has rows and columns as they "
+                "are there, and the corpus chooses, joins or computes some; write it to a table "
+                "and read that"
             )
-        settings = {"corpus": {"where": None, **columns}, "metric": metric, "ember": version}
-        return cls(corpus.sparkSession, path, corpus, settings)
+        spark = corpus.sparkSession
+        read = [each for source in catalog.sources(corpus) for each in source.locations]
+        places.check_apart(Storage(spark), {"index": path}, {"the corpus": read})
+        settings = {"corpus": {"where": None, **named}, "metric": metric}
+        return cls(spark, path, corpus, settings)
 
     @property
     def words(self) -> str:
@@ -189,6 +195,10 @@ class KeptIndex:
         spark, plan = self._spark, self._plan
         old = self._folder.kept if plan.whole is None else None
         runs = vector_files.write(self._new_rows(), self._metric, f"{scratch}/index/runs")
+        if old and not runs.mostly(old.index.dimension):
+            # Which length is the table's all of its rows decide.
+            self._plan = _Plan("most vectors of new files have another length")
+            return self._made(folder, scratch, ceiling)
         dimension = old.index.dimension if old else runs.dimension("the corpus", ceiling) or 1
         vectors = TableVectors.of(spark, runs, dimension)
         fitter = partial(fit_basis, metric=self._metric)
@@ -201,6 +211,11 @@ class KeptIndex:
         if before:
             left = spark.read.parquet(literal(before)).filter(~F.col(SOURCE).isin(*plan.gone))
             bad = bad.unionByName(left)
+        if any(block.sources.keys() - self._stamps.keys() for block in every):
+            raise EmberError(
+                "index.path: Spark reads the corpus from other files than it names; search without "
+                "an index"
+            )
         rejected = 0
         if runs.rejected(dimension) or before:
             _, rejected = counted(bad, f"{folder}/rejected")
@@ -216,7 +231,8 @@ class KeptIndex:
             rejected=rejected,
             bad=f"{folder}/rejected" if rejected else None,
         )
-        return Kept(index, self._made_of, self._stamps, old.fitted_rows if old else index.rows)
+        laid_out = old.laid_out if old else (index.rows, len(index.blocks))
+        return Kept(index, self._made_of, self._stamps, laid_out)
 
     def _new_rows(self) -> DataFrame:
         """(id, embedding, source) of the rows that are not in what is kept of the index."""
@@ -228,16 +244,25 @@ class KeptIndex:
 
 def _worn(kept: Kept) -> str | None:
     """Why an index serves the rows that it may have now less well than a new one."""
-    index = kept.index
-    rows, pieces = index.rows, len(index.blocks)
-    if not rows:
+    index, (rows, pieces) = kept.index, kept.laid_out
+    if not index.rows:
         return "it had no rows"
-    if rows > _GROWN * kept.fitted_rows:
-        return f"it has {rows} rows and was laid out for {kept.fitted_rows}"
-    enough = -(-rows // vector_files.block_rows(index.dimension, index.kind))
-    if pieces > _PIECES * enough + _SPARE:
-        return f"it is in {pieces} pieces, and {enough} would do"
+    if index.rows > _GROWN * rows:
+        return f"it has {index.rows} rows and was laid out for {rows}"
+    if len(index.blocks) > _PIECES * pieces * max(1, index.rows // rows) + _SPARE:
+        return f"it is in {len(index.blocks)} pieces and was made in {pieces}"
     return None
+
+
+def _version(corpus: DataFrame) -> dict[str, str]:
+    """Of a table that tells its version, which has changed or has not, as of one file."""
+    sources = catalog.sources(corpus)
+    if not sources or not all(each.version for each in sources):
+        raise InvalidInput(
+            "index.path: Spark names neither the files of the corpus nor a version, by which an "
+            "index would follow it; write its rows to a table of Parquet, or leave out index.path"
+        )
+    return {_WHOLE: origins.fingerprint(corpus.sparkSession, origins.state(corpus))}
 
 
 def _check(spark: SparkSession, config: SearchConfig, corpus: EmbeddingsConfig) -> None:

@@ -18,6 +18,7 @@ import json
 import logging
 import re
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -39,7 +40,8 @@ __all__ = ["IndexFolder", "Kept"]
 
 _HOLDS = "index"
 _MADE = re.compile(r"made-.*-[0-9a-f]{8}")
-_BEGUN = "_begun.json"  # of a folder: the process that makes it
+_BEGUN = "_begun.json"  # of a folder: the process that makes it, and since when
+_LONGEST_RUN = 24 * 3600.0  # in seconds; of runs of other machines
 _log = logging.getLogger(__name__)
 
 
@@ -47,14 +49,14 @@ _log = logging.getLogger(__name__)
 class Kept:
     """An index, and what decides whether it serves a table.
 
-    made_of: what it depends on beside the files of the table. stamps: of these files. fitted_rows:
-    to how many rows its basis was fitted.
+    made_of: what it depends on beside the files of the table. stamps: of these files. laid_out:
+    how many rows, in how many blocks, it had when it was made as a whole, and its basis fitted.
     """
 
     index: Index
     made_of: Mapping[str, Any]
     stamps: Mapping[str, Any]
-    fitted_rows: int
+    laid_out: tuple[int, int]
 
 
 class IndexFolder:
@@ -94,14 +96,16 @@ class IndexFolder:
         plain = re.sub(r"[^A-Za-z0-9_.=-]", "_", run_id)[:80]
         self._own = folder = f"{self.path}/made-{plain}-{secrets.token_hex(4)}"
         self._storage.make_folder(folder)
-        self._storage.write_text(f"{folder}/{_BEGUN}", json.dumps(this_process()))
+        begun = {**this_process(), "at": time.time()}
+        self._storage.write_text(f"{folder}/{_BEGUN}", json.dumps(begun))
         return folder
 
     @contextmanager
     def lent(self) -> Iterator[None]:
         """Have nodes fetch files of the index until the block ends, and no longer.
 
-        Then what this run has made, and not published, goes.
+        Then what this run has made, and not published, goes. The links under which files are sent
+        stay as long as their files: another run may send by them, too.
         """
         with classic.files_lent(self._spark, self.path):
             try:
@@ -109,7 +113,6 @@ class IndexFolder:
             finally:
                 if self._own:
                     self._storage.delete(self._own)
-                vector_store.forget_sent(self._storage, self.path)
 
     def publish(self, kept: Kept, run_id: str) -> None:
         """Write the manifest, and delete what nobody needs any more.
@@ -122,9 +125,9 @@ class IndexFolder:
             return
         note = self._written(kept, run_id)
         text, target = json.dumps(note, ensure_ascii=False) + "\n", f"{self.path}/{MANIFEST}"
-        if not self._storage.replace_text(target, text, f"{self._own}/{MANIFEST}"):
+        aside, self._own = f"{self._own}/{MANIFEST}", None
+        if not self._storage.replace_text(target, text, aside):
             self._storage.write_text(target, text)
-        self._own = None
         try:
             self._clean_up({*note[contents.FILES], *last.get(contents.FILES, {})})
         except Exception as error:  # the index is there all the same
@@ -147,7 +150,7 @@ class IndexFolder:
             "holds": _HOLDS,
             "made_of": kept.made_of,
             "stamps": kept.stamps,
-            "fitted_rows": kept.fitted_rows,
+            "laid_out": kept.laid_out,
             "name": index.name,
             **written,
             "basis": base64.b64encode(index.basis).decode("ascii"),
@@ -173,16 +176,24 @@ class IndexFolder:
             rejected=note["rejected"],
             bad=note["bad"] and start + note["bad"],
         )
-        return Kept(index, note["made_of"], note["stamps"], note["fitted_rows"])
+        rows, pieces = note["laid_out"]
+        return Kept(index, note["made_of"], note["stamps"], (rows, pieces))
 
     def _clean_up(self, named: set[str]) -> None:
-        """Delete files of ended runs that are not named."""
+        """Delete files that are not named, and the links to them; of runs at work none."""
         for folder in self._storage.folders(self.path):
             begun = read_json(self._storage, f"{folder}/{_BEGUN}") or {}
             inside = {name for name in named if name.startswith(f"{name_of(folder)}/")}
-            if not inside and _MADE.fullmatch(name_of(folder)) and not is_running(begun):
+            if not inside and _MADE.fullmatch(name_of(folder)) and not _at_work(begun):
                 self._storage.delete(folder)
             for name, _ in list(self._storage.below(folder)) if inside else ():
-                whole = f"{name_of(folder)}/{name}"
-                if not (whole in inside or name == _BEGUN or vector_store.is_sent(name)):
+                whole = f"{name_of(folder)}/{vector_store.unsent(name)}"
+                if whole not in inside and name != _BEGUN:
                     self._storage.delete(f"{folder}/{name}")
+
+
+def _at_work(begun: Mapping[str, Any]) -> bool:
+    """May the process that has begun a folder be there? Of another machine nobody knows."""
+    elsewhere = begun.get("host", this_process()["host"]) != this_process()["host"]
+    recent: bool = time.time() - begun.get("at", 0.0) < _LONGEST_RUN
+    return recent if elsewhere else is_running(begun)

@@ -50,8 +50,8 @@ def prepare(
     left row, of which a worker holds those of a block. fitter: makes the basis
     on a worker; by default `fit_basis`. index: in place of a right table, with its own basis.
 
-    Raises InvalidInput when the vectors of the two have different lengths, and where the neighbors
-    of one row take too much memory.
+    Raises InvalidInput when the vectors of the two have different lengths, where the neighbors
+    of one row take too much memory, and where an earlier attempt had an index and this one has not.
     """
     spark = left.sparkSession
     storage = Storage(spark)
@@ -70,10 +70,15 @@ def prepare(
             limits=limits,
         )
         compared.save(storage, folder)
+    elif compared.indexed and index is None:
+        raise InvalidInput(
+            "the run that is to be resumed searched with index.path; give it again, or set "
+            "output.mode to overwrite"
+        )
     else:
         for packed in compared.sides().values():
             packed.send(spark)
-    return replace(compared, right=index, basis=index.basis) if index else compared
+    return replace(compared, right=index, basis=index.basis, indexed=True) if index else compared
 
 
 def _pack(
@@ -116,7 +121,8 @@ def _pack(
     }
     basis = (lambda: index.basis) if index else partial(blocks.fit, spark, vectors[last], fitter)
     packed = _at_once(spark, {**sorting, "basis": basis})
-    return Comparison(packed["left"], packed[last], metric, packed["basis"], cores(spark))
+    sides, indexed = (packed["left"], packed[last]), index is not None
+    return Comparison(*sides, metric, packed["basis"], cores(spark), indexed)
 
 
 def _affordable(k: int | None, rows: int) -> int:

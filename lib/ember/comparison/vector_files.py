@@ -119,6 +119,16 @@ class Runs:
             )
         return dimension
 
+    def mostly(self, dimension: int) -> bool:
+        """Is this the length of most vectors, and of none that were given up?"""
+        counts: Counter[int] = Counter()
+        for run in self.runs:
+            found = {int(length): rows for length, rows in json.loads(run.lengths).items()}
+            if run.length == _SEVERAL and dimension in found:
+                return False
+            counts.update(found)
+        return not counts or counts.most_common(1)[0][1] == counts[dimension]
+
     @property
     def ungrouped(self) -> int | None:
         """Rows that belong to no group; None where no groups are asked for."""

@@ -33,18 +33,18 @@ from ember.worker.vectors.block_cache import stored_rows
 __all__ = [
     "Pack",
     "files",
-    "forget_sent",
     "here",
     "rows",
     "schema",
     "seen_by_tasks",
     "send",
+    "unsent",
     "write",
 ]
 
 # Makes of a partition the values of rows, by column; a binary one may be a list of arrays, (n, d).
 Pack = Callable[[Iterable[pa.RecordBatch]], Iterator[Mapping[str, Any]]]
-_SENT = re.compile(r"sent-[0-9a-f]{12}-.*")
+_SENT = re.compile(r"^sent-[0-9a-f]{12}-")
 _NUMBERS = {"part": IntegerType(), "place": IntegerType()}
 
 
@@ -79,16 +79,10 @@ def here(files: Iterable[str], local: bool) -> list[str]:
     return [classic.received(name_of(_sent(file))) for file in files]
 
 
-def is_sent(name: str) -> bool:
-    """Is a file of this name a link, under whose name another one is sent?"""
-    return _SENT.fullmatch(name_of(name)) is not None
-
-
-def forget_sent(storage: Storage, folder: str) -> None:
-    """Delete such links in a folder, however deep."""
-    for name, _ in list(storage.below(folder)):
-        if is_sent(name):
-            storage.delete(f"{folder}/{name}")
+def unsent(name: str) -> str:
+    """A file's name in a folder, of itself or of the link under which it is sent."""
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + _SENT.sub("", last)
 
 
 def _sent(file: str) -> str:

@@ -133,20 +133,25 @@ class IndexCache:
         return found
 
     def _make_order(self, folder: Path) -> None:
-        """places: (n,), by number; numbers and own: (n,), by place."""
-        parts, owned, before = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+        """places: (n,), by number; numbers and own: (n,), by place. Mapped: n may be large."""
+        names = ("places", "numbers", "own")
+        if not self.rows:
+            for name in names:
+                np.save(folder / f"{name}.npy", np.empty(0, np.int64))
+            return
+        places, numbers, own = (
+            np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.int64, (self.rows,))
+            for name in names
+        )
+        before = 0
         for file in self.order:
             for row in stored_rows(file):
-                places, firsts = (row.column(name)[0] for name in ("places", "firsts"))
-                some = np.frombuffer(places.as_buffer(), np.int64)
-                here = np.arange(len(some)) if not firsts.is_valid else None
-                first = np.frombuffer(firsts.as_buffer(), np.int64) if here is None else here
-                parts.append(some)
-                owned.append(first + before)
+                some = np.frombuffer(row.column("places")[0].as_buffer(), np.int64)
+                each = np.arange(before, before + len(some))
+                places[each] = some
+                numbers[some] = own[some] = each
+                if (firsts := row.column("firsts")[0]).is_valid:
+                    own[some] = np.frombuffer(firsts.as_buffer(), np.int64) + before
                 before += len(some)
-        places = np.concatenate(parts)
-        numbers, own = np.empty_like(places), np.empty_like(places)
-        numbers[places] = np.arange(len(places))
-        own[places] = np.concatenate(owned)
-        for name, made in (("places", places), ("numbers", numbers), ("own", own)):
-            np.save(folder / f"{name}.npy", made)
+        for array in (places, numbers, own):
+            array.flush()
