@@ -290,6 +290,30 @@ def test_search_and_project_commit_too(spark, lake, schema, run_job, tmp_path):
     assert (schema[1] / "short.ember.projection" / "_manifest.json").is_file()
 
 
+def test_a_kept_index_follows_the_version(spark, lake, schema, run_job, tmp_path):
+    floats = pa.list_(pa.float32())
+    matrix = pa.array([[1.0, float(n)] for n in range(9)], floats)
+    source = write(tmp_path / "in.parquet", id=list(range(9)), embedding=matrix)
+    name = f"{schema[0]}.vectors"
+    spark.read.parquet(source).coalesce(1).writeTo(name).using(lake).create()
+    if lake == "delta":  # a DELETE leaves the file as it is
+        properties = "SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')"
+        spark.sql(f"ALTER TABLE {name} {properties}")
+    out = tmp_path / "out" / "neighbors"
+    given = {"queries__path": source, "queries__id": "id", "corpus__table": name}
+    given |= {"corpus__id": "id", "k": 1, "index__path": tmp_path / "out" / "index"}
+    given |= {"output__path": out, "output__mode": "overwrite"}
+    seen = []
+    for change in ("", "", f"DELETE FROM {name} WHERE id = 4"):
+        if change:
+            spark.sql(change)
+        assert run_job("search", **given) == (0, "")
+        rows = spark.read.parquet(str(out)).collect()
+        seen.append(({row.neighbor_id for row in rows}, manifest(out)["index"]["was"][:9]))
+    every = set(range(9))
+    assert seen == [(every, "made, bec"), (every, "as it was"), (every - {4}, "made, bec")]
+
+
 def test_a_delta_table_by_path(spark, embed_job, run_job, bert, tmp_path):
     source = write(tmp_path / "in.parquet", id=list(range(len(TEXTS))), content=TEXTS)
     given = {"input__path": source, "input__id": "id", "input__modality": "text"}
