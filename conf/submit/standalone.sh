@@ -18,6 +18,6 @@ options=(
     # Spark hands rows to Python value by value; without Arrow's check of each place it is faster.
     --conf spark.executor.extraJavaOptions=-Darrow.enable_unsafe_memory_access=true
 )
-# Where no other Spark is on PATH, that of .venv.
-export PATH="$PATH:$PWD/.venv/bin"
+# Where no other Spark is on PATH, that of .venv, which goes by the first python3 there.
+command -v spark-submit >/dev/null || export PATH="$PWD/.venv/bin:$PATH"
 exec spark-submit "${options[@]}" "$@"
