@@ -245,7 +245,7 @@ def test_rows_of_many_lengths_are_counted_without_keeping_their_vectors(spark, t
 @pytest.mark.parametrize("shared", [True, False])
 def test_nodes_read_the_files_in_place_or_get_copies(spark, tmp_path, monkeypatch, shared):
     monkeypatch.setattr(vector_store, "is_local", lambda spark: shared)
-    monkeypatch.setattr(blocks, "_ROWS_PER_TASK", 60)  # so that three tasks sort the ids
+    monkeypatch.setattr(vector_files, "SORTED_ROWS", 60)  # so that three tasks sort the ids
     where = tmp_path / "a folder é"
     (where / "left" / "runs").mkdir(parents=True)
     (where / "left" / "runs" / "part-00000").write_text("what a killed driver left")

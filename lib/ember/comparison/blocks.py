@@ -21,8 +21,6 @@ from pyspark.sql.types import (
     DataType,
     LongType,
     StringType,
-    StructField,
-    StructType,
 )
 
 from ember.comparison import vector_files, vector_store
@@ -36,8 +34,6 @@ __all__ = ["Fitter", "Packed", "TableVectors", "fit", "pack", "sampled"]
 
 # Makes a basis of a sample, (n, d), of the vectors.
 Fitter = Callable[[Stored], Basis]
-# Of ids to sort: with fewer, a task takes longer to start than to run.
-_ROWS_PER_TASK = 1 << 18
 # A node reads the ids of all of them for each.
 _BLOCKS_PER_FILE = 64
 _BLOCK = vector_store.schema(
@@ -147,8 +143,15 @@ def pack(spark: SparkSession, made: Runs, vectors: TableVectors, folder: str, si
     No block has more than half as many again. Rows of equal ids are in an order that depends on
     their vectors only.
     """
-    most = min(_ROWS_PER_TASK, _BLOCKS_PER_FILE * size)
-    ordered = _ordered(spark, made, vectors, max(1, -(-vectors.rows // most)))
+    ordered = vector_files.sorted_ids(
+        spark,
+        vectors.files,
+        (*vectors.firsts, vectors.rows),
+        local=vectors.local,
+        id_type=made.id_type,
+        grouped=made.grouped,
+        most=min(vector_files.SORTED_ROWS, _BLOCKS_PER_FILE * size),
+    )
     told = ("rows", "first_group", "last_group")
     found = vector_store.write(ordered, _packer(size), _BLOCK, folder, told)
     return Packed(
@@ -164,27 +167,6 @@ def pack(spark: SparkSession, made: Runs, vectors: TableVectors, folder: str, si
 
 def _starts(counts: Sequence[int]) -> tuple[int, ...]:
     return tuple(accumulate(counts, initial=0))[:-1]
-
-
-def _ordered(spark: SparkSession, made: Runs, vectors: TableVectors, parts: int) -> DataFrame:
-    """The ids of a table's runs, sorted: (id, group where there are groups, hash, place)."""
-    group = [StructField("group", StringType())] if made.grouped else []
-    columns = [StructField("hash", LongType()), StructField("place", LongType())]
-    schema = StructType([StructField("id", made.id_type), *group, *columns])
-    firsts = vectors.firsts
-
-    def unpack(number: int, run: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        place = firsts[number]
-        for ids in vector_files.batches_of(run, "ids"):
-            places = np.arange(place, place + len(ids), dtype=np.int64)
-            yield ids.append_column("place", pa.array(places))
-            place += len(ids)
-
-    keys = ["group", "id"] if made.grouped else ["id"]
-    table = vector_store.rows(spark, vectors.files, vectors.local, unpack, schema)
-    # One task needs no sample by which ranges are found.
-    spread = table.repartitionByRange(parts, *keys) if parts > 1 else table.repartition(1)
-    return spread.sortWithinPartitions(*keys, "hash")
 
 
 def _packer(size: int) -> vector_store.Pack:

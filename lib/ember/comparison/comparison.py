@@ -52,7 +52,6 @@ class Comparison:
     """Two packed tables, or one with itself (right is left), and the basis they share.
 
     indexed: the right table is an index's, which `save` does not note.
-
     cores: of the application that packed them. Tasks are divided by it, so that a run which is
     resumed with other cores has tasks of the same numbers.
     """

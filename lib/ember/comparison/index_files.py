@@ -43,8 +43,6 @@ __all__ = ["SOURCE", "Index", "IndexBlock", "add", "order", "rejected", "remove"
 
 # Of a row: the file of the table that it is from, by a hash (ember.spark.origins.ByFile).
 SOURCE = "source"
-# Of ids to sort: with fewer, a task takes longer to start than to run.
-_ROWS_PER_TASK = 1 << 18
 _BLOCK = vector_store.schema(
     count=LongType(),
     sources=StringType(),
@@ -169,16 +167,6 @@ def order(
     """Write the order of the ids of all blocks; equal ids in an order by their vectors only."""
     files, local = [block.file for block in blocks], vector_store.seen_by_tasks(spark, folder)
     vector_store.send(spark, files, local)
-    firsts = np.cumsum([0, *(block.rows for block in blocks)])
-    columns = [StructField("hash", LongType()), StructField("place", LongType())]
-    schema = StructType([StructField("id", id_type), *columns])
-
-    def unpack(number: int, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        place = firsts[number]
-        for ids in vector_files.batches_of(row, "ids"):
-            places = np.arange(place, place + len(ids), dtype=np.int64)
-            yield ids.drop_columns([SOURCE]).append_column("place", pa.array(places))
-            place += len(ids)
 
     def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[Mapping[str, Any]]:
         if kept := list(batches):
@@ -191,10 +179,15 @@ def order(
                 "firsts": pa.py_buffer(own.astype(np.int64)) if again else None,
             }
 
-    table = vector_store.rows(spark, files, local, unpack, schema)
-    parts = max(1, -(-int(firsts[-1]) // _ROWS_PER_TASK))
-    spread = table.repartitionByRange(parts, "id") if parts > 1 else table.repartition(1)
-    sorted_ids = spread.sortWithinPartitions("id", "hash")
+    sorted_ids = vector_files.sorted_ids(
+        spark,
+        files,
+        [*accumulate((block.rows for block in blocks), initial=0)],
+        local=local,
+        id_type=id_type,
+        grouped=False,
+        most=vector_files.SORTED_ROWS,
+    )
     found = vector_store.write(sorted_ids, pack, _ORDER, folder, ("rows",))
     return [file for file, *_ in found]
 

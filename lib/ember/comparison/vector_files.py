@@ -45,17 +45,21 @@ from ember.worker.vectors.vectors import (
 
 __all__ = [
     "BLOCK_BYTES",
+    "SORTED_ROWS",
     "Run",
     "Runs",
     "batches_of",
     "block_rows",
     "rejected_rows",
+    "sorted_ids",
     "write",
 ]
 
 # Of float32 values in a run, and in a block. Large enough that a pair of blocks is seconds of work,
 # small enough that a worker holds several.
 BLOCK_BYTES = 16 << 20
+# Of ids to sort: with fewer, a task takes longer to start than to run.
+SORTED_ROWS = 1 << 18
 # Lengths of which a task keeps vectors; those of the rarest it gives up when there are more.
 _LENGTHS = 16
 # In the place of a length: of rows that are of several lengths.
@@ -104,13 +108,7 @@ class Runs:
 
     def dimension(self, shown: str, max_failed_fraction: float) -> int:
         """The length of the table's vectors, 0 where there are none; see `common_length`."""
-        counts: Counter[int] = Counter()
-        given_up: set[int] = set()
-        for run in self.runs:
-            found = {int(length): rows for length, rows in json.loads(run.lengths).items()}
-            counts.update(found)
-            if run.length == _SEVERAL:
-                given_up |= found.keys()
+        counts, given_up = self._lengths()
         dimension = common_length(counts, shown, max_failed_fraction)
         if dimension in given_up:
             raise InvalidInput(
@@ -121,13 +119,21 @@ class Runs:
 
     def mostly(self, dimension: int) -> bool:
         """Is this the length of most vectors, and of none that were given up?"""
+        counts, given_up = self._lengths()
+        return not counts or (
+            dimension not in given_up and counts[dimension] == max(counts.values())
+        )
+
+    def _lengths(self) -> tuple[Counter[int], set[int]]:
+        """How many vectors of each length there are; and lengths of which some were given up."""
         counts: Counter[int] = Counter()
+        given_up: set[int] = set()
         for run in self.runs:
             found = {int(length): rows for length, rows in json.loads(run.lengths).items()}
-            if run.length == _SEVERAL and dimension in found:
-                return False
             counts.update(found)
-        return not counts or counts.most_common(1)[0][1] == counts[dimension]
+            if run.length == _SEVERAL:
+                given_up |= found.keys()
+        return counts, given_up
 
     @property
     def ungrouped(self) -> int | None:
@@ -199,6 +205,40 @@ def rejected_rows(
     files, local = vector_store.files(spark, folder), vector_store.seen_by_tasks(spark, folder)
     vector_store.send(spark, files, local)
     return vector_store.rows(spark, files, local, unpack, schema)
+
+
+def sorted_ids(
+    spark: SparkSession,
+    files: Sequence[str],
+    edges: Sequence[int],
+    *,
+    local: bool,
+    id_type: DataType,
+    grouped: bool,
+    most: int,
+) -> DataFrame:
+    """The ids in files that have `ids`, sorted: (id, group where there are groups, hash, place).
+
+    edges: the place of each file's first row, and the number of all rows. most: rows of a task.
+    """
+    group = [StructField("group", StringType())] if grouped else []
+    columns = [StructField("id", id_type), *group, StructField("hash", LongType())]
+    schema = StructType([*columns, StructField("place", LongType())])
+    names = [column.name for column in columns]
+
+    def unpack(number: int, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        place = edges[number]
+        for ids in batches_of(row, "ids"):
+            places = np.arange(place, place + len(ids), dtype=np.int64)
+            yield ids.select(names).append_column("place", pa.array(places))
+            place += len(ids)
+
+    keys = ["group", "id"] if grouped else ["id"]
+    parts = max(1, -(-edges[-1] // most))
+    table = vector_store.rows(spark, files, local, unpack, schema)
+    # One task needs no sample by which ranges are found.
+    spread = table.repartitionByRange(parts, *keys) if parts > 1 else table.repartition(1)
+    return spread.sortWithinPartitions(*keys, "hash")
 
 
 def batches_of(run: pa.RecordBatch, column: str) -> Iterator[pa.RecordBatch]:
